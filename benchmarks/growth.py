@@ -95,6 +95,7 @@ def numericalise(folder: Path) -> None:
         name="classify",
         quality="accuracy",
         pooling="mean",
+        pairs=None,
         head="softmax",
         scores="linear",
         hidden=[],

@@ -24,6 +24,7 @@ from runner.text.vocab import Vocab
 # start of texts. None: rows are independent, and the encoder returns None.
 State = Tensor | IntArray | Sequence["State"] | None
 Layout = Literal["packed", "timestep", "padded", "unmasked"]  # timestep: packed; unmasked: padded, without a mask
+Pairs = Literal["apart", "joined"]  # two texts per row: each encoded by itself, or both as one text
 PADDED = ("padded", "unmasked")  # layouts with padding
 # The column of a corpus that holds the targets: one label, several labels or a number per row, or a tag per token.
 TargetColumn = Literal["label", "labels", "value", "tags"]
@@ -70,8 +71,9 @@ class Predictions:
 class Corpus(Protocol):
     """A text data set as published: one Arrow table for each split (`train`, `valid`, `test`).
 
-    Columns: `tokens` list<string>; `label` string, or `labels` list<string> where a row may have none or several
-    (classify); `value` double (regress); `tags` list<string> (tag); any other columns of the file; optionally `line`
+    Columns: `tokens` list<string>, and `tokens_b` for the second text of a pair; `label` string, or `labels`
+    list<string> where a row may have none or several (classify); `value` double (regress); `tags` list<string> (tag);
+    any other columns of the file (those of a second text end in `_b`); optionally `line`
     int64, the line of the file on which each row starts. The schema's metadata may hold `path`.
     """
 
@@ -341,6 +343,16 @@ class HasBaselines(Protocol):
 
 
 @runtime_checkable
+class ReadsPairs(Protocol):
+    """A task that can read two texts per row, from the columns `tokens` and `tokens_b`.
+
+    Its head then gets `Batch.texts` neighbouring rows of vectors for each target.
+    """
+
+    pairs: Pairs | None  # None: rows have one text
+
+
+@runtime_checkable
 class HasLossTables(Protocol):
     """A task that analyses its losses: a language model, whose predictions are not analysed."""
 
@@ -389,7 +401,8 @@ class BatchingStrategy(ArrangesRows, Protocol):
     """The rows of each update, and how they go through the model in training and in evaluation.
 
     An update is an array of row numbers, (R,). Rows are those that `arrange` returns, and `lengths` (B,) are theirs, in
-    tokens. `runner.batching.strategy.Batching` is for independent rows, `runner.batching.stream.Stream` for one text.
+    tokens; for pairs that are encoded apart they are (B, 2), of each text (`Batch.lengths`).
+    `runner.batching.strategy.Batching` is for independent rows, `runner.batching.stream.Stream` for one text.
     """
 
     @property
@@ -417,7 +430,7 @@ class BatchingStrategy(ArrangesRows, Protocol):
         """Yield all rows of a split (not arranged) in batches of `batch_size` rows, laid out for the model."""
 
     def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
-        """Return the longest row of each of U >= 1 updates as the model reads it, in tokens, (U,)."""
+        """Return the longest text of each of U >= 1 updates as the model reads it, in tokens, (U,)."""
 
     def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
         """Return the number of padded tokens of some updates by cause (`runner.common.records.PADDING_CAUSES`)."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, Name, Sizes
-from runner.interfaces import Encoder, Head
-from runner.layers.pooling import Mlp, Pooling, pooling
+from runner.interfaces import Encoder, Head, Pairs
+from runner.layers.pooling import Mlp, PairPool, Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
@@ -30,6 +30,9 @@ class Classify:
         name: the task's name in messages and records.
         quality: the metric used to compare runs and to choose the best checkpoint.
         pooling: how the token vectors of a row are reduced to one vector. Rows without tokens pool to zeros.
+        pairs: the rows have two texts, `tokens` and `tokens_b`. apart: each is encoded and pooled by itself, and the
+            vectors u and v are combined to [u, v, |u - v|, u * v]; joined: they are one text with a separator between
+            them; null: rows have one text.
         head: the meaning of the scores: softmax (cross entropy), hinge (margins, as in a support vector machine), or
             count (frequencies, learned in one step; it uses the encoder's scores unchanged).
         scores: linear: computed by a linear layer from the pooled vectors; given: the pooled vectors are the scores.
@@ -39,7 +42,7 @@ class Classify:
         label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); null: 1.
 
     Raises:
-        HydromelError: hidden layers with scores=given, or label smoothing without a softmax.
+        HydromelError: hidden layers or pairs=apart with scores=given, or label smoothing without a softmax.
     """
 
     causal: bool = False
@@ -51,6 +54,7 @@ class Classify:
         name: Name,
         quality: Literal["accuracy", "macro_f1"],
         pooling: Pooling,
+        pairs: Pairs | None,
         head: OutputKind,
         scores: Literal["linear", "given"],
         hidden: Sizes,
@@ -60,7 +64,7 @@ class Classify:
     ) -> None:
         self.name = name
         self.metric, self.main_metric = LabelMetric(), quality
-        self.pooling = pooling
+        self.pooling, self.pairs = pooling, pairs
         self.output_kind, self.given = head, scores == "given" or head == "count"
         self.output = output_of(head, label_smoothing)
         self.hidden, self.dropout = hidden, dropout
@@ -69,6 +73,11 @@ class Classify:
             raise HydromelError(
                 f"task.hidden={hidden}: with task.scores=given or task.head=count the pooled vectors are the scores, "
                 "without layers in between; use task.hidden=[]"
+            )
+        if pairs == "apart" and self.given:
+            raise HydromelError(
+                "task.pairs=apart: with task.scores=given or task.head=count the pooled vectors are the scores, and "
+                "those of two texts cannot be; use task.pairs=joined"
             )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
@@ -95,10 +104,13 @@ class Classify:
                 unknown label.
         """
         labels = vocabs["target"]
-        hidden = Mlp(encoder.output_size, self.hidden, self.dropout)
+        pool, size = pooling(self.pooling, encoder.output_size), encoder.output_size
+        if self.pairs == "apart":
+            pool, size = PairPool(pool), size * PairPool.TIMES
+        hidden = Mlp(size, self.hidden, self.dropout)
         linear = scorer(self.given, hidden.output_size, len(labels), self.output_kind)
         output = weighted(self.output, self.label_weights, labels)
-        return ClassifyHead(pooling(self.pooling, encoder.output_size), hidden, linear, output)
+        return ClassifyHead(pool, hidden, linear, output)
 
     def inspector(self, vocabs: Mapping[str, Vocab], head: Head) -> LabelInspector:
         return LabelInspector(vocabs["target"].tokens)
@@ -108,16 +120,16 @@ class Classify:
         return majority_ids(train, test, len(vocabs["target"]))
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
-        """Yield the predictions of a linear SVM over the unigrams and bigrams of the first feature."""
+        """Yield the predictions of a linear SVM over the unigrams and bigrams of the first feature (of both texts)."""
         words = vocabs[next(iter(train.features))]
-        yield "svm", linear_svm(train, test, words, len(vocabs["target"]))
+        yield "svm", linear_svm(train, test, words, len(vocabs["target"]), self.pairs == "joined")
 
 
 class ClassifyHead(OutputHead):
     """A classification head that pools, transforms and scores: token vectors (D) -> (B, C).
 
     Args:
-        pool: rows of (length, D) -> (B, D).
+        pool: rows of (length, D) -> (B, D); two rows each, if rows are pairs that are encoded apart.
         hidden: (B, D) -> (B, H).
         linear: (B, H) -> (B, C).
         output: the loss and predictions defined on the scores.
@@ -128,5 +140,5 @@ class ClassifyHead(OutputHead):
         self.pool, self.hidden, self.linear = pool, hidden, linear
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        scores: Tensor = self.linear(self.hidden(self.pool(encoded), encoded.rows.single))
+        scores: Tensor = self.linear(self.hidden(self.pool(encoded), batch.single))
         return scores

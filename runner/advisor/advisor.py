@@ -78,7 +78,7 @@ def predict_costs(
             peak_bytes += memory.staying_bytes
         else:
             peak_bytes += resident_bytes - memory.gradient_bytes - copied * memory.parameter_bytes
-        lengths, batching = candidate.train.rows.host_lengths, candidate.batching
+        lengths, batching = candidate.train.lengths, candidate.batching
         tokens, padded = epochs * int(lengths.sum()), sum(batching.padding(lengths, candidate.updates).values())
         costs.append(
             {
@@ -121,7 +121,7 @@ def choose_strategy(
 def _advise(config: RunConfig, task: Task, auto: StrategyChooser, model: Model, data: Data) -> AdviceRecord:
     device, copied = device_of(model), copy.deepcopy(model).cpu()
     train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
-    begin, lengths = time.perf_counter(), train.rows.host_lengths
+    begin, lengths = time.perf_counter(), train.lengths
     candidates = [
         Candidate(name, batching, train, batching.updates(lengths, config.seed, 0))
         for name, batching in auto.strategies()

@@ -27,7 +27,7 @@ from runner.model import Model
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.shapes import Shapes, Updates, with_blocks
+from runner.ragged.shapes import Shapes, Updates, places_in, with_blocks
 from runner.training.loop import backward, evaluate
 
 PROBE_CELLS = 512  # places of the largest small batch: some milliseconds with most models
@@ -106,7 +106,7 @@ class MemoryEstimator:
 
         `train` is the training set as `batching.arrange` returns it, `others` are the splits that are evaluated.
         """
-        shapes = batching.shapes(train.rows.host_lengths, updates, self._attends)
+        shapes = batching.shapes(train.lengths, updates, self._attends)
         memory_model = self._memory_model(batching, train, shapes, training=True)
         activation_bytes, neediest = memory_model.peak(shapes)
         gradient_bytes = _bytes_of(self._gradients())
@@ -163,17 +163,17 @@ class MemoryEstimator:
     def _fit(self, batching: BatchingStrategy, small: list[Batch], training: bool) -> MemoryModel:
         """Fit a memory model to the small batches, laid out by the strategy."""
         whole = batching.with_micro_batch(None)
-        probes = [next(iter(whole.micro_batches(rows, np.arange(rows.rows.n_rows)))) for rows in small]
+        probes = [next(iter(whole.micro_batches(rows, np.arange(len(rows.index))))) for rows in small]
         measure = self.measure if training else self.measure_scoring
         tokens = np.array([rows.rows.n_tokens for rows in small])  # an unmasked batch claims to have more
         largest = probes[int(tokens.argmax())]
         with self._chunks_of(largest.real_tokens):
             peaks, gradients = np.array([measure(probe) for probe in probes]).T
             added_bytes = self._run(probes[-1]).peak_besides([])[0] if training else 0
-        rows, widths = np.array([(probe.rows.n_rows, probe.rows.width) for probe in probes]).T
-        probed = Shapes.of(rows, widths, tokens)
+        rows, widths = np.array([(len(probe.index), probe.rows.width) for probe in probes]).T
+        probed = Shapes.of(rows, widths, tokens, largest.texts)
         if self._attends and batching.layout not in PADDED:
-            in_order = np.concatenate([rows.rows.host_lengths for rows in small])
+            in_order = np.concatenate([rows.lengths for rows in small])
             probed = with_blocks(probed, in_order, "all" if training else "largest")
         terms = memory_terms(probed)
         weights = fit_bytes(terms, peaks, self._attends)
@@ -214,7 +214,7 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
     Lengths within a batch differ if possible, since batches of equal lengths may run by other kernels; `one_by_one`
     batches have one row each.
     """
-    order = np.argsort(-train.rows.host_lengths, kind="stable")
+    order = np.argsort(-places_in(train.lengths), kind="stable")
     width = max(1, min(PROBE_WIDTH, train.rows.max_len))
     most = min(len(order), 1 if one_by_one else max(4, PROBE_CELLS // width))
     all_sorts = order[np.linspace(0, len(order) - 1, most).astype(np.int64)]

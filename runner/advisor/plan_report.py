@@ -29,7 +29,7 @@ from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.shapes import Updates
+from runner.ragged.shapes import Updates, tokens_in
 from runner.training.setup import choose_device
 
 
@@ -95,7 +95,7 @@ def plan_strategies(
         except HydromelError as error:
             unfit[str(variant.choices["batching"])] = str(error)
             continue
-        updates = [batching.updates(arranged.rows.host_lengths, variant.seed, epoch) for epoch in range(epochs)]
+        updates = [batching.updates(arranged.lengths, variant.seed, epoch) for epoch in range(epochs)]
         of_rows = classes if arranged is train else None
         candidate = Candidate(batching.name, batching, arranged, [update for epoch in updates for update in epoch])
         memory = estimator.estimate_or_missing_kernel(batching, arranged, others, candidate.updates)
@@ -111,7 +111,7 @@ def plan_strategies(
             replace(strategy, not_run=cost) if isinstance(cost, str) else replace(strategy, predicted=cost)
             for strategy, cost in zip(planned, costs, strict=True)
         ]
-    lengths = train.rows.host_lengths
+    lengths = tokens_in(train.lengths)
     return PlanReport(
         choices={name: chosen for name, chosen in config.choices.items() if name != "batching"},
         data=describe_data(name_of(config.dataset), data, truncation),
@@ -131,7 +131,7 @@ def _planned(
 
     `classes` are (B, C) from `class_shares_of`; None if rows have no classes, or were rearranged.
     """
-    batching, lengths = candidate.batching, candidate.train.rows.host_lengths
+    batching, lengths = candidate.batching, candidate.train.lengths
     padded = batching.padding(lengths, candidate.updates)
     places = len(updates) * int(lengths.sum()) + sum(padded.values())
     return PlannedStrategy(
@@ -139,7 +139,7 @@ def _planned(
         batch_size=batching.batch_size,
         layout=batching.layout,
         digest=digest(candidate.updates),
-        quality=measure(updates, lengths, classes, batching.batch_size),
+        quality=measure(updates, tokens_in(lengths), classes, batching.batch_size),
         padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
         memory=None if isinstance(memory, str) else memory,
         not_run=memory if isinstance(memory, str) else "",

@@ -32,7 +32,7 @@ from runner.layers.attention import has_attention
 from runner.model import Model, device_of
 from runner.profiling.kernels import now
 from runner.ragged.batch import Batch
-from runner.ragged.shapes import Shapes, Updates, concatenate
+from runner.ragged.shapes import Shapes, Updates, concatenate, places_in
 from runner.training.loop import backward
 
 SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
@@ -55,7 +55,7 @@ class Candidate:
 
     def shapes(self, blocks: bool) -> Shapes:
         """Return the shapes of its micro-batches; `blocks` as in `BatchingStrategy.shapes`."""
-        return self.batching.shapes(self.train.rows.host_lengths, self.updates, blocks)
+        return self.batching.shapes(self.train.lengths, self.updates, blocks)
 
 
 @dataclass
@@ -72,11 +72,11 @@ class MicroBatchKind:
     not_run: str = ""  # the kernel that this machine lacks to run them; empty if they run
 
     def median_tokens(self) -> float:
-        return float(np.median([self.train.rows.host_lengths[rows].sum() for rows in self.pool]))
+        return float(np.median([self.train.lengths[rows].sum() for rows in self.pool]))
 
     def shape(self, rows: IntArray, blocks: bool) -> Shapes:
         """Return the shape of these rows as one micro-batch."""
-        return self.batching.shapes(self.train.rows.host_lengths, [rows], blocks)
+        return self.batching.shapes(self.train.lengths, [rows], blocks)
 
     def weights(self) -> FloatArray:
         """Return the weights of the speed model, (5,), fitted to the timed pieces."""
@@ -158,11 +158,11 @@ class SpeedProbe:
     def _piece(self, kind: MicroBatchKind, places: float) -> IntArray:
         """Draw a micro-batch of the plans; if it has more than `places`, return its longest row and some others."""
         rows = kind.pool[self.rng.integers(len(kind.pool))]
-        lengths = kind.train.rows.host_lengths[rows]
-        most = max(2, int(places // max(1, lengths.max())))
+        of_rows = places_in(kind.train.lengths[rows])
+        most = max(2, int(places // max(1, of_rows.max())))
         if len(rows) <= most or kind.batching.carries_state:
             return rows
-        longest = int(lengths.argmax())
+        longest = int(of_rows.argmax())
         return np.append(rows[longest], np.delete(rows, longest)[: most - 1])
 
     def _seconds(self, kind: MicroBatchKind, rows: IntArray) -> float:

@@ -14,7 +14,7 @@ from runner.common.arrays import IntArray
 from runner.common.types import Name, PositiveInt
 from runner.interfaces import PADDED, Layout
 from runner.ragged.batch import Batch
-from runner.ragged.shapes import Shapes, Together, concatenate, shapes_of, with_blocks
+from runner.ragged.shapes import Shapes, Together, concatenate, places_in, shapes_of, texts_in, with_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,10 @@ class Batching:
         return split
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
-        return self.plan(lengths, np.random.default_rng([seed, epoch]))
+        return self.plan(places_in(lengths), np.random.default_rng([seed, epoch]))
 
     def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
-        return longest_of(lengths, updates)
+        return longest_of(places_in(lengths), updates) // texts_in(lengths)
 
     def learning_rate_factor(self, update: IntArray) -> float:
         return 1.0
@@ -68,7 +68,7 @@ class Batching:
 
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every row of the split once, from short to long, `batch_size` at a time, in this layout."""
-        for rows in batches_by_length(split.rows.host_lengths, batch_size):
+        for rows in batches_by_length(places_in(split.lengths), batch_size):
             yield self._lay_out(split, rows)
 
     def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
@@ -78,7 +78,8 @@ class Batching:
         full = 0 if self.batch_size is None or isinstance(self.plan, TokenBudget) else self.batch_size
         pieces = [(len(rows), len(update) < full) for update in updates for rows in self._cut(update)]
         sizes, is_last = (np.array(column) for column in zip(*pieces, strict=True))
-        return padding_by_cause(lengths[np.concatenate(updates)], sizes, is_last, self.width_multiple)
+        ordered = lengths[np.concatenate(updates)]
+        return padding_by_cause(ordered.ravel(), sizes * texts_in(lengths), is_last, self.width_multiple)
 
     def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
         return self._shapes(lengths, updates, self.micro_batch, "all" if blocks else None)
@@ -86,8 +87,8 @@ class Batching:
     def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
         """Return the shapes of all evaluation batches."""
         together: Together | None = "largest" if blocks else None
-        all_lengths = [split.rows.host_lengths for split in splits]
-        batches = [batches_by_length(lengths, batch_size) for lengths in all_lengths]
+        all_lengths = [split.lengths for split in splits]
+        batches = [batches_by_length(places_in(lengths), batch_size) for lengths in all_lengths]
         return concatenate([self._shapes(*split, None, together) for split in zip(all_lengths, batches, strict=True)])
 
     def with_batch_size(self, batch_size: int) -> Self:
@@ -115,6 +116,6 @@ class Batching:
         if not self.pads:
             packed = split.select(rows)
             return packed.step_by_step() if self.layout == "timestep" else packed
-        longest = max(1, int(split.rows.host_lengths[rows].max()))
+        longest = max(1, int(split.lengths[rows].max()))
         batch = split.select(rows, width=longest + -longest % self.width_multiple)
         return batch.pad() if self.layout == "padded" else batch.unmasked()

@@ -23,6 +23,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import check_fit
+from runner.data.pairs import arrange_texts, check_texts, read_texts
 from runner.data.truncation import Truncation
 from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser, Task
 from runner.ragged.batch import Batch
@@ -99,24 +100,26 @@ def _numericalize(
     keep = truncation.keep
     if truncation.max_length is None and keep != "head":
         raise HydromelError(f"truncate={keep} has no effect with max_length=null; give max_length=N")
+    check_texts(tables["train"], task, corpus.name)
+    texts = {split: read_texts(table, task, features) for split, table in tables.items()}
     for name, feature in features.items():
-        if feature.column not in tables["train"].column_names:
+        if feature.column not in texts["train"].column_names:
             columns = ", ".join(tables["train"].column_names)
             raise HydromelError(
                 f"features.{name}.column={feature.column}: dataset={corpus.name} has no such column; it has {columns}"
             )
     if given is None:
-        vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
+        vocabs = {name: feature.vocab(texts["train"]) for name, feature in features.items()}
     else:
         vocabs = {name: given[name] for name in features}
     vocabs[TARGET] = task.target_vocab(tables["train"], {name: vocab.learned for name, vocab in vocabs.items()})
     for name, feature in features.items():
         # `runner.text.features.extend_vocabulary` does the same for text after training
         if feature.extend and given is None:
-            vocabs[name] = vocabs[name].extend([feature.strings(table) for table in tables.values()])
+            vocabs[name] = vocabs[name].extend([feature.strings(table) for table in texts.values()])
     data = Data({}, vocabs, {}, {}, fingerprint, cached=False)
     for split in (split for split in SPLITS if split in tables):
-        ids_of = columns_of(tables[split], features, vocabs)
+        ids_of = columns_of(texts[split], features, vocabs)
         data.oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
         whole = task.encode(ids_of, tables[split], vocabs)
         if keep != "head" and isinstance(whole.target, Ragged):
@@ -124,8 +127,9 @@ def _numericalize(
                 f"truncate={keep}: task={task.name} predicts every token, and a cut row would start in the middle of a "
                 "sentence or span; use truncate=head"
             )
-        data.splits[split] = truncation.apply(whole)
-        data.truncated_tokens[split] = whole.real_tokens - data.splits[split].real_tokens
+        kept = truncation.apply(whole)
+        data.truncated_tokens[split] = whole.real_tokens - kept.real_tokens
+        data.splits[split] = arrange_texts(kept, task, vocabs)
     return data
 
 
@@ -211,7 +215,7 @@ def _batch(arrays: Mapping[str, IntArray], split: str, names: list[str]) -> Batc
         target = Ragged(torch.from_numpy(arrays[f"{split}/target_per_token"]), rows, "packed")
     else:
         target = torch.from_numpy(arrays[f"{split}/target_per_row"])
-    return Batch(features, target, np.arange(rows.n_rows))
+    return Batch(features, target, np.arange(len(target) if isinstance(target, torch.Tensor) else rows.n_rows))
 
 
 def load_data(
@@ -242,7 +246,7 @@ def arrange(
 
 def describe_data(name: str, data: Data, truncation: Truncation) -> str:
     """Return one line for the console about the data set `name`."""
-    sizes = ", ".join(f"{split} {batch.rows.n_rows:,}" for split, batch in data.splits.items())
+    sizes = ", ".join(f"{split} {len(batch.index):,}" for split, batch in data.splits.items())
     tokens = data.splits["train"].real_tokens
     sizes_of = ", ".join(f"{feature} {len(vocab):,}" for feature, vocab in data.vocabs.items())
     where = "from the cache" if data.cached else "read"

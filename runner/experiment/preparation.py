@@ -70,7 +70,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         if description.line is not None:
             log.info(description.line)
     config, strategy = _choose_batching(config, components, run, model, data)
-    per_epoch = len(strategy.updates(train.rows.host_lengths, config.seed, 0))
+    per_epoch = len(strategy.updates(train.lengths, config.seed, 0))
     schedule = _schedule(components, settings, per_epoch)
     training = Training(
         model=model,

@@ -28,12 +28,14 @@ from runner.components.model_parts import ModelParts
 from runner.config.saved import saved_model
 from runner.config.schema import Dtype, Malloc
 from runner.data.numericalize import TARGET, columns_of
+from runner.data.pairs import arrange_texts, columns_of_pairs, pairs_of, read_texts
 from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
 from runner.interfaces import Corpus, HasInspector, Inspector, Task
 from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.ragged.shapes import places_in
 from runner.text.features import TokenFeature, extend_vocabulary
 from runner.text.formats.base import STRINGS, PassagePredictions
 from runner.text.vocab import EOS, PAD, PlainVocab, Vocab
@@ -81,8 +83,9 @@ class TrainedModel:
 
     def ids_of(self, table: pa.Table) -> dict[str, Ragged]:
         """Return the ids of each feature. Vocabularies grow by new strings, for embeddings that can represent them."""
-        vocabs = extend_vocabulary(self.model, self.vocabs, self.features, table)
-        return columns_of(table, self.features, vocabs)
+        texts = read_texts(table, self.task, self.features)
+        vocabs = extend_vocabulary(self.model, self.vocabs, self.features, texts)
+        return columns_of(texts, self.features, vocabs)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ class Predictor:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the input table that the features read, including `tokens`."""
+        """The columns of the input table that the features read, including `tokens` (and `tokens_b` of pairs)."""
+        if pairs_of(self.trained.task) is not None:
+            return columns_of_pairs(self.trained.features)
         return list(dict.fromkeys(["tokens", *(feature.column for feature in self.trained.features.values())]))
 
     def predict(self, table: pa.Table, batch_size: int) -> PassagePredictions:
@@ -118,15 +123,15 @@ class Predictor:
         run, per_token = self.trained, self.inspector.column == "tags"
         ids = run.ids_of(table)
         rows = next(iter(ids.values())).rows
-        targets = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)  # they are unknown
-        split = Batch(ids, Ragged(targets, rows, "packed") if per_token else targets, np.arange(rows.n_rows))
+        targets = torch.zeros(rows.n_tokens if per_token else table.num_rows, dtype=torch.int64)  # they are unknown
+        split = Batch(ids, Ragged(targets, rows, "packed") if per_token else targets, np.arange(table.num_rows))
         if not per_token:
-            split = run.truncation.apply(split)
+            split = arrange_texts(run.truncation.apply(split), run.task, run.vocabs)
         column = self.inspector.column
         if not table.num_rows:
             nothing = pa.array([], STRINGS if per_token else pa.string())
             return PassagePredictions(column, nothing, None)
-        by_length = batches_by_length(split.rows.host_lengths, batch_size)  # packed, from short to long
+        by_length = batches_by_length(places_in(split.lengths), batch_size)  # packed, from short to long
         batches = map(split.to(device_of(run.model)).select, by_length)
         predictions = predict(run.model, batches, bf16=False)
         decoded = self.inspector.decode(predictions.values, split.rows.host_offsets)

@@ -161,6 +161,28 @@ def pooling(name: Pooling, size: int) -> Callable[[Ragged], Tensor]:
     return AttentionPool(size) if name == "attention" else _FUNCTIONS[name]
 
 
+class PairPool(nn.Module):
+    """Pooling of both texts of each pair to u and v, and their combination [u, v, |u - v|, u * v].
+
+    The combination is that of InferSent (Conneau et al. 2017, section 3.1).
+
+    Args:
+        pool: pooling of a text, rows of (length, D) -> (2B, D).
+    """
+
+    TIMES = 4  # as many components as a pooled text
+
+    def __init__(self, pool: Callable[[Ragged], Tensor]) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Ragged) -> Tensor:
+        """Pool 2B rows of (length, D), of which pairs are neighbours, to (B, 4D)."""
+        pooled = self.pool(x)
+        u, v = pooled[0::2], pooled[1::2]
+        return torch.cat([u, v, (u - v).abs(), u * v], dim=1)
+
+
 class Mlp(nn.Module):
     """A multilayer perceptron: dropout, then a linear layer, ReLU and dropout for each size ([]: dropout only)."""
 

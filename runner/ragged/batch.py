@@ -19,10 +19,11 @@ from runner.ragged.rows import Rows, select_rows
 class Batch:
     """Some rows of a split, ready for a model.
 
-    Results are stored by `index`, so batches may have any order.
+    Results are stored by `index`, so batches may have any order. A row of a split has one text, or two (`texts`), which
+    are then neighbouring rows of the features: encoders never read one text of a pair with the other.
     """
 
-    features: dict[str, Ragged]  # integer ids by feature name; all share one `Rows`
+    features: dict[str, Ragged]  # integer ids by feature name; all share one `Rows`, which has `texts` x B rows
     target: Tensor | Ragged  # one target per row, (B,), or one per token
     index: IntArray  # (B,) row numbers in the order of the file, on the host
     carries_state: bool = False  # the rows are windows of texts (streams): a state is carried from batch to batch
@@ -31,6 +32,26 @@ class Batch:
     def rows(self) -> Rows:
         """The rows that all features share."""
         return next(iter(self.features.values())).rows
+
+    @property
+    def texts(self) -> int:
+        """The number of texts of each row: 1, or 2 for pairs that are encoded apart."""
+        return self.rows.n_rows // len(self.index) if len(self.index) else 1
+
+    @property
+    def lengths(self) -> IntArray:
+        """The number of tokens of each row, (B,), or of each of its texts, (B, texts), on the host."""
+        lengths = self.rows.host_lengths
+        return lengths if self.texts == 1 else lengths.reshape(-1, self.texts)
+
+    @property
+    def single(self) -> Rows:
+        """Rows of length 1, for vectors of whole rows, (B, *)."""
+        if self.texts == 1:
+            return self.rows.single
+        seeds = self.rows.seeds
+        single = Rows(np.ones(len(self.index), dtype=np.int64), self.rows.device)
+        return single.with_seeds(None if seeds is None else seeds[:: self.texts])
 
     @property
     def targets_per_row(self) -> IntArray:
@@ -51,7 +72,8 @@ class Batch:
 
     def select(self, indices: IntArray, width: int | None = None, carries_state: bool = False) -> Batch:
         """Return the chosen rows, packed, by index arithmetic; `width` is used by a later `pad`."""
-        rows, tokens = select_rows(self.rows, indices, width)
+        texts = indices if self.texts == 1 else (indices[:, None] * self.texts + np.arange(self.texts)).ravel()
+        rows, tokens = select_rows(self.rows, texts, width)
         features = {name: feature.select_by(rows, tokens) for name, feature in self.features.items()}
         if isinstance(self.target, Ragged):
             target: Tensor | Ragged = self.target.select_by(rows, tokens)
@@ -71,6 +93,8 @@ class Batch:
 
     def with_seeds(self, seeds: Tensor | None) -> Batch:
         """Return the batch with a dropout seed per row, (B,) int64, so that dropout does not depend on the batch."""
+        if seeds is not None and self.texts > 1:  # each text has its own
+            seeds = (seeds[:, None] * self.texts + torch.arange(self.texts, device=seeds.device)).flatten()
         return self._with_rows(lambda rows: rows.with_seeds(seeds))
 
     def step_by_step(self) -> Batch:

@@ -23,19 +23,41 @@ class Shapes:
     """The sizes of M micro-batches, (M,) each."""
 
     rows: IntArray
-    widths: IntArray  # length of the longest row, at least 1 and rounded up to a multiple
+    widths: IntArray  # length of the longest text, at least 1 and rounded up to a multiple
     tokens: IntArray  # real tokens
     cells: IntArray  # positions, padding included, in the rectangle or rectangles (`with_blocks`) of rows
     pairs: IntArray  # pairs of positions of the same row in them: the cost of attention
 
     @classmethod
-    def of(cls, rows: IntArray, widths: IntArray, tokens: IntArray) -> Shapes:
-        """Return the shapes of micro-batches in one rectangle each."""
-        return cls(rows, widths, tokens, rows * widths, rows * widths**2)
+    def of(cls, rows: IntArray, widths: IntArray, tokens: IntArray, texts: int = 1) -> Shapes:
+        """Return the shapes of micro-batches in one rectangle each, of rows that have some `texts` each."""
+        return cls(rows, widths, tokens, texts * rows * widths, texts * rows * widths**2)
+
+
+def texts_in(lengths: IntArray) -> int:
+    """Return the number of texts of each row, from the `lengths` of rows (B,), or of their texts (B, texts)."""
+    return 1 if lengths.ndim == 1 else lengths.shape[1]
+
+
+def tokens_in(lengths: IntArray) -> IntArray:
+    """Return the number of tokens of each row, (B,), from `lengths` as in `texts_in`."""
+    return lengths if lengths.ndim == 1 else lengths.sum(axis=1)
+
+
+def places_in(lengths: IntArray) -> IntArray:
+    """Return the places of each row in a rectangle, (B,), padding within the row included, from `lengths` as above.
+
+    The texts of a row are as wide as the longest of them. So a micro-batch has as many places as its number of rows
+    times the most places of a row, whatever the number of texts, and plans need to know nothing about pairs.
+    """
+    return lengths if lengths.ndim == 1 else lengths.shape[1] * lengths.max(axis=1)
 
 
 def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = None, width_multiple: int = 1) -> Shapes:
-    """Return the shapes of micro-batches: whole updates, or pieces of `micro_batch` rows."""
+    """Return the shapes of micro-batches: whole updates, or pieces of `micro_batch` rows.
+
+    `lengths` are those of rows, (B,), or of their texts, (B, texts).
+    """
     whole = np.array([len(update) for update in updates])
     most = int(whole.max()) if micro_batch is None else micro_batch
     pieces = -(-whole // most)
@@ -43,8 +65,10 @@ def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = Non
     rows[np.cumsum(pieces) - 1] = whole - (pieces - 1) * most
     starts = np.cumsum(rows) - rows
     ordered = lengths[np.concatenate(updates)]
-    widths = np.maximum(1, np.maximum.reduceat(ordered, starts))
-    return Shapes.of(rows, widths + -widths % width_multiple, np.add.reduceat(ordered, starts))
+    texts = texts_in(ordered)
+    widths = np.maximum(1, np.maximum.reduceat(places_in(ordered), starts) // texts)
+    tokens = np.add.reduceat(tokens_in(ordered), starts)
+    return Shapes.of(rows, widths + -widths % width_multiple, tokens, texts)
 
 
 def concatenate(shapes: Sequence[Shapes]) -> Shapes:
@@ -53,13 +77,14 @@ def concatenate(shapes: Sequence[Shapes]) -> Shapes:
 
 
 def with_blocks(shapes: Shapes, ordered: IntArray, together: Together) -> Shapes:
-    """Return the shapes if rows, with `ordered` lengths, run in blocks of similar lengths (`block_ends`).
+    """Return the shapes if texts, with `ordered` lengths (R,) or (R, texts), run in blocks of similar lengths.
 
-    Count all blocks of a micro-batch, if they are in memory `together`, or only the one with the most pairs.
+    Count all blocks (`block_ends`) of a micro-batch, if they are in memory `together`, or only the one with the most
+    pairs.
     """
     cells, pairs = shapes.cells.copy(), shapes.pairs.copy()
     for place, unsorted in enumerate(np.split(ordered, np.cumsum(shapes.rows)[:-1])):
-        lengths = np.sort(unsorted)
+        lengths = np.sort(unsorted.ravel())
         ends = block_ends(lengths)
         if len(ends) > 1:
             rows, widths = np.diff(ends, prepend=0), lengths[ends - 1]

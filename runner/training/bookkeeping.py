@@ -12,6 +12,7 @@ from torch import Tensor
 from runner.batching.plan import digest, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.ragged.shapes import tokens_in
 from runner.tracking.tracker import deliver_or_warn
 from runner.training.checkpoint import is_finite
 from runner.training.state import Training
@@ -32,7 +33,7 @@ def add_costs(
     `supervised` targets and `seconds` (by the host's clock, which waited for the device at both ends) are those of the
     whole segment; `update_seconds` those of each update, by the device's clock on a GPU.
     """
-    lengths, timed = t.train.rows.host_lengths, t.progress.updates > t.settings.warmup_updates
+    lengths, timed = t.train.lengths, t.progress.updates > t.settings.warmup_updates
     padding, tokens = no_padding(), 0
     for longest, places in group_by_length(t.batching.longest(lengths, updates)):
         group = [updates[place] for place in places]
@@ -134,5 +135,5 @@ def check_scores(has_nan: list[Tensor]) -> None:
 def describe_rows(t: Training, rows: IntArray) -> str:
     """Return a description for messages: `rows 3, 17 of train, counted from 0; lengths 9, 4,012`."""
     shown, more = rows[:_SHOWN_ROWS], ", ..." if len(rows) > _SHOWN_ROWS else ""
-    lengths = ", ".join(f"{length:,}" for length in t.train.rows.host_lengths[shown])
+    lengths = ", ".join(f"{length:,}" for length in tokens_in(t.train.lengths)[shown])
     return f"rows {', '.join(map(str, shown))}{more} of train, counted from 0; lengths {lengths}{more}"

@@ -51,7 +51,7 @@ def fit(t: Training) -> None:
     with interruption.deferred():
         # A run that was interrupted within an epoch and resumed with fewer updates ends there, with an evaluation.
         while not progress.is_over(settings) or progress.evaluated_at < progress.updates:
-            updates = t.batching.updates(t.train.rows.host_lengths, t.seed, progress.epoch)
+            updates = t.batching.updates(t.train.lengths, t.seed, progress.epoch)
             losses: list[float] = []
             while progress.update < len(updates) and not progress.is_over(settings):
                 losses += train_segment(t, updates[progress.update : _segment_end(t, len(updates))])

@@ -53,7 +53,7 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
     """
     largest, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
     for updates in _plan(t):
-        shapes = t.batching.shapes(t.train.rows.host_lengths, updates)
+        shapes = t.batching.shapes(t.train.lengths, updates)
         places = shapes.cells if t.batching.layout in PADDED else shapes.tokens
         index = int(np.lexsort((shapes.tokens, places))[-1])
         if (size := (int(places[index]), int(shapes.tokens[index]))) > largest:
@@ -66,7 +66,7 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
 def _plan(t: Training) -> Iterator[Updates]:
     """Yield the updates of each epoch to come; one epoch of a stream, since all have the same shapes."""
     done, limit = t.progress.updates, t.settings.max_updates
-    lengths = t.train.rows.host_lengths
+    lengths = t.train.lengths
     most = 1 if t.batching.carries_state else max(1, PLANNED_ROWS // max(1, len(lengths)))
     for epoch in range(t.progress.epoch, min(t.settings.epochs, t.progress.epoch + most)):
         updates = t.batching.updates(lengths, t.seed, epoch)
@@ -123,7 +123,7 @@ def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _size(t: Training, shape: PeakBatchRecord) -> tuple[int, int]:
     """Return the positions of a micro-batch in memory, and its real tokens."""
-    places = shape["rows"] * shape["width"] if t.batching.layout in PADDED else shape["tokens"]
+    places = t.train.texts * shape["rows"] * shape["width"] if t.batching.layout in PADDED else shape["tokens"]
     return places, shape["tokens"]
 
 
@@ -131,5 +131,5 @@ def _shape(t: Training, rows: IntArray) -> PeakBatchRecord | None:
     """Return the rows, width and real tokens of a micro-batch as laid out for the model; None if it has no rows."""
     if not len(rows):
         return None
-    batch = next(iter(t.batching.micro_batches(t.train, rows))).rows
-    return {"rows": batch.n_rows, "width": batch.width, "tokens": int(t.train.rows.host_lengths[rows].sum())}
+    batch = next(iter(t.batching.micro_batches(t.train, rows)))
+    return {"rows": len(batch.index), "width": batch.rows.width, "tokens": int(t.train.lengths[rows].sum())}

@@ -33,7 +33,7 @@ def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exceptio
         raise error
     where = _where(update)
     if t.batching.carries_state:
-        window = int(t.batching.longest(t.train.rows.host_lengths, [rows])[0])
+        window = int(t.batching.longest(t.train.lengths, [rows])[0])
         raise HydromelError(
             f"out of memory at {where}: {t.batching.batch_size} streams by {window} tokens, which cannot be cut; "
             "lower batching.batch_size or batching.window"

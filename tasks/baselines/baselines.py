@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 from torch import Tensor
 
 from runner.common.arrays import FloatArray, IntArray
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import PAD, Vocab
+from runner.ragged.rows import Rows
+from runner.text.vocab import EOS, PAD, Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 from tasks.heads.outputs import BACK_OFF
 from tasks.targets import target_ids, target_rows
@@ -50,9 +51,13 @@ def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Te
     return (counts.view(-1, n_classes) + BACK_OFF * overall).argmax(dim=1).index_select(0, test_words)
 
 
-def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Tensor:
-    """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words."""
-    rows, test_rows = (bags(_word_ids(split, vocab), vocab.known) for split in (train, test))
+def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> Tensor:
+    """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words.
+
+    Those of the two texts of a pair are separate features, and those that both texts have are further ones. It makes no
+    difference whether the texts are `joined`.
+    """
+    rows, test_rows = (features_of(texts_of(split, vocab, joined), split, vocab.known) for split in (train, test))
     used = np.unique(rows.indices)  # the weights of all other columns would stay zero
     svm = LinearSvm(len(used), n_classes, DECAY)
     epochs = min(EPOCHS, max(1, MOST_EXAMPLES // max(1, rows.shape[0])))
@@ -101,6 +106,30 @@ def bags(ids: Ragged, known: int) -> csr_array:
     columns = np.concatenate([ids.values.numpy().astype(np.int64), known - 1 + pairs[is_pair]])
     rows = np.concatenate([row, row[is_pair]])
     return csr_array((value[rows], (rows, columns)), shape=(ids.rows.n_rows, known + BUCKETS))
+
+
+def features_of(texts: Ragged, split: Batch, known: int) -> csr_array:
+    """Return the features (B, F) of rows of one text each (F as in `bags`), or of two (three times as many).
+
+    Words and bigrams that both texts have get the geometric mean of their values in the two texts.
+    """
+    if texts.rows.n_rows == len(split.index):
+        return bags(texts, known)
+    both = bags(texts, known)
+    first, second = both[0::2], both[1::2]
+    return csr_array(hstack([first, second, first.multiply(second).sqrt()], format="csr"))
+
+
+def texts_of(split: Batch, vocab: Vocab, joined: bool) -> Ragged:
+    """Return the word ids of each text of a split; texts that were `joined` are cut at their separator."""
+    ids = _word_ids(split, vocab)
+    if not joined:
+        return ids
+    is_text = ids.values.numpy() != vocab.ids[EOS]
+    ends = np.flatnonzero(~is_text)
+    first = ends - ids.rows.host_offsets[:-1]
+    lengths = np.stack([first, ids.rows.host_lengths - 1 - first], axis=1).ravel()
+    return Ragged(ids.values[torch.from_numpy(is_text)], Rows(lengths, ids.rows.device), "packed")
 
 
 def _word_ids(split: Batch, vocab: Vocab) -> Ragged:

@@ -19,8 +19,10 @@ from runner.common.types import Position, Text
 from runner.text.arrow import array, example_table, is_empty, lengths_of, refuse, split_on_spaces
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
+from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 
 Column = Position | Text
+Columns = Column | Annotated[list[Column], Field(min_length=1)]
 
 
 def _delimiter(value: str) -> str:
@@ -121,7 +123,8 @@ class Delimited(LocalCorpus):
         escape: a character before delimiters, quotes and line ends that belong to a field, such as a backslash (null:
             none).
         header: true if the first row names the columns.
-        text_columns: a column by name or by position from 0, or several, which are joined by a space.
+        text_columns: a column by name or by position from 0, or several, which are joined by a space. For pairs of
+            texts, a mapping of `a` and `b` to the columns of each.
         label_column: column by name or by position from 0 (null: none, for language models).
     """
 
@@ -129,12 +132,13 @@ class Delimited(LocalCorpus):
     quoting: bool
     escape: Escape | None
     header: bool
-    text_columns: Column | Annotated[list[Column], Field(min_length=1)]
+    text_columns: Columns | PairOf[Columns]
     label_column: Column | None
 
     def __post_init__(self) -> None:
         if self.escape == self.delimiter:
             raise HydromelError(f"dataset.escape={self.escape} is the delimiter; give another character, or null")
+        check_pair(self.text_columns, "dataset.text_columns")
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
@@ -150,9 +154,14 @@ class Delimited(LocalCorpus):
         def named(column: Column, key: str) -> pa.Array:
             return columns[_place(column, file, names, len(columns), f"dataset.{key}")]
 
-        text_columns = self.text_columns if isinstance(self.text_columns, list) else [self.text_columns]
-        texts = [named(column, "text_columns") for column in text_columns]
-        table = {"tokens": split_on_spaces(pc.binary_join_element_wise(*texts, " "))}
+        def tokens(columns: Columns, key: str) -> pa.ListArray:
+            texts = [named(column, key) for column in (columns if isinstance(columns, list) else [columns])]
+            return split_on_spaces(pc.binary_join_element_wise(*texts, " "))
+
+        if isinstance(self.text_columns, dict):
+            table = {name: tokens(self.text_columns[text], f"text_columns.{text}") for text, name in TOKENS.items()}
+        else:
+            table = {"tokens": tokens(self.text_columns, "text_columns")}
         if self.label_column is not None:
             table["label"] = named(self.label_column, "label_column")
             empty = is_empty(table["label"])

@@ -13,6 +13,7 @@ from runner.common.errors import HydromelError, unknown
 from runner.common.types import FilePath, Fraction, Name, Text
 from runner.text.arrow import array, list_column, mask_of, offsets_of, refuse, split_on_spaces, utf8_bytes
 from tasks.datasets.base import check_tag_lists
+from tasks.datasets.pairs import TOKENS
 from tasks.datasets.split import SPLITS, Cut, cut_missing
 from tasks.spans.tags import Scheme
 
@@ -40,8 +41,9 @@ class HubDataset:
         config: the data set's configuration, such as `en_ewt` (null: its only or default one).
         revision: branch, tag or commit on the Hub (null: main).
         splits: train, valid and test -> the name of the split on the Hub (null: cut from train).
-        columns: `tokens`, `label`, `tags` or any other name -> the name of the column on the Hub. Strings that become
-            `tokens` are split on spaces; lists are kept; class numbers become class names.
+        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `tags` or any other name -> the name of the
+            column on the Hub. Strings that become `tokens` or `tokens_b` are split on spaces; lists are kept; class
+            numbers become class names.
         span_scheme: scheme of the tags (null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         cut: how missing splits are cut from train, as for local files.
@@ -126,7 +128,9 @@ class HubDataset:
         columns = {}
         for name, own in self.columns.items():
             column = _names(self._column(data, own), data.features[own], f"{where}, column {own}")
-            columns[name] = split_on_spaces(column) if name == "tokens" and pa.types.is_string(column.type) else column
+            columns[name] = (
+                split_on_spaces(column) if name in TOKENS.values() and pa.types.is_string(column.type) else column
+            )
         if "tags" in columns:
             tokens, tags = columns["tokens"], columns["tags"]
             if not pa.types.is_list(tags.type):

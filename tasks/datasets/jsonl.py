@@ -9,9 +9,10 @@ from pyarrow import json as arrow_json
 from runner.common.errors import HydromelError, did_you_mean
 from runner.common.types import Text
 from runner.text.arrow import array, example_table, split_on_spaces
-from runner.text.formats.lines import JsonLines
+from runner.text.formats.lines import JsonLines, TextFields
 from tasks.datasets.base import LocalCorpus, check_tag_lists
 from tasks.datasets.files import TextFile
+from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.spans.tags import Scheme
 
 STRINGS = pa.list_(pa.string())
@@ -30,7 +31,8 @@ class Jsonl(LocalCorpus):
     """A reader of text as JSON objects; fields that are not named here are ignored.
 
     Args:
-        text_field: field with a string, split on spaces (null: use `tokens_field`).
+        text_field: field with a string, split on spaces (null: use `tokens_field`). For pairs of texts, a mapping of
+            `a` and `b` to the field of each; so too for `tokens_field`.
         tokens_field: field with a list of strings (null: use `text_field`).
         label_field: field with a string, integer or boolean (null: none).
         tags_field: field with a list of strings, one per token (null: none).
@@ -38,8 +40,8 @@ class Jsonl(LocalCorpus):
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
-    text_field: Text | None
-    tokens_field: Text | None
+    text_field: Text | PairOf[Text] | None
+    tokens_field: Text | PairOf[Text] | None
     label_field: Text | None
     tags_field: Text | None
     span_scheme: Scheme | None
@@ -51,15 +53,14 @@ class Jsonl(LocalCorpus):
                 f"dataset.text_field={self.text_field or 'null'} and dataset.tokens_field={self.tokens_field or 'null'}"
                 "; set exactly one"
             )
+        check_pair(self.text_field, "dataset.text_field")
+        check_pair(self.tokens_field, "dataset.tokens_field")
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         values = _read(file, self._fields(file))
-        columns = {}
-        if self.text_field is not None:
-            columns["tokens"] = split_on_spaces(values[self.text_field])
-        if self.tokens_field is not None:
-            columns["tokens"] = values[self.tokens_field]
+        columns = {name: split_on_spaces(values[field]) for name, field in _by_column(self.text_field).items()}
+        columns |= {name: values[field] for name, field in _by_column(self.tokens_field).items()}
         if self.label_field is not None:
             columns["label"] = values[self.label_field].cast(pa.string())
         if self.tags_field is not None:
@@ -69,15 +70,29 @@ class Jsonl(LocalCorpus):
 
     def text_format(self) -> JsonLines:
         """Return the format of this data set's files, the default for text given to models trained on it."""
-        return JsonLines(self.tokens_field, self.text_field)
+        texts, tokens = _by_column(self.text_field), _by_column(self.tokens_field)
+        first, second = (TextFields(tokens.get(name), texts.get(name)) for name in TOKENS.values())
+        return JsonLines(first.tokens_field, first.text_field, second=second)
 
     def _fields(self, file: TextFile) -> dict[str, pa.DataType]:
         """Return the Arrow type of each named field; the label's is that of the first line."""
-        fields = {self.text_field: pa.string(), self.tokens_field: STRINGS, self.tags_field: STRINGS}
+        fields = {
+            **dict.fromkeys(_by_column(self.text_field).values(), pa.string()),
+            **dict.fromkeys(_by_column(self.tokens_field).values(), STRINGS),
+        }
+        if self.tags_field is not None:
+            fields[self.tags_field] = STRINGS
         if self.label_field is not None:
             first = _object(file, 1).get(self.label_field)
             fields[self.label_field] = LABEL_TYPES.get(type(first), pa.string())
-        return {name: kind for name, kind in fields.items() if name is not None}
+        return fields
+
+
+def _by_column(option: Text | PairOf[Text] | None) -> dict[str, str]:
+    """Return the field of each column of texts that an option names: `tokens`, and `tokens_b` if it names a pair."""
+    if isinstance(option, dict):
+        return {name: option[text] for text, name in TOKENS.items()}
+    return {} if option is None else {"tokens": option}
 
 
 def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]:

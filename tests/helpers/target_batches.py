@@ -52,7 +52,7 @@ def tagged(rows: Sequence[Sequence[int]]) -> Batch:
 def classify(**changes: Any) -> Classify:
     """The task without hidden layers, dropout, smoothing and weights, unless `changes` say so."""
     plain = {"name": "classify", "quality": "accuracy", "pooling": "max", "head": "softmax", "scores": "linear"}
-    none = {"hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    none = {"pairs": None, "hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
     return Classify(**{**plain, **none, **changes})
 
 

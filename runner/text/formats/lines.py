@@ -16,6 +16,7 @@ from runner.text.formats.base import STRINGS, Parsed, PassagePredictions, format
 from runner.text.formats.reader import Passage
 
 DIGITS = 7  # significant digits of predicted numbers: those of float32
+TOKENS_B = "tokens_b"  # the column of the second text of a pair
 
 
 class Lines:
@@ -32,7 +33,8 @@ class Lines:
     def check(self, columns: Collection[str], predicted: str) -> None:
         for column in columns:
             if column != "tokens":
-                raise HydromelError(f"this run also needs the column '{column}'; use --format columns or jsonl")
+                other = "jsonl, which holds both texts" if column == TOKENS_B else "columns or jsonl"
+                raise HydromelError(f"this run also needs the column '{column}'; use --format {other}")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         tokens = split_on_spaces(pa.array(passage.lines, pa.string()))
@@ -62,12 +64,34 @@ def _label_fields(predictions: PassagePredictions) -> Iterator[list[str]]:
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """A format with one object per line; predictions are added as a field. Blank lines are kept."""
+class TextFields:
+    """The fields of an object that may hold one text."""
 
     tokens_field: str | None  # with a list of strings
     text_field: str | None  # with a string, split on spaces, for objects without `tokens_field`
+
+    def tokens(self, at: str, fields: dict[str, object]) -> list[str]:
+        """Return the tokens of an object; raise a HydromelError that begins with `at` if it has none."""
+        if self.tokens_field is not None and self.tokens_field in fields:
+            return _strings(at, fields, self.tokens_field, None)
+        names = [name for name in (self.tokens_field, self.text_field) if name is not None]
+        if self.text_field is None or self.text_field not in fields:
+            hint = did_you_mean(names[-1], fields)
+            raise HydromelError(
+                f"{at}: no field {' or '.join(names)}; the object's fields: {', '.join(fields) or 'none'}{hint}"
+            )
+        text = fields[self.text_field]
+        if not isinstance(text, str):
+            raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
+        return [token for token in text.split(" ") if token]  # only U+0020, as for data sets
+
+
+@dataclass(frozen=True)
+class JsonLines(TextFields):
+    """A format with one object per line; predictions are added as a field. Blank lines are kept."""
+
     added: str | None = None  # by predictions (None: the column's name); probabilities are in `{added}_probability`
+    second: TextFields = TextFields("tokens_b", "text_b")  # of the second text, if rows are pairs
 
     def may_end(self, line: str) -> bool:
         return True
@@ -80,9 +104,13 @@ class JsonLines:
         objects = [_object(passage, place) for place in places]
         rows: dict[str, list[list[str]]] = {name: [] for name in columns}
         for place, fields in zip(places, objects, strict=True):
-            tokens = self._tokens(passage.at(place), fields)
+            at, texts = passage.at(place), dict[str, list[str]]()
+            texts["tokens"] = self.tokens(at, fields)
+            if TOKENS_B in rows:
+                texts[TOKENS_B] = self.second.tokens(at, fields)
             for name, values in rows.items():
-                values.append(tokens if name == "tokens" else _strings(passage.at(place), fields, name, len(tokens)))
+                of = TOKENS_B if TOKENS_B in texts and name.endswith("_b") else "tokens"
+                values.append(texts[name] if name in texts else _strings(at, fields, name, len(texts[of])))
         arrays = {name: _array(passage, places, values) for name, values in rows.items()}
         return Parsed(pa.table(arrays), np.array(places, dtype=np.int64))
 
@@ -106,20 +134,6 @@ class JsonLines:
         for place, *values in zip(parsed.places, *added.values(), strict=True):
             lines[place] = _with_fields(passage.at(place), lines[place], dict(zip(added, values, strict=True)))
         return lines
-
-    def _tokens(self, at: str, fields: dict[str, object]) -> list[str]:
-        if self.tokens_field is not None and self.tokens_field in fields:
-            return _strings(at, fields, self.tokens_field, None)
-        names = [name for name in (self.tokens_field, self.text_field) if name is not None]
-        if self.text_field is None or self.text_field not in fields:
-            hint = did_you_mean(names[-1], fields)
-            raise HydromelError(
-                f"{at}: no field {' or '.join(names)}; the object's fields: {', '.join(fields) or 'none'}{hint}"
-            )
-        text = fields[self.text_field]
-        if not isinstance(text, str):
-            raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
-        return [token for token in text.split(" ") if token]  # only U+0020, as for data sets
 
 
 def _object(passage: Passage, place: int) -> dict[str, object]:

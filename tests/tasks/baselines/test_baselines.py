@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -22,7 +23,7 @@ from tests.helpers.counted_tags import most_frequent as slow_most_frequent
 from tests.helpers.counted_tags import noisy_tag_files
 from tests.helpers.metrics import measured
 from tests.helpers.published import DATA
-from tests.helpers.target_batches import rows_of, words
+from tests.helpers.target_batches import words
 
 SMALL = ["train.epochs=1", "embedding.size=8"]
 VOCAB = Vocab((PAD, UNK, "a", "b", "c", "only in test"), unk=1, extra=1)
@@ -66,9 +67,9 @@ def test_a_linear_svm_stands_beside_every_classifier(tmp_path: Path) -> None:
 def test_the_svm_reads_words_and_pairs_of_words() -> None:
     """`a b` and `b a` differ only in their bigrams; empty rows and unknown words are allowed."""
     lists = [[2, 3], [3, 2]] * 8
-    train = Batch(words(lists), torch.tensor([0, 1] * 8), rows_of([1]).host_lengths)
-    test = Batch(words([[3, 2], [2, 3], [], [5, 1]]), torch.tensor([1, 0, 0, 0]), rows_of([1]).host_lengths)
-    assert linear_svm(train, test, VOCAB, 2).tolist()[:2] == [1, 0]
+    train = Batch(words(lists), torch.tensor([0, 1] * 8), np.arange(16))
+    test = Batch(words([[3, 2], [2, 3], [], [5, 1]]), torch.tensor([1, 0, 0, 0]), np.arange(4))
+    assert linear_svm(train, test, VOCAB, 2, joined=False).tolist()[:2] == [1, 0]
 
 
 @pytest.mark.parametrize("unit", [["task.unit=line"], ["task.unit=stream", "batching=stream"]], ids=["line", "stream"])
