@@ -43,7 +43,7 @@ class Auditor:
 
     @cached_property
     def batches(self) -> dict[str, list[BatchSpec]]:
-        return batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
+        return batch_specs(self.subject.lengths, self.subject.is_even, self.subject.has_padding, self.seed)
 
     def verdicts(self) -> Iterator[Verdict]:
         """Yield the verdicts of all checks that compare batches, and of the loss.

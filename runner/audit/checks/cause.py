@@ -53,7 +53,8 @@ class Probe:
         self.reference, self.subject = reference, reference.subject
         self.batch, self.quantity, self.allowed = difference.batch, difference.quantity, difference.allowed
         lengths = {int(self.subject.lengths[row]) for row in self.batch.rows}
-        self.padded = self.subject.has_padding and (len(lengths) > 1 or self.batch.setting.widen > 1 or 0 in lengths)
+        is_even = len(lengths) == 1 and 0 not in lengths and bool(self.subject.is_even[list(self.batch.rows)].all())
+        self.padded = self.subject.has_padding and (self.batch.setting.widen > 1 or not is_even)
 
     def swapped(self) -> Cause | None:
         """Test whether the first wrong row has the output of another row of the batch."""
@@ -137,5 +138,5 @@ class Probe:
         return run.outputs
 
     def _groups(self, check: str) -> list[tuple[int, ...]]:
-        batches = batch_specs(self.subject.lengths, self.subject.has_padding, seed=0)[check]
+        batches = batch_specs(self.subject.lengths, self.subject.is_even, self.subject.has_padding, 0)[check]
         return list(filter(None, (self.reference.comparable(batch.rows) for batch in batches)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from runner.audit.tracing.observe import Setting
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 
 # name -> the varied factor, in the order of execution: checks that others rely on come first
 CHECKS = {
@@ -44,10 +44,11 @@ class BatchSpec:
     against: BatchSpec | None = None  # reference, the same rows in another layout or order; None: single-example runs
 
 
-def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list[BatchSpec]]:
+def batch_specs(lengths: IntArray, is_even: BoolArray, has_padding: bool, seed: int) -> dict[str, list[BatchSpec]]:
     """Return the batches of each check that compares batches, from the (R,) lengths of all examples.
 
-    A check without a batch does not apply. `seed` is that of the random choice of examples.
+    `is_even` (R,) is that of `Subject`. A check without a batch does not apply. `seed` is that of the random choice of
+    examples.
     """
     rng = np.random.default_rng(seed)
     all_rows = _uneven_first(rng.permutation(len(lengths)), lengths)
@@ -59,7 +60,7 @@ def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, li
         return [BatchSpec(group, setting, BatchSpec(group, Setting(setting.widen))) for setting in settings]
 
     runs = {
-        "neighbours": [BatchSpec(tuple(same)) for same in _equally_long(lengths, rng)],
+        "neighbours": [BatchSpec(tuple(same)) for same in _equally_long(np.where(is_even, lengths, 0), rng)],
         "order": [
             BatchSpec(order, against=plain)
             for order in (group[::-1], tuple(rng.permutation(group).tolist()), tuple(sorted(group)))

@@ -22,7 +22,7 @@ from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import HUGE, RunOutput, Setting
 from runner.batching.shuffled import Shuffled
 from runner.batching.strategy import Batching
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.dtypes import DTYPES
 from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
@@ -31,6 +31,7 @@ from runner.model import Model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
+from runner.ragged.shapes import places_in, tokens_in
 from runner.text.vocab import Vocab
 from runner.training.loop import evaluate
 
@@ -57,7 +58,11 @@ class ConfiguredSubject(Generic[Strategy]):
 
     @property
     def lengths(self) -> IntArray:
-        return self.examples.rows.host_lengths
+        return tokens_in(self.examples.lengths)
+
+    @property
+    def is_even(self) -> BoolArray:
+        return np.equal(self.lengths, places_in(self.examples.lengths))
 
     def cast(self, arithmetic: Arithmetic) -> Self:
         """Return a copy in another arithmetic; bf16 is autocast over float32, as in training."""
@@ -67,7 +72,7 @@ class ConfiguredSubject(Generic[Strategy]):
     def tokens(self, row: int) -> Sequence[str]:
         """Return the tokens of an example, from its first feature."""
         name, feature = next(iter(self.examples.features.items()))
-        start, end = self.examples.rows.host_offsets[row : row + 2]
+        start, end = self.examples.rows.host_offsets[:: self.examples.texts][row : row + 2]
         return [self.vocabs[name].tokens[int(token_id)] for token_id in feature.values[start:end]]
 
     def continued(self, cuts: Sequence[Cut]) -> Self:
@@ -85,7 +90,8 @@ class ConfiguredSubject(Generic[Strategy]):
         return replace(self, examples=examples, with_losses=True)
 
     def _lengths_of(self, rows: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self.lengths[list(rows)].tolist())
+        """Return the lengths of the texts of some examples."""
+        return tuple(self.examples.lengths[list(rows)].ravel().tolist())
 
     def _run_batch(self, batch: Batch, state: State) -> tuple[RunOutput, State]:
         """Run the model on one batch, and return its results by row and the encoder's state after it."""
@@ -122,15 +128,17 @@ class ModelSubject(ConfiguredSubject[BatchingStrategy]):
     def layout_key(self) -> Hashable:
         """A key that is equal for strategies that lay out the same examples in the same way."""
         each_row = [np.array([row]) for row in range(len(self.lengths))]
-        widths = tuple(self.batching.shapes(self.lengths, each_row).widths.tolist())
+        widths = tuple(self.batching.shapes(self.examples.lengths, each_row).widths.tolist())
         return type(self.batching), self.batching.layout, self.batching.micro_batch, widths
 
     def reference(self) -> ModelSubject:
         return replace(self, batching=REFERENCE)
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
-        needed = self.batching.with_micro_batch(None).shapes(self.lengths, [np.array(rows, dtype=np.int64)]).widths
-        return Geometry(self._lengths_of(rows), int(needed[0]) * (setting.widen if self.has_padding else 1))
+        whole, lengths = self.batching.with_micro_batch(None), self.examples.lengths
+        width = int(whole.shapes(lengths, [np.array(rows, dtype=np.int64)]).widths[0])
+        widen = setting.widen if self.has_padding else 1
+        return Geometry(self._lengths_of(rows), width * widen, texts=self.examples.texts)
 
     def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
         return [list(batch.index) for batch in self.update(rows)]
@@ -166,7 +174,7 @@ class ModelSubject(ConfiguredSubject[BatchingStrategy]):
 
     def batches(self, seed: int) -> list[BatchSpec]:
         """Return the strategy's own updates of an epoch."""
-        return [BatchSpec(tuple(update.tolist())) for update in self.batching.updates(self.lengths, seed, 0)]
+        return [BatchSpec(tuple(update.tolist())) for update in self.batching.updates(self.examples.lengths, seed, 0)]
 
     def figures(self, batches: Sequence[Sequence[int]]) -> Mapping[str, object]:
         """Return the metric over batches that are laid out as in evaluation, by the training loop's own `evaluate`."""
@@ -183,7 +191,10 @@ class ModelSubject(ConfiguredSubject[BatchingStrategy]):
         hooks = ExitStack()
         if setting.fill not in POISON or not self.has_padding:
             return hooks
-        value, lengths = POISON[setting.fill], torch.from_numpy(self.lengths[batch.index]).to(batch.rows.device)
+        value, lengths = (
+            POISON[setting.fill],
+            torch.tensor(self._lengths_of(batch.index.tolist()), device=batch.rows.device),
+        )
 
         def poisoned(module: nn.Module, inputs: object, output: object) -> object:
             if type(output) is tuple:  # not a PackedSequence, a subclass that holds no padding
@@ -275,18 +286,23 @@ def _with_ids_in_padding(batch: Batch, mask: Tensor) -> Batch:
 def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
     """Choose `n_rows` examples, at least 8, from a whole packed split, and cut them to at most `longest` tokens.
 
-    They are evenly spaced by length; then come three of equal length, one of one token, and an empty one. `seed` is
-    that of the choice among rows of similar length. Returns a packed batch whose `index` counts from 0.
+    They are evenly spaced by length; then come three of equal length, one of one token (of pairs two, whose other text
+    is empty), and an empty one; `longest` is that of each text. `seed` is that of the choice among rows of similar
+    length. Returns a packed batch whose `index` counts from 0.
     """
-    lengths = split.rows.host_lengths
+    lengths = split.lengths.reshape(-1, split.texts)
+    total = lengths.sum(axis=1)
     rng = np.random.default_rng(seed)
     mixed = rng.permutation(len(lengths))
-    order = mixed[np.argsort(lengths[mixed], kind="stable")]
+    order = mixed[np.argsort(total[mixed], kind="stable")]
     spread = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), max(3, n_rows - 5))).astype(int))]
-    long_enough = order[lengths[order] >= EQUAL]
-    rows = np.concatenate([spread, rng.choice(long_enough if len(long_enough) else order, 5)])
-    wanted = np.concatenate([np.minimum(lengths[spread], longest), [EQUAL] * 3, [1, 0]])
-    return cut_spans(split, split.rows.host_offsets[rows], np.minimum(wanted, lengths[rows]), rows)
+    long_enough = order[(lengths[order] >= EQUAL).all(axis=1)]
+    texts = split.texts
+    extremes = np.concatenate([np.full((3, texts), EQUAL), np.eye(texts, dtype=np.int64), np.zeros((1, texts), int)])
+    rows = np.concatenate([spread, rng.choice(long_enough if len(long_enough) else order, len(extremes))])
+    wanted = np.minimum(np.concatenate([np.minimum(lengths[spread], longest), extremes]), lengths[rows])
+    starts = split.rows.host_offsets[:-1].reshape(-1, texts)[rows]
+    return cut_spans(split, starts.ravel(), wanted.ravel(), rows)
 
 
 def cut_spans(split: Batch, starts: IntArray, lengths: IntArray, rows: IntArray) -> Batch:

@@ -16,7 +16,7 @@ from runner.audit.checks.causality import Cut
 from runner.audit.checks.compare import first_line
 from runner.audit.tracing.alignment import Geometry, Part, parts, reading, split
 from runner.audit.tracing.observe import HUGE, AdapterError, Fill, RunOutput, Setting
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.dtypes import DTYPES
 from runner.interfaces import Loss
 
@@ -105,6 +105,10 @@ class ModuleSubject(Generic[Example, Output]):
     decode: Splitter[Output] | None
     _readings: list[str] | None = field(default=None, init=False)  # of each part of the output
     has_padding = True
+
+    @property
+    def is_even(self) -> BoolArray:
+        return np.ones(len(self.lengths), dtype=bool)
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
         lengths = self._lengths_of(rows)

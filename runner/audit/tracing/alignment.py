@@ -17,7 +17,10 @@ from runner.ragged.ragged import Ragged
 
 Part = Tensor | Ragged | PackedSequence
 # possible readings of a part, the likelier first
-READINGS = ("ragged", "packed", "padded", "time_major", "channels_first", "flat", "tokens", "rows", "states", "steps")
+READINGS = (
+    *("ragged", "packed", "padded", "time_major", "channels_first", "flat", "tokens"),
+    *("rows", "examples", "states", "steps"),
+)
 PADDED = ("padded", "time_major", "channels_first", "flat")  # readings with padding
 
 
@@ -25,9 +28,10 @@ PADDED = ("padded", "time_major", "channels_first", "flat")  # readings with pad
 class Geometry:
     """The layout of the examples of one run."""
 
-    lengths: tuple[int, ...]  # (B,) number of tokens of each example
+    lengths: tuple[int, ...]  # (B,) number of tokens of each example, or of each of its texts
     width: int  # padded width T, at least 1
     left: bool = False  # padding comes before the tokens
+    texts: int = 1  # texts of each example, which are neighbouring rows; 2 for pairs that are encoded apart
 
     def places(self, row: int) -> slice:
         """Return the slice of the T positions that holds the tokens of `row`."""
@@ -60,6 +64,7 @@ def possible(part: Part, geometry: Geometry) -> set[str]:
         "flat": first == n_rows * width,
         "tokens": first == sum(geometry.lengths),
         "rows": first == n_rows,
+        "examples": geometry.texts > 1 and first == n_rows // geometry.texts,
         "states": len(shape) == 3 and second == n_rows,
         "steps": first == width,
     }
@@ -77,9 +82,19 @@ def reading(runs: Iterable[tuple[Part, Geometry]]) -> str | None:
 def split(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
     """Split a part into one tensor per example: (length, *), or (*) where it has one value per example.
 
+    Those of the texts of an example are joined to one tensor, (sum of lengths, *) or (texts, *).
+
     Raises:
         ValueError: the part's shape does not allow the reading `how`.
     """
+    pieces = _split_rows(part, how, geometry)
+    if geometry.texts == 1 or how == "examples":
+        return pieces
+    join = torch.stack if how in ("rows", "states") else torch.cat
+    return [join(pieces[first : first + geometry.texts]) for first in range(0, len(pieces), geometry.texts)]
+
+
+def _split_rows(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
     allowed = possible(part, geometry)
     if how not in allowed:
         raise ValueError(f"a part of the output cannot be read as {how!r}; its shape allows {sorted(allowed)}")
@@ -93,8 +108,8 @@ def split(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
         return [padded[row, :length] for row, length in enumerate(lengths.tolist())]
     if how == "tokens":
         return list(torch.split(part, list(geometry.lengths)))
-    if how in ("rows", "states"):
-        return list(part if how == "rows" else part.transpose(0, 1))
+    if how in ("rows", "examples", "states"):
+        return list(part.transpose(0, 1) if how == "states" else part)
     places = enumerate(map(geometry.places, range(len(geometry.lengths))))
     if how == "steps":
         return [part[place] for _, place in places]

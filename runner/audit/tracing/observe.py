@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from runner.audit.tracing.alignment import Geometry, Part, parts
 from runner.audit.tracing.module_state import unchanged
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.interfaces import Loss
 from runner.ragged.ragged import Ragged
@@ -60,6 +60,10 @@ class Subject(Protocol):
     @property
     def lengths(self) -> IntArray:
         """(R,) number of tokens of each example."""
+
+    @property
+    def is_even(self) -> BoolArray:
+        """(R,) false for an example of texts of different lengths, which holds padding by itself where rows do."""
 
     @property
     def has_padding(self) -> bool:
