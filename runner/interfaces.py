@@ -295,7 +295,7 @@ class Inspector(Protocol):
 class Task(Protocol):
     """The definition of a prediction problem: its targets, its head and its metric.
 
-    A task may also have the abilities `HasInspector`, `HasBaselines` and `HasLossTables`.
+    A task may also have the abilities `HasFoundOptions`, `HasInspector`, `HasBaselines` and `HasLossTables`.
     """
 
     name: str
@@ -318,6 +318,17 @@ class Task(Protocol):
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> Head:
         """Return a head for the output of `encoder`; raise if a token-level task gets a row-level encoder."""
+
+
+@runtime_checkable
+class HasFoundOptions(Protocol):
+    """A task with options that may be `auto`: their values follow from the training set.
+
+    The config of the run is completed with them, so that a saved run has values only.
+    """
+
+    def find_options(self, train: pa.Table) -> Mapping[str, object]:
+        """Return the values of the options that are `auto`; raise HydromelError if the training set does not decide."""
 
 
 @runtime_checkable

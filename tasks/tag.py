@@ -26,8 +26,10 @@ from tasks.heads.outputs import OUTPUTS, LabelWeights, Output, output_of, scorer
 from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
 from tasks.metrics.metrics import LabelMetric, SpanMetric
 from tasks.predictions.inspectors import TagInspector
+from tasks.spans.finding import Tagging, find_scheme
 from tasks.spans.schemes import Conversion, OwnTags, allowed_by
-from tasks.spans.tags import Scheme, SpanTags, all_tags, as_scheme, illegal_positions
+from tasks.spans.table import AUTO, Scheme, all_tags, as_scheme
+from tasks.spans.tags import SpanTags, illegal_positions
 from tasks.targets import column, label_ids, place, require_tokens, target_rows
 
 
@@ -37,7 +39,8 @@ class Tag:
     Args:
         name: the task's name in messages and records.
         quality: the metric used to compare runs; null: span `f1` if the tags encode spans, else `accuracy`.
-        span_scheme: how tags encode spans (IOB1, IOB2, IOBES), or null for plain tags such as parts of speech.
+        span_scheme: how tags encode spans (`tasks.spans.table`), or null for plain tags such as parts of speech; auto:
+            worked out from the training set (`find_options`) before anything else is done.
         train_scheme: the scheme of the tags that the model learns and predicts (null: `span_scheme`). Predictions are
             converted to `span_scheme` before they are measured or written, so figures are comparable across schemes.
         head: softmax (each token independently), crf (all tags of a row jointly), or count (frequencies, learned in
@@ -71,9 +74,10 @@ class Tag:
         label_weights: LabelWeights | None,
     ) -> None:
         self.name = name
-        self.scheme = None if span_scheme is None else as_scheme(span_scheme)
+        is_open = span_scheme == AUTO
+        self.scheme = None if span_scheme is None or is_open else as_scheme(span_scheme)
         for option, value, off in (("train_scheme", train_scheme, "null"), ("constraints", constraints, "none")):
-            if self.scheme is None and value not in (None, "none"):
+            if self.scheme is None and not is_open and value not in (None, "none"):
                 raise HydromelError(
                     f"task.{option}={value} needs span tags, but task.span_scheme=null means plain tags; "
                     f"use task.{option}={off}"
@@ -103,9 +107,15 @@ class Tag:
             self.metric = SpanMetric(scheme=self.scheme, learned_scheme=train_scheme or self.scheme)
             possible = ("f1", "accuracy")
         self.main_metric = quality or possible[0]
-        if self.main_metric not in possible:
+        if self.main_metric not in possible and not is_open:
             scheme = self.scheme or "null"
             raise HydromelError(f"task.quality={quality}; with task.span_scheme={scheme} use {' or '.join(possible)}")
+
+    def find_options(self, train: pa.Table) -> dict[str, object]:
+        """Return the `span_scheme` of the training set's tags; errors are those of `find_scheme`."""
+        lists = column(train, "tags", self.name)
+        offsets = offsets_of(lists)
+        return {"span_scheme": find_scheme(Tagging(lists.flatten(), offsets, partial(_at, train, offsets)))}
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the tags of the training set; with a scheme, also all other prefixes of the span types seen there.
@@ -127,7 +137,7 @@ class Tag:
         plain = Vocab.labels(tags)
         if self.scheme is None:
             return plain
-        types = SpanTags.of(plain.tokens).types
+        types = SpanTags.of(plain.tokens, self.scheme).types
         if not types:
             raise HydromelError(
                 f"task.span_scheme={self.scheme}: no tag of the training set encodes a span "
@@ -136,7 +146,7 @@ class Tag:
         # Legal tags come first, so everything after them is malformed (`dataset.strict_tags=false` keeps such tags).
         own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
         ids = own.encode(tags)
-        if self.learned_scheme in (None, self.scheme):
+        if self.learned_scheme is None or self.learned_scheme == self.scheme:
             constrained = self.constraints in ("train", "both")
             if constrained and len(illegal := illegal_positions(tags, offsets, self.scheme)):
                 first = int(illegal[0])
@@ -151,7 +161,7 @@ class Tag:
                 f"{self.scheme}, so it cannot be converted; use task.train_scheme=null"
             )
         learned = Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
-        return learned.with_counts(Conversion.of(own.tokens, self.learned_scheme)(ids, offsets))
+        return learned.with_counts(Conversion.of(own.tokens, self.scheme, self.learned_scheme)(ids, offsets))
 
     def own_tags(self, vocabs: Mapping[str, Vocab]) -> OwnTags:
         """Return the data set's tags, and the conversion of learned tags to them."""
@@ -170,8 +180,9 @@ class Tag:
         refuse(n_tags != n_tokens, lambda row: f"{place(table, row)}: {n_tags[row]} tags for {n_tokens[row]} tokens")
         own = Vocab(self.own_tags(vocabs).tags, unk=None)
         target = label_ids(tags, own, partial(_at, table, offsets), "tag")
-        if self.learned_scheme is not None and self.learned_scheme != self.scheme:
-            target = torch.from_numpy(Conversion.of(own.tokens, self.learned_scheme)(target.numpy(), offsets))
+        if self.scheme is not None and self.learned_scheme is not None and self.learned_scheme != self.scheme:
+            convert = Conversion.of(own.tokens, self.scheme, self.learned_scheme)
+            target = torch.from_numpy(convert(target.numpy(), offsets))
         return Batch(features, Ragged(target.to(rows.device), rows, "packed"), np.arange(rows.n_rows))
 
     def count(self, batch: Batch) -> int:

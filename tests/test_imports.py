@@ -76,7 +76,7 @@ LAYERS = {
         "runner.sweeps runner.sweeps.search runner.audit runner.audit.gallery"
     ),
     "tasks.targets": f"{CORE} runner.layers",
-    "tasks.spans": "runner.common runner.layers.crf",
+    "tasks.spans": "runner.common runner.text runner.layers.crf",
     "tasks.heads": f"{CORE} runner.layers runner.layers.crf tasks.targets",
     "tasks.metrics": f"{CORE} runner.inference runner.inference.evaluation tasks.targets tasks.spans",
     "tasks.datasets": "runner.common runner.text runner.text.formats tasks.spans",

@@ -18,6 +18,7 @@ from runner.common.arrays import FloatArray
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.common.records import CandidateRecord
+from runner.components.found_options import completed
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy
 from runner.config.schema import RunConfig, name_of
@@ -80,7 +81,7 @@ def plan_strategies(
     if config.init_from is not None:
         raise HydromelError(f"init_from={config.init_from} has no effect on a plan, which is of a new model")
     device = _device(config, probe_seconds is not None)
-    parts = ModelParts.of(config, config.plugins)
+    config, parts = completed(config, ModelParts.of(config, config.plugins), config.plugins)
     truncation = Truncation(config.max_length, config.truncate)
     data = load_data(parts, truncation, config.cache_dir)
     train, others = data.splits["train"], [split for name, split in data.splits.items() if name != "train"]

@@ -21,6 +21,7 @@ from runner.audit.tracing.module_state import Mode, in_mode, randomise_zero_weig
 from runner.audit.tracing.observe import Observation, Setting, observe
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
+from runner.components.found_options import completed
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy, with_batch_size
 from runner.config.schema import RunConfig, name_of
@@ -73,7 +74,7 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
     if config.init_from is not None:
         raise HydromelError(f"init_from={config.init_from} has no effect on an audit; give --weights FILE")
     torch.manual_seed(config.seed)
-    parts = ModelParts.of(config, config.plugins)
+    config, parts = completed(config, ModelParts.of(config, config.plugins), config.plugins)
     data = load_data(parts, Truncation(config.max_length, config.truncate), config.cache_dir)
     model = build_model(parts, data.vocabs)
     if options.weights is None:

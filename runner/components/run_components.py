@@ -10,6 +10,7 @@ from typing import Protocol
 from torch.optim import Optimizer
 
 from runner.common.errors import HydromelError
+from runner.components.found_options import completed
 from runner.components.model_parts import ModelParts
 from runner.config.instantiate import Factory, build
 from runner.config.schema import Node, RunConfig
@@ -29,6 +30,7 @@ class Plots(Protocol):
 class Components:
     """All objects of a run."""
 
+    config: RunConfig  # with the values of the options that the training set decides
     parts: ModelParts
     batching: BatchingStrategy | StrategyChooser
     optimizer: Factory[Optimizer]  # waits for `params`
@@ -38,20 +40,23 @@ class Components:
 
     @classmethod
     def of(cls, config: RunConfig) -> Components:
-        """Build the objects that do not need data, and check the others; errors are those of `ModelParts.of`."""
+        """Build the objects that do not need data, and check the others.
+
+        Raises:
+            HydromelError: as `ModelParts.of`, or as `completed`.
+        """
         plugins = config.plugins
         parts = ModelParts.of(config, plugins)
-        parts.measures.check(config.train.metric, "train.metric")
         batching = build_batching(config.batching, plugins)
         check_fit(parts.task, batching, config.max_length)
-        return cls(
-            parts=parts,
-            batching=batching,
-            optimizer=optimizer_factory(config),
-            schedule=Factory[Schedule].of(config.schedule, "schedule", plugins, Schedule),
-            tracker=build(config.tracker, "tracker", {}, plugins, Tracker),
-            plots=None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins, Plots),
-        )
+        optimizer = optimizer_factory(config)
+        schedule = Factory[Schedule].of(config.schedule, "schedule", plugins, Schedule)
+        tracker: Tracker = build(config.tracker, "tracker", {}, plugins, Tracker)
+        plots = None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins, Plots)
+        # Only now, since it may read data, and other mistakes are to be told before.
+        config, parts = completed(config, parts, plugins)
+        parts.measures.check(config.train.metric, "train.metric")
+        return cls(config, parts, batching, optimizer, schedule, tracker, plots)
 
 
 def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | StrategyChooser:

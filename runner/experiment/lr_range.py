@@ -114,7 +114,7 @@ def measure_range(config: RunConfig, rates: FloatArray, smoothing: float) -> Ran
     """
     components = replace(Components.of(config), tracker=NoTracker())
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, RunFolder.open(Path(folder)) as run:
-        training = prepare(config, components, run, time.time()).training
+        training = prepare(components.config, components, run, time.time()).training
         return measure(stepper(training), map(float, rates), smoothing)
 
 

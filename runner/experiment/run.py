@@ -41,6 +41,7 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
             cannot start, or be resumed, with this config leaves the folder as it was.
     """
     components = Components.of(config)
+    config = components.config
     components.tracker.check()
     root = Path(config.runs_dir)
     with RunFolder.open(folder) as run:  # locked, so that no other process finishes the run meanwhile

@@ -16,7 +16,8 @@ from runner.common.types import Encoding, FilePath, Fraction, Name
 from runner.text.arrow import lengths_of, offsets_of, refuse
 from tasks.datasets.files import MAX_BYTES, Files, TextFile, find_all, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
-from tasks.spans.tags import Scheme, check_tags
+from tasks.spans.finding import check_tags
+from tasks.spans.table import SpanScheme
 
 RULES_VERSION = 2  # part of the fingerprint: increase it when the same bytes are read differently
 # Not in the fingerprint, since the files' contents are.
@@ -143,7 +144,7 @@ class LocalCorpus(FilesCorpus):
 
 
 def check_tag_lists(
-    tokens: pa.ListArray, tags: pa.ListArray, scheme: Scheme | None, strict: bool, at: Callable[[int], str]
+    tokens: pa.ListArray, tags: pa.ListArray, scheme: SpanScheme, strict: bool, at: Callable[[int], str]
 ) -> None:
     """Check that each row (B,) has one tag per token, and that the tags are legal (`check_tags`).
 

@@ -16,7 +16,8 @@ from runner.text.formats.columns import MARKS, Columns, Separator
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import path_of
-from tasks.spans.tags import Scheme, check_tags
+from tasks.spans.finding import check_tags
+from tasks.spans.table import SpanScheme
 
 DOCSTART = "-DOCSTART-"
 
@@ -108,7 +109,7 @@ class Cells:
         """Return the start of each sentence among the N lines, and N: (B+1,)."""
         return np.append(np.flatnonzero(np.diff(self.sentence, prepend=-1)), len(self.line))
 
-    def table(self, columns: dict[Name, Position], span_scheme: Scheme | None, strict_tags: bool) -> pa.Table:
+    def table(self, columns: dict[Name, Position], span_scheme: SpanScheme, strict_tags: bool) -> pa.Table:
         """Return a table with one row per sentence and one list column for each of `columns` (name -> place)."""
         offsets = self.offsets()
         values = {name: self.column(place) for name, place in columns.items()}
@@ -170,7 +171,7 @@ class ColumnsFile(TokenLines):
 
     separator: Separator
     columns: dict[Name, Position]
-    span_scheme: Scheme | None
+    span_scheme: SpanScheme
     strict_tags: bool
     skip_docstart: bool
     comment_prefix: Text | None

@@ -15,7 +15,7 @@ from runner.text.arrow import array, list_column, mask_of, offsets_of, refuse, s
 from tasks.datasets.base import check_tag_lists
 from tasks.datasets.pairs import TOKENS
 from tasks.datasets.split import SPLITS, Cut, cut_missing
-from tasks.spans.tags import Scheme
+from tasks.spans.table import SpanScheme
 
 
 class PublishedSplit(Protocol):
@@ -44,7 +44,7 @@ class HubDataset:
         columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `tags` or any other name -> the name of the
             column on the Hub. Strings that become `tokens` or `tokens_b` are split on spaces; lists are kept; class
             numbers become class names.
-        span_scheme: scheme of the tags (null: plain tags, or none).
+        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         cut: how missing splits are cut from train, as for local files.
         valid_fraction: share of train cut off for validation if splits.valid is null.
@@ -57,7 +57,7 @@ class HubDataset:
     revision: Text | None
     splits: dict[Text, Text | None]
     columns: dict[Name, Text]
-    span_scheme: Scheme | None
+    span_scheme: SpanScheme
     strict_tags: bool
     cut: Cut
     valid_fraction: Fraction

@@ -13,7 +13,7 @@ from runner.text.formats.lines import JsonLines, TextFields
 from tasks.datasets.base import LocalCorpus, check_tag_lists
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
-from tasks.spans.tags import Scheme
+from tasks.spans.table import SpanScheme
 
 STRINGS = pa.list_(pa.string())
 # Types a label may have, the same on every line.
@@ -36,7 +36,8 @@ class Jsonl(LocalCorpus):
         tokens_field: field with a list of strings (null: use `text_field`).
         label_field: field with a string, integer or boolean (null: none).
         tags_field: field with a list of strings, one per token (null: none).
-        span_scheme: scheme of the tags (null: plain tags, such as parts of speech).
+        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, such as parts of
+            speech).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
@@ -44,7 +45,7 @@ class Jsonl(LocalCorpus):
     tokens_field: Text | PairOf[Text] | None
     label_field: Text | None
     tags_field: Text | None
-    span_scheme: Scheme | None
+    span_scheme: SpanScheme
     strict_tags: bool
 
     def __post_init__(self) -> None:

@@ -24,7 +24,8 @@ from runner.ragged.batch import Batch
 from runner.text.bpe import SPACE, characters_of
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tasks.spans.schemes import OwnTags
-from tasks.spans.tags import Mode, Scheme, SpanArrays, SpanTags, are_right, headline_mode, spans
+from tasks.spans.table import Mode, Scheme, headline_mode
+from tasks.spans.tags import SpanArrays, SpanTags, are_right, spans
 from tasks.targets import sum_per_row, target_ids, target_rows
 
 PERCENT = Scale("%", higher_is_better=True)
@@ -101,7 +102,7 @@ class SpanMetric:
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
         self.own = OwnTags.of(vocabs["target"].tokens, self.learned_scheme, self.scheme)
-        self.tags = SpanTags.of(self.own.tags)
+        self.tags = SpanTags.of(self.own.tags, self.scheme)
         self._gold: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._lengths: list[IntArray] = []
@@ -131,7 +132,7 @@ class SpanMetric:
             named = dict(zip(("precision", "recall", "f1"), map(float, overall), strict=True))
             figures |= {f"{name}_{mode}": value for name, value in named.items()}
             if mode == self.mode:
-                figures |= {**named, "per_type": by_name(self.tags.types, *counts)}
+                figures |= {**named, "per_type": by_name(self.tags.names, *counts)}
         return {**figures, "spans": {"scheme": self.scheme, "mode": self.mode}}
 
     def outcomes(self, figure: str, values: IntArray, split: Batch) -> Outcomes | None:

@@ -25,7 +25,8 @@ from tasks.metrics.metrics import by_name
 from tasks.metrics.tables import calibration
 from tasks.spans.errors import KINDS, RIGHT, Comparison
 from tasks.spans.schemes import OwnTags
-from tasks.spans.tags import OUTSIDE, Scheme, SpanTags, headline_mode, spans
+from tasks.spans.table import OUTSIDE, Scheme, headline_mode
+from tasks.spans.tags import SpanTags, spans
 from tasks.targets import place, target_ids, target_rows
 
 SHOWN = 50  # most errors listed of each kind, spread over the text
@@ -93,7 +94,7 @@ class TagInspector:
         if self.scheme is None:
             return tables
         _, predicted = self._own_ids(predictions, split)
-        inside = SpanTags.of(self.own.tags).prefix[predicted] != OUTSIDE
+        inside = SpanTags.of(self.own.tags, self.scheme).prefix[predicted] != OUTSIDE
         tables["calibration_in_spans"] = calibration(predictions.probability[inside], correct[inside])
         return tables | self._compare(predictions, split, self.scheme).tables()
 
@@ -129,9 +130,9 @@ class TagInspector:
 
     def _compare(self, predictions: Predictions, split: Batch, scheme: Scheme) -> Comparison:
         """Return gold and predicted spans, in the mode of the headline figures."""
-        tags, offsets, mode = SpanTags.of(self.own.tags), target_rows(split).host_offsets, headline_mode(scheme)
+        tags, offsets, mode = SpanTags.of(self.own.tags, scheme), target_rows(split).host_offsets, headline_mode(scheme)
         gold, predicted = (spans(ids, offsets, tags, scheme, mode) for ids in self._own_ids(predictions, split))
-        return Comparison(gold, predicted, tags.types)
+        return Comparison(gold, predicted, tags.names)
 
 
 def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:

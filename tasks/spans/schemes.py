@@ -1,4 +1,4 @@
-"""The schemes IOB1, IOB2 and IOBES: their legal transitions, and conversion of tags through the spans they encode.
+"""Conversion of tags between schemes through the spans that they encode, and the transitions that a scheme allows.
 
 All schemes can encode the same sets of spans, so converting legal tags to another scheme and back is lossless.
 
@@ -16,21 +16,8 @@ import torch
 
 from runner.common.arrays import IntArray
 from runner.layers.crf.chain import AllowedTransitions
-from tasks.spans.tags import (
-    ALLOWED,
-    BEGIN,
-    END,
-    INSIDE,
-    MALFORMED,
-    OUTSIDE,
-    PREFIXES,
-    SINGLE,
-    Scheme,
-    SpanArrays,
-    SpanTags,
-    all_tags,
-    spans,
-)
+from tasks.spans.table import BEGIN, FIRST, INNER, LAST, MALFORMED, ONLY, SCHEMES, Scheme, all_tags
+from tasks.spans.tags import SpanArrays, SpanTags, spans
 
 
 @dataclass(frozen=True)
@@ -45,13 +32,13 @@ class Conversion:
     scheme: Scheme  # of the target vocabulary
 
     @classmethod
-    def of(cls, tags: Sequence[str], scheme: Scheme) -> Conversion:
-        """Return a conversion from the ids of `tags`, which may be of any scheme."""
-        return cls(SpanTags.of(tags), scheme)
+    def of(cls, tags: Sequence[str], source: Scheme, scheme: Scheme) -> Conversion:
+        """Return a conversion from the ids of `tags` of the scheme `source`."""
+        return cls(SpanTags.of(tags, source), scheme)
 
     def __call__(self, ids: npt.NDArray[np.integer], offsets: IntArray) -> IntArray:
         """Return the ids (N,) of the same spans in the target scheme; rows start at `offsets` (B+1,)."""
-        # The default mode does not depend on the scheme, so the target's is as good as the unknown source's.
+        # The default mode does not depend on the scheme.
         return tag_ids(spans(ids, offsets, self.source, self.scheme, "default"), offsets, self.scheme)
 
 
@@ -65,9 +52,9 @@ class OwnTags:
     @classmethod
     def of(cls, learned: tuple[str, ...], learned_scheme: Scheme | None, scheme: Scheme | None) -> OwnTags:
         """Return the tags of the data set's `scheme` (None: plain tags) for the learned tags."""
-        if scheme is None or learned_scheme == scheme:
+        if scheme is None or learned_scheme is None or learned_scheme == scheme:
             return cls(learned, None)
-        conversion = Conversion.of(learned, scheme)
+        conversion = Conversion.of(learned, learned_scheme, scheme)
         return cls(tuple(all_tags(conversion.source.types, scheme)), conversion)
 
     def ids(self, learned: IntArray, offsets: IntArray) -> IntArray:
@@ -82,44 +69,31 @@ def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntAr
     `types`.
     """
     starts, ends, types = span_arrays
-    lengths = ends - starts
+    layout, lengths = SCHEMES[scheme], ends - starts
     before = np.cumsum(lengths) - lengths
     # `inside` lists the tokens of all spans: consecutive numbers, shifted to start at each span's first token.
     inside = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
-    prefix = np.full(offsets[-1], OUTSIDE)
-    prefix[inside] = INSIDE
-    if scheme == "IOB1":
-        # IOB1 writes B only to separate a span from a preceding span of the same type in the same row.
-        adjacent = (starts[1:] == ends[:-1]) & (types[1:] == types[:-1]) & ~np.isin(starts[1:], offsets)
-        prefix[starts[1:][adjacent]] = BEGIN
-    else:
-        prefix[starts] = BEGIN
-    if scheme == "IOBES":
-        prefix[ends - 1] = END
-        prefix[starts[lengths == 1]] = SINGLE
-    first_id = np.zeros(max(PREFIXES.values()) + 1, dtype=np.int64)
-    # `all_tags` lists O, then all prefixes of the first type, of the second, ...: look up the prefix, add the type.
-    first_id[[PREFIXES[letter] for letter in ALLOWED[scheme]]] = 1 + np.arange(len(ALLOWED[scheme]))
-    ids = first_id[prefix]
-    ids[inside] += len(ALLOWED[scheme]) * np.repeat(types, lengths)
+    # -1: outside, otherwise a position in the span
+    position = np.full(offsets[-1], -1)
+    position[inside] = INNER
+    position[starts], position[ends - 1], position[starts[lengths == 1]] = FIRST, LAST, ONLY
+    if layout.sparse:
+        touches = (starts[1:] == ends[:-1]) & (types[1:] == types[:-1]) & ~np.isin(starts[1:], offsets)
+        marked = starts[1:][touches] if layout.mark == BEGIN else ends[:-1][touches] - 1
+        position[np.setdiff1d(inside, marked)] = INNER
+    # `all_tags` lists O, then all letters of the first type, of the second, ...: look up the letter, add the type.
+    letter = np.array([*(1 + layout.used.index(letter) for letter in layout.letters), 0])  # the last is that of -1
+    ids = letter[position]
+    ids[inside] += len(layout.used) * np.repeat(types, lengths)
     return ids
 
 
 def allowed_by(scheme: Scheme, tags: Sequence[str]) -> AllowedTransitions:
-    """Return the legal transitions among C tags; malformed tags and prefixes that the scheme lacks are never legal."""
-    parsed = SpanTags.of(tags).within(scheme)
-    is_open = np.isin(parsed.prefix, (BEGIN, INSIDE))
-    legal = parsed.prefix != MALFORMED
-    same_open = is_open[:, None] & (parsed.kind[:, None] == parsed.kind)  # the row's span may continue at the column
-    may_end = legal
-    if scheme == "IOBES":
-        # An open span must continue with I or E of its type, and nothing else may. So no row ends in an open span.
-        continues = np.isin(parsed.prefix, (INSIDE, END))
-        follow = np.where(is_open[:, None], same_open & continues, ~continues)
-        may_end = legal & ~is_open
-    else:
-        # In IOB1 only B needs a span of its type before it (it separates two spans); in IOB2 only I does.
-        continues = parsed.prefix == (BEGIN if scheme == "IOB1" else INSIDE)
-        follow = same_open | ~continues
-    follow = follow & legal[:, None] & legal
-    return AllowedTransitions(*(torch.from_numpy(mask) for mask in (legal & ~continues, follow, may_end)))
+    """Return the legal transitions among C tags; malformed tags and letters that the scheme lacks are never legal."""
+    parsed = SpanTags.of(tags, scheme).within(scheme)
+    legal, role = parsed.prefix != MALFORMED, parsed.prefix
+    neighbours = SCHEMES[scheme].neighbours
+    same = (parsed.kind[:, None] == parsed.kind).astype(np.int8)
+    follow = neighbours.follow[same, role[:, None], role] & legal[:, None] & legal
+    start, end = neighbours.start[role] & legal, neighbours.end[role] & legal
+    return AllowedTransitions(*(torch.from_numpy(mask) for mask in (start, follow, end)))

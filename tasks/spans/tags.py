@@ -1,140 +1,107 @@
 """Spans encoded as tags: finding illegal tags, and decoding tags to spans. Numpy over flat ids, no loops.
 
-A tag is `O` or `PREFIX-TYPE` with the prefix B, I, E or S; anything else is malformed and is treated as `O`.
+A malformed tag, one that has no letter of a scheme (`tasks.spans.table`), is treated as `O`.
 
 Shapes: B rows, N tokens in total, K spans.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from runner.common.arrays import BoolArray, IntArray
-from runner.common.errors import HydromelError
+from tasks.spans.table import (
+    BEGIN,
+    END,
+    FIRST,
+    INSIDE,
+    LAST,
+    MALFORMED,
+    ONLY,
+    OUTSIDE,
+    ROLES,
+    SCHEMES,
+    Mode,
+    Scheme,
+    as_scheme,
+)
 
 SmallIntArray = npt.NDArray[np.int8]
 SpanArrays = tuple[IntArray, IntArray, IntArray]  # starts, ends (exclusive), types: (K,) each
-Scheme = Literal["IOB1", "IOB2", "IOBES"]
-Mode = Literal["default", "strict"]
-
-OUTSIDE, BEGIN, INSIDE, END, SINGLE, MALFORMED = range(6)
-PREFIXES = {"B": BEGIN, "I": INSIDE, "E": END, "S": SINGLE}
-ALLOWED: dict[Scheme, str] = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES"}
-
-log = logging.getLogger(__name__)
-
-
-def as_scheme(scheme: str) -> Scheme:
-    """Return `scheme` as a `Scheme`.
-
-    Raises:
-        HydromelError: it is not one of IOB1, IOB2, IOBES.
-    """
-    for known in ALLOWED:
-        if scheme == known:
-            return known
-    raise HydromelError(f"span_scheme='{scheme}'; use one of {', '.join(ALLOWED)} or null (configs/task/tag.yaml)")
-
-
-def headline_mode(scheme: Scheme) -> Mode:
-    """Return the mode of the headline figures: strict for IOBES, default for IOB1 and IOB2.
-
-    The default mode is that of conlleval and of published figures. For IOBES it would accept some wrong predictions.
-    """
-    return "strict" if scheme == "IOBES" else "default"
+UNTYPED = "_"  # name in tables of the type of tags without one, as in seqeval
+_LETTER = f"(?P<letter>[{''.join(ROLES)}])"
+_PREFIXED = re.compile(f"{_LETTER}(?:-(?P<type>.+))?", re.DOTALL)
+_SUFFIXED = re.compile(f"(?:(?P<type>.+)-)?{_LETTER}", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class SpanTags:
-    """A vocabulary of C tags, parsed into prefixes and types."""
+    """A vocabulary of C tags, parsed into roles and types."""
 
     prefix: SmallIntArray  # (C,) OUTSIDE, BEGIN, INSIDE, END, SINGLE or MALFORMED
-    kind: IntArray  # (C,) index into `types`, or -1 for tags without a type
-    types: tuple[str, ...]  # names of the span types, in alphabetical order
+    kind: IntArray  # (C,) index into `types`, or -1 for tags that belong to no span
+    types: tuple[str, ...]  # names of the span types, in alphabetical order; one empty name: tags without types
+    letters: tuple[str, ...]  # (C,) of tags that belong to a span; others: empty
 
     @classmethod
-    def of(cls, tags: Sequence[str]) -> SpanTags:
-        matches = [re.fullmatch(r"([BIES])-(.+)", tag, re.DOTALL) for tag in tags]
-        types = tuple(sorted({match[2] for match in matches if match}))
-        kind = [types.index(match[2]) if match else -1 for match in matches]
+    def of(cls, tags: Sequence[str], scheme: Scheme) -> SpanTags:
+        """Parse tags with the letters of any scheme, which stand before or after the type as `scheme` has it.
+
+        A letter alone is a tag of a span if no tag has a type.
+        """
+        form = _SUFFIXED if SCHEMES[scheme].suffixed else _PREFIXED
+        found = [form.fullmatch(tag) for tag in tags]
+        typed = any(match is not None and match["type"] is not None for match in found)
+        matches = [match if match is not None and (match["type"] is not None) == typed else None for match in found]
+        types = tuple(sorted({match["type"] or "" for match in matches if match}))
+        kind = [types.index(match["type"] or "") if match else -1 for match in matches]
+        letters = tuple(match["letter"] if match else "" for match in matches)
         plain = [OUTSIDE if tag == "O" else MALFORMED for tag in tags]
-        prefix = [PREFIXES[match[1]] if match else other for match, other in zip(matches, plain, strict=True)]
-        return cls(np.array(prefix, dtype=np.int8), np.array(kind, dtype=np.int64), types)
+        prefix = [ROLES.get(letter, other) for letter, other in zip(letters, plain, strict=True)]
+        return cls(np.array(prefix, dtype=np.int8), np.array(kind, dtype=np.int64), types, letters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the types in tables."""
+        return tuple(name or UNTYPED for name in self.types)
 
     def within(self, scheme: Scheme) -> SpanTags:
-        """Return a copy in which prefixes that `scheme` does not use are MALFORMED."""
-        allowed = [OUTSIDE, *(PREFIXES[letter] for letter in ALLOWED[scheme])]
-        prefix = np.where(np.isin(self.prefix, allowed), self.prefix, MALFORMED).astype(np.int8)
-        return SpanTags(prefix, self.kind, self.types)
-
-
-def all_tags(types: Sequence[str], scheme: Scheme) -> list[str]:
-    """Return `O`, then every prefix of `scheme` for the first type, for the second, ..."""
-    return ["O", *(f"{prefix}-{name}" for name in types for prefix in ALLOWED[scheme])]
+        """Return a copy in which tags with letters that `scheme` does not use are MALFORMED."""
+        foreign = np.array([letter not in SCHEMES[scheme].used for letter in self.letters], dtype=np.bool_)
+        return replace(self, prefix=np.where(foreign, MALFORMED, self.prefix).astype(np.int8))
 
 
 def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
     """Return the sorted flat positions of illegal tags, from the tags (N,) of rows that start at `offsets` (B+1,).
 
-    Illegal are malformed tags; in IOB1 a B that does not follow a span of its type; in IOB2 an I that does not; in
-    IOBES a tag that fails to continue an open span, or continues a span that is not open. An IOBES span still open at
-    the end of its row is reported at the row's last token.
+    Illegal are malformed tags, those with letters of other schemes, and those that cannot follow the tag before them:
+    in IOB2, for example, an I that follows neither B nor I of its type. So is a last tag that leaves its span open.
 
     Raises:
         HydromelError: an unknown scheme.
     """
+    known = as_scheme(scheme)
     # Parse each distinct tag once, then look the results up for all N tokens.
     encoded = tags.fill_null("").dictionary_encode()
-    parsed = SpanTags.of(encoded.dictionary.to_pylist()).within(as_scheme(scheme))
+    parsed = SpanTags.of(encoded.dictionary.to_pylist(), known).within(known)
     ids = encoded.indices.to_numpy()
     prefix, kind = parsed.prefix[ids], parsed.kind[ids]
-    after_open, follows = _neighbours(prefix, kind, offsets)
-    if scheme == "IOB1":
-        wrong = (prefix == BEGIN) & ~follows
-    elif scheme == "IOB2":
-        wrong = (prefix == INSIDE) & ~follows
-    else:
-        continues = (prefix == INSIDE) | (prefix == END)
-        wrong = (after_open | continues) & ~(follows & continues)
-        # A span left open at the end of a row has no following tag that could be illegal: report the last tag.
-        last = offsets[1:][np.diff(offsets) > 0] - 1
-        wrong[last] |= np.isin(prefix[last], (BEGIN, INSIDE))
-    return np.flatnonzero(wrong | (prefix == MALFORMED))
-
-
-def check_tags(
-    tags: pa.Array, offsets: IntArray, scheme: Scheme | None, strict: bool, at: Callable[[int], str]
-) -> None:
-    """Check the tags (N,) of sentences that start at `offsets` (B+1,): none may be illegal (`illegal_positions`).
-
-    Without a scheme there is nothing to check. Unless `strict`, illegal tags are kept and counted in the log. Messages
-    name the place `at(position)`.
-
-    Raises:
-        HydromelError: the first illegal tag, if strict.
-    """
-    if scheme is None:
-        return
-    places = illegal_positions(tags, offsets, scheme)
-    if not len(places):
-        return
-    first = int(places[0])
-    context = "at the start of a sentence" if first in offsets else f"after '{tags[first - 1].as_py()}'"
-    what = f"{at(first)}: tag '{tags[first].as_py()}' {context} is illegal in {scheme}"
-    if strict:
-        raise HydromelError(
-            f"{what} (illegal tags in the file: {len(places)}); "
-            "set the file's scheme with dataset.span_scheme, or keep such tags with dataset.strict_tags=false"
-        )
-    log.warning("%s; %d illegal tags are kept", what, len(places))
+    malformed, role = prefix == MALFORMED, np.where(prefix == MALFORMED, OUTSIDE, prefix)
+    neighbours = SCHEMES[known].neighbours
+    legal = np.empty(len(role), dtype=np.bool_)
+    same = (kind[1:] == kind[:-1]).astype(np.int8)
+    legal[1:] = neighbours.follow[same, role[:-1], role[1:]]
+    full = np.diff(offsets) > 0
+    starts, lasts = offsets[:-1][full], offsets[1:][full] - 1
+    legal[starts] = neighbours.start[role[starts]]
+    legal[lasts] &= neighbours.end[role[lasts]]
+    return np.flatnonzero(~legal | malformed)
 
 
 def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode) -> SpanArrays:
@@ -143,42 +110,42 @@ def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, schem
     They are read from ids (N,) in the vocabulary of `tags`, of rows that start at `offsets` (B+1,).
 
     `default` reads every run of tags that can be a span as one, like conlleval and seqeval's default, whatever the
-    scheme. `strict` reads only what `scheme` allows, like seqeval's `mode="strict"`: in IOB2 a span starts with B, in
-    IOBES it is S or B..E; in IOB1 it starts with I, or with B directly after a span of its type.
+    scheme. `strict` reads only what `scheme` allows, like seqeval's `mode="strict"`: a span's first and last tag must
+    be possible there, and a letter that marks two touching spans of one type (B in IOB1, E in IOE1) must stand between
+    such spans.
 
-    In IOB1 seqeval also drops a span of a single B before a B of another type (`IOB1.end_patterns` in its scheme.py
-    lacks this case). This function does the same, so that the figures agree.
+    Where seqeval (1.2.2) and legal tags disagree, in IOE1, this function reads what the tags mean: seqeval loses spans
+    of a single E. In IOB1 it also drops a span of a single B before a B of another type, which is illegal; this
+    function does the same.
     """
     parsed = tags if mode == "default" else tags.within(scheme)
     prefix, kind = parsed.prefix[ids], parsed.kind[ids]
     after_open, follows = _neighbours(prefix, kind, offsets)
     # A span starts at `first` and lasts as long as the following tags continue it. Only the definition of `first`
-    # depends on the scheme and mode; two strict schemes also reject spans by how they end.
+    # depends on the scheme and mode; strict schemes also reject spans by how they end.
     continues = follows & ((prefix == INSIDE) | (prefix == END))
-    is_begin = prefix == BEGIN
+    layout = SCHEMES[scheme]
+    stray = np.zeros(len(prefix), dtype=np.bool_)
     if mode == "default":
         first = (prefix != OUTSIDE) & (prefix != MALFORMED) & ~continues
-    elif scheme == "IOB1":
-        # B is legal only directly after a span of its type, which it separates from the next. An I after a B that is
-        # not legal starts a new span, since that B belongs to none.
-        allowed_begin = is_begin & follows
-        stray_before = np.roll(is_begin & ~follows, 1)  # at 0 it makes no difference: nothing continues there
-        first = allowed_begin | ((prefix == INSIDE) & (~continues | stray_before))
-    elif scheme == "IOB2":
-        first = is_begin
     else:
-        first = is_begin | (prefix == SINGLE)
+        if layout.mark == BEGIN:
+            # A B that separates nothing belongs to no span, so an I after it starts one. (At 0 `roll` makes no
+            # difference: nothing continues there.)
+            stray = (prefix == BEGIN) & ~follows
+            continues &= ~np.roll(stray, 1)
+        first = np.isin(prefix, layout.roles(FIRST, ONLY)) & ~continues & ~stray
     # The end of a span is the first token after its start that does not continue it.
     starts = np.flatnonzero(first)
     stops = np.append(np.flatnonzero(~continues), len(prefix))
     ends = stops[np.searchsorted(stops, starts, side="right")]
-    if mode == "strict" and scheme == "IOBES":
-        kept = np.isin(prefix[ends - 1], (END, SINGLE))
-    elif mode == "strict" and scheme == "IOB1":
-        cut_off = np.append(is_begin & after_open & ~follows, False)
-        kept = ~(is_begin[ends - 1] & cut_off[ends])
-    else:
+    if mode == "default":
         return starts, ends, kind[starts]
+    kept = np.isin(prefix[ends - 1], layout.roles(LAST, ONLY))
+    if layout.mark == BEGIN:
+        kept &= ~((prefix[ends - 1] == BEGIN) & np.append(stray & after_open, False)[ends])
+    elif layout.mark == END:
+        kept &= (prefix[ends - 1] != END) | _touches_next(prefix, kind, offsets)[ends - 1]
     return starts[kept], ends[kept], kind[starts[kept]]
 
 
@@ -198,3 +165,11 @@ def _neighbours(prefix: SmallIntArray, kind: IntArray, offsets: IntArray) -> tup
     after_open[offsets[:-1][np.diff(offsets) > 0]] = False
     follows[1:] = after_open[1:] & (kind[1:] == kind[:-1])
     return after_open, follows
+
+
+def _touches_next(prefix: SmallIntArray, kind: IntArray, offsets: IntArray) -> BoolArray:
+    """Return a mask (N,): the next tag of the row belongs to a span of the same type."""
+    touches = np.zeros(len(kind), dtype=np.bool_)
+    touches[:-1] = (kind[1:] == kind[:-1]) & (prefix[1:] != MALFORMED) & (kind[1:] >= 0)
+    touches[offsets[1:][np.diff(offsets) > 0] - 1] = False
+    return touches

@@ -12,7 +12,7 @@ from runner.interfaces import Task
 from runner.ragged.batch import Batch
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tasks.metrics.metrics import LabelMetric, PerplexityMetric, SpanMetric
-from tasks.spans.tags import as_scheme
+from tasks.spans.table import as_scheme
 
 
 def label_metric(labels: Sequence[str]) -> LabelMetric:

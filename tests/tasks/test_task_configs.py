@@ -40,11 +40,11 @@ def test_a_task_brings_a_data_set_that_suits_it(task: str, tmp_path: Path) -> No
 def test_the_command_line_may_name_another_data_set(tmp_path: Path) -> None:
     config = composed(tmp_path, "task=tag", "dataset=columns_file", "dataset.train=x", "+data_dir=y")
     assert config["dataset"]["name"] == "columns_file"
-    assert config["task"]["span_scheme"] is None
+    assert config["task"]["span_scheme"] == "auto"
 
 
 def test_the_scheme_is_that_of_the_data_set_unless_named(tmp_path: Path) -> None:
     assert composed(tmp_path, "task=tag", "dataset=wnut17", "+data_dir=y")["task"]["span_scheme"] == "IOB2"
     assert composed(tmp_path, "task=tag", "task.span_scheme=IOBES")["task"]["span_scheme"] == "IOBES"
     # a data set of labels has no such key
-    assert composed(tmp_path, "task=tag", "dataset=sst2", "+data_dir=y")["task"]["span_scheme"] is None
+    assert composed(tmp_path, "task=tag", "dataset=sst2", "+data_dir=y")["task"]["span_scheme"] == "auto"

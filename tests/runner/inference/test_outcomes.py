@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runner.common import run_schema
 from runner.tracking.mlflow_fields import artifacts
 from tasks.metrics.metrics import blocks, loss_outcomes
-from tasks.spans.tags import all_tags
+from tasks.spans.table import all_tags
 from tests.helpers.composed import label_files, run, tag_files
 from tests.helpers.metrics import span_metric
 from tests.helpers.target_batches import ids, tagged

@@ -18,7 +18,8 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from runner.training.loop import evaluate
-from tasks.spans.tags import all_tags, illegal_positions
+from tasks.spans.table import all_tags
+from tasks.spans.tags import illegal_positions
 from tasks.tag import Tag
 from tests.helpers import target_batches
 from tests.helpers.target_batches import EncoderOf, tagged

@@ -16,7 +16,7 @@ from seqeval.scheme import IOB1, IOB2, IOBES
 
 from runner.common.errors import HydromelError
 from runner.ragged.batch import Batch
-from tasks.spans.tags import all_tags
+from tasks.spans.table import all_tags
 from tasks.targets import cross_entropy, target_ids
 from tests.helpers.metrics import label_metric, perplexity_metric, span_metric
 from tests.helpers.published import DATA

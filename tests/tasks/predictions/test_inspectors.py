@@ -25,7 +25,7 @@ from runner.training.state import Training
 from tasks.predictions.inspectors import SHOWN, LabelInspector, Listing, TagInspector, token_texts
 from tasks.spans.errors import Comparison
 from tasks.spans.schemes import OwnTags
-from tasks.spans.tags import all_tags
+from tasks.spans.table import all_tags
 from tests.helpers.composed import config, label_files, run, tag_files
 from tests.helpers.conlleval import conlleval
 from tests.helpers.metrics import span_metric

@@ -1,0 +1,40 @@
+"""Options that the training set decides: `auto` in the config until the data set is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from runner.components.model_parts import ModelParts
+from runner.config.schema import ModelConfig, Node
+from runner.interfaces import HasFoundOptions
+
+AUTO = "auto"
+C = TypeVar("C", bound=ModelConfig)
+_found: dict[tuple[str, str], Mapping[str, object]] = {}  # by the task's options and the data set's fingerprint
+
+
+def completed(config: C, parts: ModelParts, plugins: Sequence[str]) -> tuple[C, ModelParts]:
+    """Return the config with the values that the task finds for its options that are `auto`, and the parts of that.
+
+    An option of the data set that is `auto` gets the value of the task's option of the same name. Data are read only if
+    the task has such an option. `parts` are those of the config.
+
+    Raises:
+        HydromelError: the data cannot be read, or do not decide an option.
+    """
+    task, dataset = config.task, config.dataset
+    if isinstance(parts.task, HasFoundOptions) and AUTO in task.values():
+        key = parts.task_key, parts.corpus.fingerprint()
+        if key not in _found:
+            _found[key] = parts.task.find_options(parts.corpus.read()["train"])
+        task = _replaced(task, _found[key])
+    dataset = _replaced(dataset, task)
+    if (task, dataset) == (config.task, config.dataset):
+        return config, parts
+    config = config.changed(task=task, dataset=dataset)
+    return config, ModelParts.of(config, plugins)
+
+
+def _replaced(node: Node, values: Mapping[str, object]) -> Node:
+    return {name: values.get(name, value) if value == AUTO else value for name, value in node.items()}

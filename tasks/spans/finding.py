@@ -1,0 +1,192 @@
+"""Working out the span scheme of tags, and checking tags against a given scheme.
+
+Shapes: B rows, N tokens in total.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.text.arrow import mask_of
+from tasks.spans.table import AUTO, MALFORMED, SCHEMES, Mode, Scheme, SpanScheme, headline_mode
+from tasks.spans.tags import SpanTags, illegal_positions, spans
+
+log = logging.getLogger(__name__)
+_SHOWN = 3  # candidates in a message
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """The tags of some rows."""
+
+    tags: pa.StringArray  # (N,)
+    offsets: IntArray  # (B+1,) start of each row, and N
+    at: Callable[[int], str]  # the place of a position, for messages
+
+    @cached_property
+    def distinct(self) -> list[str]:
+        """The distinct tags."""
+        return [tag or "" for tag in self.tags.unique().to_pylist()]
+
+    def fits(self, scheme: Scheme) -> bool:
+        """Return True if all tags are of the scheme, and some of spans.
+
+        Letters without types must be several: one alone is as likely a plain tag.
+        """
+        parsed = SpanTags.of(self.distinct, scheme).within(scheme)
+        enough = len(set(parsed.letters) - {""}) > 1 if parsed.types == ("",) else bool(parsed.types)
+        return enough and not (parsed.prefix == MALFORMED).any()
+
+    def illegal(self, scheme: Scheme) -> IntArray:
+        """Return the positions of the illegal tags."""
+        return illegal_positions(self.tags, self.offsets, scheme)
+
+    def spans(self, scheme: Scheme, mode: Mode = "default") -> tuple[list[int], list[int], list[str]]:
+        """Return the starts, ends (exclusive) and types of the spans."""
+        encoded = self.tags.fill_null("").dictionary_encode()
+        parsed = SpanTags.of(encoded.dictionary.to_pylist(), scheme)
+        starts, ends, kinds = spans(encoded.indices.to_numpy(), self.offsets, parsed, scheme, mode)
+        return starts.tolist(), ends.tolist(), [parsed.types[kind] for kind in kinds]
+
+    def describe(self, position: int) -> str:
+        """Return the place of an illegal tag, the tag, and what is before it."""
+        before = f"after '{self.tags[position - 1].as_py()}'"
+        context = "at the start of a sentence" if position in self.offsets else before
+        return f"{self.at(position)}: tag '{self.tags[position].as_py()}' {context}"
+
+
+def find_scheme(tagging: Tagging) -> Scheme | None:
+    """Return the scheme in which all tags are legal (None: the tags are plain), and log it.
+
+    Tags that are legal in several schemes which read the same spans are of the first of these.
+
+    Raises:
+        HydromelError: the schemes in which the tags are legal read different spans; or tags look like those of spans,
+            but are legal in no scheme.
+    """
+    fitting = [scheme for scheme in SCHEMES if tagging.fits(scheme)]
+    wrong = {scheme: tagging.illegal(scheme) for scheme in fitting}
+    legal = [scheme for scheme in fitting if not len(wrong[scheme])]
+    if legal:
+        first, *others = legal
+        reading = tagging.spans(first)
+        if differing := [scheme for scheme in others if tagging.spans(scheme) != reading]:
+            raise HydromelError(
+                f"{tagging.at(0)}: the tags from here on are legal in {first} and in {' and '.join(differing)}, but "
+                f"mean different spans; give dataset.span_scheme={first}, or the other"
+            )
+        same = f"; {', '.join(others)} would read the same spans" if others else ""
+        kinds = len(set(reading[2]))
+        log.info(
+            "span_scheme=%s, as all tags of train show: %s spans of %d types%s",
+            first,
+            f"{len(reading[0]):,}",
+            kinds,
+            same,
+        )
+        return first
+    if spans_without_scheme := _looks_like_spans(tagging):
+        raise HydromelError(_question(tagging, spans_without_scheme, wrong))
+    log.info("span_scheme=null: the tags of train (%s) are plain tags", _shown(tagging.distinct))
+    return None
+
+
+def _looks_like_spans(tagging: Tagging) -> Scheme | None:
+    """Return a scheme of the form (letter before or after the type) that at least half of the distinct tags have."""
+    other = [tag for tag in tagging.distinct if tag != "O"]
+    forms: tuple[Scheme, Scheme] = ("IOB2", "IOB2-suffix")
+    for form in forms:
+        parsed = SpanTags.of(tagging.distinct, form)
+        of_spans = sum(letter != "" for letter in parsed.letters)
+        # A type that ends in a letter after a hyphen is also common among plain tags; they have no O.
+        if (
+            parsed.types not in ((), ("",))
+            and 2 * of_spans >= len(other)
+            and (form == "IOB2" or "O" in tagging.distinct)
+        ):
+            return form
+    return None
+
+
+def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> str:
+    """Return the message for tags that look like those of spans: the nearest schemes, and what to do."""
+    plain = "dataset.span_scheme=null keeps plain tags"
+    if not wrong:
+        layouts = [scheme for scheme, layout in SCHEMES.items() if layout.suffixed == SCHEMES[form].suffixed]
+        wrong = {scheme: tagging.illegal(scheme) for scheme in layouts}
+        nearest = min(layouts, key=lambda scheme: len(wrong[scheme]))
+        parsed = SpanTags.of(tagging.distinct, nearest).within(nearest)
+        odd = [tag for tag, role in zip(tagging.distinct, parsed.prefix, strict=True) if role == MALFORMED]
+        others = _shown([tag for tag in tagging.distinct if tag not in odd])
+        position = tagging.tags.index(odd[0]).as_py()
+        return (
+            f"{tagging.at(position)}: tag '{odd[0]}' and the other tags of train belong to no common span scheme: "
+            f"{nearest} has {others}, but not {_shown(odd)}; correct the tags that are wrong; {plain}"
+        )
+    nearest, *further = sorted(wrong, key=lambda scheme: len(wrong[scheme]))[:_SHOWN]
+    also = "".join(f", {scheme} by {len(wrong[scheme]):,}" for scheme in further)
+    return (
+        f"{tagging.describe(int(wrong[nearest][0]))} is illegal in {nearest}, and no span scheme allows all tags of "
+        f"train: {nearest} is broken by {len(wrong[nearest]):,} of {len(tagging.tags):,}{also}; correct them, or keep "
+        f"them with dataset.span_scheme={nearest} dataset.strict_tags=false; {plain}"
+    )
+
+
+def check_tags(tags: pa.Array, offsets: IntArray, scheme: SpanScheme, strict: bool, at: Callable[[int], str]) -> None:
+    """Check the tags (N,) of sentences that start at `offsets` (B+1,): none may be illegal (`illegal_positions`).
+
+    Without a scheme, or before it is worked out, there is nothing to check. Unless `strict`, illegal tags are kept and
+    counted in the log, except tags of another scheme, whose spans would be lost. Messages name the place
+    `at(position)`.
+
+    Raises:
+        HydromelError: the first illegal tag, if strict; otherwise the first one with a letter that the scheme lacks.
+    """
+    if scheme is None or scheme == AUTO:
+        return
+    tagging = Tagging(tags, offsets, at)
+    places = tagging.illegal(scheme)
+    if not len(places):
+        return
+    parsed = SpanTags.of(tagging.distinct, scheme)
+    inside = parsed.within(scheme)
+    is_foreign = (inside.prefix == MALFORMED) & (parsed.prefix != MALFORMED)
+    foreign = [tag for tag, yes in zip(tagging.distinct, is_foreign, strict=True) if yes]
+    odd = [tag for tag, role in zip(tagging.distinct, parsed.prefix, strict=True) if role == MALFORMED]
+    first = min(tags.index(tag).as_py() for tag in foreign) if foreign and not strict else int(places[0])
+    what = f"{tagging.describe(first)} is illegal in {scheme}"
+    if not strict and not foreign:
+        log.warning("%s; %d illegal tags are kept%s", what, len(places), _consequence(tagging, scheme, odd))
+        return
+    legal = next((other for other in SCHEMES if tagging.fits(other) and not len(tagging.illegal(other))), None)
+    advice = "set the file's scheme with dataset.span_scheme"
+    if legal is not None:
+        advice = f"all tags of the file are legal in {legal}: set dataset.span_scheme={legal}"
+    elif not foreign:
+        advice += ", or keep such tags with dataset.strict_tags=false"
+    raise HydromelError(f"{what} (illegal tags in the file: {len(places)}); {advice}")
+
+
+def _consequence(tagging: Tagging, scheme: Scheme, odd: list[str]) -> str:
+    """Return what becomes of illegal tags that are kept, as the end of a sentence."""
+    end = ""
+    if odd:
+        count = np.count_nonzero(mask_of(pc.is_in(tagging.tags, pa.array(odd))))
+        end += f"; {count:,} of them are no tags of spans ({_shown(odd)}) and count as O"
+    if headline_mode(scheme) == "strict":
+        of_spans, counted = len(tagging.spans(scheme, "default")[0]), len(tagging.spans(scheme, "strict")[0])
+        end += f"; {counted:,} of {of_spans:,} spans are whole, and only these count in {scheme}"
+    return end
+
+
+def _shown(tags: list[str]) -> str:
+    return ", ".join(tags[:5]) + (", ..." if len(tags) > 5 else "")
