@@ -74,7 +74,7 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
     from runner.inference.generation.language_model import LanguageModel, NextToken
     from runner.inference.trained import TrainedModel
     from runner.profiling.malloc import choose_malloc
-    from runner.text.formats.reader import passages
+    from runner.text.formats.reader import passages, single
 
     trained = loaded(options, TrainedModel.load)
     choose_malloc(trained.malloc)
@@ -88,7 +88,7 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
     total = Tally()
     name, lines = lines_of(options.input, options.encoding)
     with writing(options.output) as sink:
-        for passage in passages(lines, name, options.chunk, lambda line: True):
+        for passage in passages(single(lines), name, options.chunk):
             tallies = scorer.score(passage.lines)
             sink.write("".join(f"{_line(tally, options.format)}\n" for tally in tallies).encode())
             sink.flush()  # a reader may wait for these lines before it writes more input

@@ -46,7 +46,7 @@ def _predict(options: argparse.Namespace) -> int:
     wanted.check(run.columns, run.inspector.column)
     started, rows, tokens = time.perf_counter(), 0, 0
     with writing(options.output) as sink:
-        for passage in passages(lines, name, options.chunk, wanted.may_end):
+        for passage in passages(wanted.groups(lines, name), name, options.chunk):
             parsed = wanted.parse(passage, run.columns)
             predictions = run.predict(parsed.table, options.batch_size)
             if not options.probabilities:

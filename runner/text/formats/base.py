@@ -5,7 +5,7 @@ Shapes: L lines of a passage, B rows (examples), N tokens in total.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -40,8 +40,12 @@ class Parsed:
 class TextFormat(Protocol):
     """A format of text files."""
 
-    def may_end(self, line: str) -> bool:
-        """Return True if no row continues after this line."""
+    def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
+        """Yield all lines of the text of that name in groups, such that no row continues from one to the next.
+
+        Raises:
+            HydromelError: a row that does not end.
+        """
 
     def check(self, columns: Collection[str], predicted: str) -> None:
         """Raise a HydromelError if the format lacks one of these columns or cannot hold predictions of that column."""

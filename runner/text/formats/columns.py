@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,7 @@ from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.text.arrow import is_empty, lengths_of, list_column, mask_of, split_on_spaces
 from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, replace_lines
-from runner.text.formats.reader import Passage
+from runner.text.formats.reader import Passage, grouped
 
 Separator = Literal["tab", "space"]
 MARKS = {"tab": "\t", "space": " "}
@@ -43,7 +43,10 @@ class Columns:
     other: str | None = None
     width: int | None = field(default=None, init=False)  # columns per line, set by the first line
 
-    def may_end(self, line: str) -> bool:
+    def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
+        return grouped(lines, name, self._is_end)
+
+    def _is_end(self, line: str) -> bool:
         return not line.strip(WHITE) or (self.docstart is not None and line.startswith(self.docstart))
 
     def check(self, columns: Collection[str], predicted: str) -> None:

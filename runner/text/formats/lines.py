@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from runner.common.errors import HydromelError, did_you_mean
 from runner.text.arrow import lengths_of, split_on_spaces
 from runner.text.formats.base import STRINGS, Parsed, PassagePredictions, format_numbers, join_lists, replace_lines
-from runner.text.formats.reader import Passage
+from runner.text.formats.reader import Passage, single
 
 DIGITS = 7  # significant digits of predicted numbers: those of float32
 TOKENS_B = "tokens_b"  # the column of the second text of a pair
@@ -27,8 +27,8 @@ class Lines:
     that is written. Blank lines stay blank.
     """
 
-    def may_end(self, line: str) -> bool:
-        return True
+    def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
+        return single(lines)
 
     def check(self, columns: Collection[str], predicted: str) -> None:
         for column in columns:
@@ -93,8 +93,8 @@ class JsonLines(TextFields):
     added: str | None = None  # by predictions (None: the column's name); probabilities are in `{added}_probability`
     second: TextFields = TextFields("tokens_b", "text_b")  # of the second text, if rows are pairs
 
-    def may_end(self, line: str) -> bool:
-        return True
+    def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
+        return single(lines)
 
     def check(self, columns: Collection[str], predicted: str) -> None:
         """Check nothing: a missing column is reported by `parse`, with the line that lacks it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -20,7 +20,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True)
 class Passage:
-    """A block of lines that are processed together."""
+    """A block of lines that are processed together: whole rows."""
 
     name: str  # of the file
     first: int  # 1-based number of the first line
@@ -31,27 +31,47 @@ class Passage:
         return f"{self.name}:{self.first + place}"
 
 
-def passages(lines: Iterator[str], name: str, characters: int, may_end: Callable[[str], bool]) -> Iterator[Passage]:
-    """Yield all lines in passages, which end after `characters` at the first line after which one `may_end`.
-
-    Raises:
-        HydromelError: no passage can end for more than `MOST_CHARACTERS`.
-    """
+def passages(groups: Iterable[list[str]], name: str, characters: int) -> Iterator[Passage]:
+    """Yield all lines in passages, which end after `characters`, with the group of lines that reaches them."""
     block: list[str] = []
     first, n_characters = 1, 0
-    for line in lines:
-        block.append(line)
-        n_characters += len(line) + 1
-        if n_characters >= characters and may_end(line):
+    for group in groups:
+        block += group
+        n_characters += sum(map(len, group)) + len(group)
+        if n_characters >= characters:
             yield Passage(name, first, block)
             first, n_characters, block = first + len(block), 0, []
-        elif n_characters > MOST_CHARACTERS + characters:
-            raise HydromelError(
-                f"{name}:{first}: no blank line in the {n_characters:,} characters from here; check --format, "
-                "or separate rows by blank lines"
-            )
     if block:
         yield Passage(name, first, block)
+
+
+def single(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield each line as a group of its own."""
+    return ([line] for line in lines)
+
+
+def grouped(lines: Iterable[str], name: str, is_end: Callable[[str], bool]) -> Iterator[list[str]]:
+    """Yield groups of lines, each up to and including a line that `is_end`.
+
+    Raises:
+        HydromelError: a group has more than `MOST_CHARACTERS`.
+    """
+    group: list[str] = []
+    n_characters, n_lines = 0, 0
+    for line in lines:
+        group.append(line)
+        n_characters += len(line) + 1
+        if is_end(line):
+            yield group
+            n_lines += len(group)
+            group, n_characters = [], 0
+        elif n_characters > MOST_CHARACTERS:
+            raise HydromelError(
+                f"{name}:{n_lines + 1}: no blank line in the {n_characters:,} characters from here; check --format, "
+                "or separate rows by blank lines"
+            )
+    if group:
+        yield group
 
 
 def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:

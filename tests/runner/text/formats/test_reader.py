@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
 from runner.text.formats import reader as module
-from runner.text.formats.reader import check_encoding, passages, read_lines
+from runner.text.formats.reader import check_encoding, grouped, passages, read_lines, single
 
 
 @given(st.lists(st.sampled_from(["", "a", "bc d", "efg"])), st.integers(1, 12))
 def test_every_line_is_in_one_passage_and_sentences_are_whole(lines: list[str], characters: int) -> None:
-    actual = list(passages(iter(lines), "x", characters, lambda line: not line))
+    actual = list(passages(grouped(lines, "x", lambda line: not line), "x", characters))
     assert [line for item in actual for line in item.lines] == lines
     assert all(item.lines[-1] == "" for item in actual[:-1])
     firsts = itertools.accumulate((len(item.lines) for item in actual), initial=1)
@@ -29,7 +29,7 @@ def test_every_line_is_in_one_passage_and_sentences_are_whole(lines: list[str], 
 
 def test_reading_is_lazy() -> None:
     lines = map(str, itertools.count())
-    taken = itertools.islice(passages(lines, "x", 10, lambda line: True), 3)
+    taken = itertools.islice(passages(single(lines), "x", 10), 3)
     assert [item.lines[0] for item in taken] == ["0", "5", "10"]
     assert int(next(lines)) < 20
 
@@ -37,7 +37,7 @@ def test_reading_is_lazy() -> None:
 def test_a_passage_that_cannot_end_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CHARACTERS", 100)
     with pytest.raises(HydromelError, match=r"x:2: no blank line in the 10\d characters"):
-        list(passages(iter(["", *["a"] * 99]), "x", 1, lambda line: not line))
+        list(grouped(["", *["a"] * 99], "x", lambda line: not line))
 
 
 TEXT = "\ufeffé\r\nb\u2028c\n\nd"  # U+2028 ends no line

@@ -50,11 +50,8 @@ def test_columns() -> None:
     assert "\n".join(answered(wanted, text, "pos")) == ("# c\n-DOCSTART- x\n\na  N A\n#b N #B\nb N  B\n \nc N C\n\n")
     assert answered(Columns("tab", {"tokens": 0}), "a", probable=True) == ["a\tA\t0.2500"]
     assert answered(Columns("tab", {"tokens": 0}), "\n\n") == ["", "", ""]
-    assert [wanted.may_end(line) for line in (" \t", "-DOCSTART- x", "# c", "a N", "\u00a0")] == [
-        True,
-        True,
-        *[False] * 3,
-    ]
+    lines = [" \t", "-DOCSTART- x", "# c", "a N", "\u00a0", "", "b N"]
+    assert list(wanted.groups(lines, "x")) == [[" \t"], ["-DOCSTART- x"], ["# c", "a N", "\u00a0", ""], ["b N"]]
 
 
 def test_lines_that_hold_no_token_get_no_tag() -> None:
