@@ -82,7 +82,9 @@ LAYERS = {
     "tasks.datasets": "runner.common runner.text runner.text.formats tasks.spans",
     "tasks.datasets.stdlib": "runner.common runner.text tasks.datasets",
     "tasks.baselines": f"{CORE} runner.layers tasks.targets tasks.heads",
-    "tasks.predictions": f"{CORE} runner.inference tasks.targets tasks.spans tasks.metrics tasks.datasets",
+    "tasks.predictions": (
+        f"{CORE} runner.inference runner.text.formats tasks.targets tasks.spans tasks.metrics tasks.datasets"
+    ),
     "tasks": (
         f"{CORE} runner.layers runner.layers.crf runner.inference tasks.targets tasks.spans tasks.heads tasks.metrics "
         "tasks.baselines tasks.predictions"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ _EXAMPLES = """examples:
   hydromel-predict runs/2026-11-21/101500-123456-tag-wnut17-bucketed --input news.conll --output tagged.conll
   hydromel-predict run=RUN --format lines < lines.txt > tags.txt           one line of tags, or a label, per line
   hydromel-predict run=RUN --format jsonl --probabilities < in.jsonl       one object per line
+  hydromel-predict run=RUN --format csv --columns tokens=review < in.csv   further columns `label`, ...
+  hydromel-predict run=RUN --input news.conll --to jsonl                   one object per row: tokens and tags
   hydromel-predict run=0a1b2c... --uri http://localhost:5000 < text > out  a run in MLflow
 
 exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed). See docs/predict.md."""
@@ -39,11 +42,13 @@ def _predict(options: argparse.Namespace) -> int:
     from runner.common.rich_tables import PlainConsole
     from runner.inference.trained import Predictor
     from runner.text.formats.reader import passages
+    from runner.text.formats.records import Records
 
     name, lines = lines_of(options.input, options.encoding)
     run = loaded(options, Predictor.load)
     wanted = _text_format(options, run)
     wanted.check(run.columns, run.inspector.column)
+    output = wanted if options.to is None else Records(options.to, options.field)
     started, rows, tokens = time.perf_counter(), 0, 0
     with writing(options.output) as sink:
         for passage in passages(wanted.groups(lines, name), name, options.chunk):
@@ -51,7 +56,7 @@ def _predict(options: argparse.Namespace) -> int:
             predictions = run.predict(parsed.table, options.batch_size)
             if not options.probabilities:
                 predictions = replace(predictions, probability=None)
-            _put(sink, wanted.write(passage, parsed, predictions), options)
+            _put(sink, output.write(passage, parsed, predictions), options)
             rows += parsed.table.num_rows
             tokens += len(parsed.table["tokens"].combine_chunks().flatten())
     seconds = time.perf_counter() - started
@@ -64,23 +69,39 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     """Return the format that the command names, otherwise that of the run's data set."""
     from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns
+    from runner.text.formats.delimited import Delimited
     from runner.text.formats.lines import JsonLines, Lines
 
     own: TextFormat = run.trained.corpus.text_format() if isinstance(run.trained.corpus, HasTextFormat) else Lines()
-    if options.format == "lines":
+    delimiter = {"csv": ",", "tsv": "\t"}.get(options.format)
+    if options.format == "lines" and not isinstance(own, Lines):
         own = Lines()
     if options.format == "columns" and not isinstance(own, Columns):
         own = Columns("tab", {"tokens": 0})
     if options.format == "jsonl" and not isinstance(own, JsonLines):
         own = JsonLines("tokens", "text")
-    if isinstance(own, Columns):
-        own = replace(own, separator=options.separator or own.separator, columns=options.columns or own.columns)
-    elif options.separator or options.columns:
-        raise HydromelError("--separator and --columns need --format columns")
-    if isinstance(own, JsonLines):
+    if delimiter is not None and not (isinstance(own, Delimited) and own.delimiter == delimiter):
+        own = Delimited(delimiter, delimiter == ",", escape=None, header=True, columns={"tokens": ["text"]})
+    columns: dict[str, int | str] | None = options.columns
+    if isinstance(own, Delimited) and columns:
+        own = replace(own, columns={**own.columns, **{name: [place] for name, place in columns.items()}})
+    elif isinstance(own, Columns):
+        places = own.columns if columns is None else {}
+        for name, place in (columns or {}).items():
+            if isinstance(place, str):
+                raise HydromelError(
+                    f"--columns {name}={place}: with --format columns give a position, such as {name}=0"
+                )
+            places[name] = place
+        own = replace(own, separator=options.separator or own.separator, columns=places)
+    elif columns:
+        raise HydromelError("--columns needs --format columns, csv or tsv")
+    if options.separator and not isinstance(own, Columns):
+        raise HydromelError("--separator needs --format columns")
+    if isinstance(own, JsonLines | Delimited):
         own = replace(own, added=options.field)
-    elif options.field:
-        raise HydromelError("--field needs --format jsonl")
+    elif options.field and options.to is None:
+        raise HydromelError("--field needs --format jsonl, csv or tsv, or --to")
     return own
 
 
@@ -109,14 +130,18 @@ def parser() -> Parser:
     add("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
     add("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
     add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
-    form = "format of input and output (default: that of the data set if it is columns or jsonl, otherwise lines)"
-    add("--format", choices=("lines", "columns", "jsonl"), help=form)
+    form = "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines)"
+    add("--format", choices=("lines", "columns", "csv", "tsv", "jsonl"), help=form)
+    add("--to", choices=("csv", "jsonl"), help="format of the output: one record per row (default: as the input)")
     add("--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1")
-    separator = "separator of columns (default: that of the run's data set, or tab)"
+    separator = "separator of --format columns (default: that of the run's data set, or tab)"
     add("--separator", choices=("tab", "space"), help=separator)
-    columns = "columns by position, from 0, or negative from the right (default: those of the data set, or tokens=0)"
-    add("--columns", type=_columns, metavar="NAME=POSITION,...", help=columns)
-    add("--field", metavar="NAME", help="field of the predictions in JSON objects (default: label or tags)")
+    columns = (
+        "columns by position, from 0, or negative from the right; in csv and tsv also by name (default: those of the "
+        "data set, or tokens=0, in csv and tsv tokens=text)"
+    )
+    add("--columns", type=_columns, metavar="NAME=COLUMN,...", help=columns)
+    add("--field", metavar="NAME", help="field or column of the predictions (default: label, labels, value or tags)")
     add("--encoding", default="utf-8", metavar="NAME", help="encoding of input and output")
     command.add_count("--batch-size", "rows per batch", 128)
     command.add_count("--chunk", "characters of text that are read at a time", 2**22)
@@ -124,12 +149,11 @@ def parser() -> Parser:
     return command
 
 
-def _columns(text: str) -> dict[str, int]:
+def _columns(text: str) -> dict[str, int | str]:
     pairs = [pair.partition("=") for pair in text.split(",")]
-    try:
-        return {name: int(position) for name, _, position in pairs}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not of the form tokens=0,pos=1") from None
+    if not all(name and column for name, _, column in pairs):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form tokens=0,pos=1")
+    return {name: int(column) if re.fullmatch("-?[0-9]{1,9}", column) else column for name, _, column in pairs}
 
 
 if __name__ == "__main__":

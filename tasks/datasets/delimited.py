@@ -17,6 +17,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import Position, Text
 from runner.text.arrow import array, example_table, is_empty, lengths_of, refuse, split_on_spaces
+from runner.text.formats.delimited import Delimited as DelimitedText
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
@@ -172,6 +173,11 @@ class Delimited(LocalCorpus):
                 ),
             )
         return example_table(table, line, file.path)
+
+    def text_format(self) -> DelimitedText:
+        """Return the format of this data set's files, the default for text given to models trained on it."""
+        text_columns = self.text_columns if isinstance(self.text_columns, list) else [self.text_columns]
+        return DelimitedText(self.delimiter, self.quoting, self.escape, self.header, {"tokens": [*text_columns]})
 
 
 def _place(column: Column, file: TextFile, names: list[str] | None, width: int, option: str) -> int:

@@ -20,6 +20,7 @@ from runner.common.files import write_text
 from runner.interfaces import Corpus, Predictions
 from runner.ragged.batch import Batch
 from runner.text.arrow import array, lengths_of, list_column, offsets_of
+from runner.text.formats.base import escaped
 from tasks.datasets.conll import TokenLines
 from tasks.metrics.metrics import by_name
 from tasks.metrics.tables import calibration
@@ -38,7 +39,6 @@ MEANING = {
     "missed": "gold span without a matching prediction",
     "spurious": "predicted span without a matching gold span",
 }
-ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,6 @@ def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
             columns.append(column.flatten())
     lines = pc.binary_join_element_wise(*map(escaped, columns), "\t")
     return list_column(lines, offsets_of(tokens)), "\t"
-
-
-def escaped(strings: pa.Array) -> pa.Array:
-    """Return strings (N,) that are safe in a table cell: tabs and line ends become `\\t`, `\\n`, `\\r`."""
-    for special, written in ESCAPED.items():
-        strings = pc.replace_substring(strings, special, written)
-    return strings
 
 
 @dataclass(frozen=True)

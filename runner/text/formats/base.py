@@ -5,6 +5,7 @@ Shapes: L lines of a passage, B rows (examples), N tokens in total.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -16,6 +17,8 @@ from runner.common.arrays import IntArray
 from runner.text.formats.reader import Passage
 
 STRINGS = pa.list_(pa.string())
+ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+DIGITS = 7  # significant digits of predicted numbers: those of float32
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,44 @@ class HasTextFormat(Protocol):
     def text_format(self) -> TextFormat: ...
 
 
+def fields_of(predictions: PassagePredictions, name: str) -> dict[str, list[object]]:
+    """Return the predictions of all rows as JSON values: the field `name`, and `{name}_probability` if it is known."""
+    values: list[object] = predictions.values.to_pylist()
+    if pa.types.is_floating(predictions.values.type):
+        values = [float(f"{value:.{DIGITS}g}") for value in values]
+    if predictions.probability is None:
+        return {name: values}
+    probability: list[object] = []
+    for row in predictions.probability.to_pylist():
+        rounded = [round(number, 4) for number in row] if isinstance(row, list) else round(row, 4)
+        of_labels = isinstance(rounded, list) and predictions.labels
+        probability.append(dict(zip(predictions.labels, rounded, strict=True)) if of_labels else rounded)
+    return {name: values, f"{name}_probability": probability}
+
+
+def cells_of(predictions: PassagePredictions, name: str) -> dict[str, list[str]]:
+    """Return `fields_of` predictions as strings: text as it is, all else as JSON."""
+    return {
+        key: [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+        for key, values in fields_of(predictions, name).items()
+    }
+
+
 def join_lists(values: pa.Array) -> pa.Array:
-    """Join lists of strings (B,) with spaces; return plain strings (B,) unchanged."""
-    return pc.binary_join(values, " ") if pa.types.is_list(values.type) else values
+    """Join lists of strings (B,) with spaces, or return plain strings (B,), both `escaped`."""
+    if not pa.types.is_list(values.type):
+        return escaped(values)
+    return pc.binary_join(pa.ListArray.from_arrays(values.offsets, escaped(values.values, " ")), " ")
+
+
+def escaped(strings: pa.Array, mark: str = "") -> pa.Array:
+    """Return strings (N,) that are safe in a line: tabs and line ends become `\\t`, `\\n`, `\\r`.
+
+    So do spaces, as `\\x20`, if they separate the strings of a line (`mark`).
+    """
+    for special, written in {**ESCAPED, **({" ": "\\x20"} if mark == " " else {})}.items():
+        strings = pc.replace_substring(strings, special, written)
+    return strings
 
 
 def format_numbers(probability: pa.Array) -> pa.Array:

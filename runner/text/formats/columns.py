@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.text.arrow import is_empty, lengths_of, list_column, mask_of, split_on_spaces
-from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, replace_lines
+from runner.text.formats.base import Parsed, PassagePredictions, escaped, format_numbers, replace_lines
 from runner.text.formats.reader import Passage, grouped
 
 Separator = Literal["tab", "space"]
@@ -78,7 +78,7 @@ class Columns:
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         mark = MARKS[self.separator]
-        new_columns = [predictions.values.flatten()]
+        new_columns = [escaped(predictions.values.flatten(), mark)]
         if predictions.probability is not None:
             new_columns.append(format_numbers(predictions.probability).flatten())
         lines = pa.array(passage.lines, pa.string())

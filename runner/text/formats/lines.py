@@ -12,10 +12,18 @@ import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, did_you_mean
 from runner.text.arrow import lengths_of, split_on_spaces
-from runner.text.formats.base import STRINGS, Parsed, PassagePredictions, format_numbers, join_lists, replace_lines
+from runner.text.formats.base import (
+    DIGITS,
+    STRINGS,
+    Parsed,
+    PassagePredictions,
+    fields_of,
+    format_numbers,
+    join_lists,
+    replace_lines,
+)
 from runner.text.formats.reader import Passage, single
 
-DIGITS = 7  # significant digits of predicted numbers: those of float32
 TOKENS_B = "tokens_b"  # the column of the second text of a pair
 
 
@@ -116,20 +124,7 @@ class JsonLines(TextFields):
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the original objects, each with the predictions appended as a field."""
-        name = self.added or predictions.column
-        added = {name: predictions.values.to_pylist()}
-        if predictions.column == "value":
-            added[name] = [float(f"{value:.{DIGITS}g}") for value in added[name]]
-        if predictions.column == "labels" and predictions.probability is not None:
-            added[f"{name}_probability"] = [
-                {label: round(number, 4) for label, number in zip(predictions.labels, row, strict=True)}
-                for row in predictions.probability.to_pylist()
-            ]
-        elif predictions.probability is not None:
-            added[f"{name}_probability"] = [
-                [round(number, 4) for number in value] if isinstance(value, list) else round(value, 4)
-                for value in predictions.probability.to_pylist()
-            ]
+        added = fields_of(predictions, self.added or predictions.column)
         lines = list(passage.lines)
         for place, *values in zip(parsed.places, *added.values(), strict=True):
             lines[place] = _with_fields(passage.at(place), lines[place], dict(zip(added, values, strict=True)))

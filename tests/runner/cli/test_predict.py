@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -98,6 +99,34 @@ def test_labels_are_those_that_the_run_gave(classifier: Path) -> None:
     assert [item["text"] for item in actual] == texts
     scores = [float(line.split("\t")[2]) for line in table]
     assert [item["label_probability"] for item in actual] == pytest.approx(scores, abs=1e-4)
+
+
+def test_a_table_with_other_columns_is_read_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    label_files(tmp_path)
+    for split in ("train", "valid", "test"):
+        pairs = [line.partition(" ") for line in (tmp_path / f"{split}.txt").read_text(encoding="utf-8").splitlines()]
+        rows = "".join(f'{label},"{text}"\n' for label, _, text in pairs)
+        (tmp_path / f"{split}.csv").write_text(f"kind,words\n{rows}", encoding="utf-8")
+    files = (f"dataset.{split}={split}.csv" for split in ("train", "valid", "test"))
+    columns = ("dataset.text_columns=words", "dataset.label_column=kind", f"data_dir={tmp_path}")
+    trained(tmp_path / "run", "task=classify", "dataset=csv", *files, *columns, *SMALL, "encoder=bow")
+    table = (tmp_path / "run" / "predictions" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    expected = [line.split("\t")[1] for line in table]
+    texts = [text for _, _, text in pairs]
+    with (tmp_path / "new.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("words", "note"), *((text, "line\nend") for text in texts)])
+    for chunk in ("1", "1000000"):
+        rows = list(csv.reader(f"{line}\n" for line in predicted(tmp_path, "new.csv", "--chunk", chunk)))
+        assert rows == [["words", "note", "label"], *zip_lists(texts, ["line\nend"] * len(texts), expected)]
+    other = predicted(tmp_path, "new.csv", "--columns", "tokens=note", "--to", "jsonl")
+    assert "".join(json.loads(other[0])["tokens"]).split() == ["line", "end"]
+    assert "did you mean 'note'" in _line(
+        capfd, str(tmp_path / "run"), "--input", str(tmp_path / "new.csv"), "--columns", "tokens=notes"
+    )
+
+
+def zip_lists(*columns: list[str]) -> list[list[str]]:
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -303,7 +332,7 @@ def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFi
         ("", b"a\tO\n\xff\tO\n", "text:2: byte 1 of the line (0xff) is not utf-8"),
         ("--format jsonl", b'{"tokens": ["a"]}\n{"tokens": 3}\n', "text:2: field 'tokens' is 3"),
         ("--format jsonl", b"{}", "text:1: no field tokens or text"),
-        ("--format lines --columns tokens=1", b"", "--separator and --columns"),
+        ("--format lines --columns tokens=1", b"", "--columns needs --format columns, csv or tsv"),
         ("--field x", b"", "--field needs --format jsonl"),
         ("--columns pos=1", b"", "also needs the column 'tokens'; give its position with --columns"),
         ("--columns tokens", b"", "'tokens' is not of the form tokens=0,pos=1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pytest
 from runner.common.errors import HydromelError
 from runner.text.formats.base import PassagePredictions, TextFormat
 from runner.text.formats.columns import Columns
+from runner.text.formats.delimited import Delimited
 from runner.text.formats.lines import JsonLines, Lines
 from runner.text.formats.reader import Passage
+from runner.text.formats.records import Records
 
 
 def passage(text: str) -> Passage:
@@ -33,13 +36,23 @@ def answered(wanted: TextFormat, text: str, *columns: str, probable: bool = Fals
 
 def test_lines() -> None:
     text = "a  b\u00a0c \n\n \n\tb"
-    assert answered(Lines(), text) == ["A B\u00a0C", "", "", "\tB"]
+    assert answered(Lines(), text) == ["A B\u00a0C", "", "", "\\tB"]
     assert answered(Lines(), text, label=True) == ["2", "", "", "1"]
-    assert answered(Lines(), text, probable=True) == ["A B\u00a0C\t0.2500 0.2500", "", "", "\tB\t0.2500"]
+    assert answered(Lines(), text, probable=True) == ["A B\u00a0C\t0.2500 0.2500", "", "", "\\tB\t0.2500"]
     assert answered(Lines(), text, label=True, probable=True) == ["2\t0.2500", "", "", "1\t0.2500"]
     assert answered(Lines(), "\n") == ["", ""]
     with pytest.raises(HydromelError, match="'pos'"):
         Lines().check(["tokens", "pos"], "tags")
+
+
+def test_white_space_in_predictions_breaks_no_line() -> None:
+    labels = labelled(["a\nb", "c d\t\u2028\\"])
+    assert Lines().write(first("x\ny"), Lines().parse(first("x\ny"), ["tokens"]), labels) == ["a\\nb", "c d\\t\u2028\\"]
+    tags = PassagePredictions("tags", pa.array([["a b", "c\td"]]), None)
+    assert Lines().write(first("x y"), Lines().parse(first("x y"), ["tokens"]), tags) == ["a\\x20b c\\td"]
+    for separator, written in (("space", ["x a\\x20b", "y c\\td"]), ("tab", ["x\ta b", "y\tc\\td"])):
+        wanted = Columns(separator, {"tokens": 0})
+        assert wanted.write(first("x\ny"), wanted.parse(first("x\ny"), ["tokens"]), tags) == written
 
 
 def test_columns() -> None:
@@ -52,6 +65,92 @@ def test_columns() -> None:
     assert answered(Columns("tab", {"tokens": 0}), "\n\n") == ["", "", ""]
     lines = [" \t", "-DOCSTART- x", "# c", "a N", "\u00a0", "", "b N"]
     assert list(wanted.groups(lines, "x")) == [[" \t"], ["-DOCSTART- x"], ["# c", "a N", "\u00a0", ""], ["b N"]]
+
+
+def first(text: str) -> Passage:
+    return Passage("x", 1, text.split("\n"))
+
+
+def labelled(labels: list[str], probability: float | None = None) -> PassagePredictions:
+    numbers = None if probability is None else pa.array([probability] * len(labels))
+    return PassagePredictions("label", pa.array(labels, pa.string()), numbers)
+
+
+def test_delimited_records_may_span_lines_and_keep_their_form() -> None:
+    text = 'id,"te""xt",more\n1,"a,\nb ""c""", d\n\n2,,"e"'
+    wanted = Delimited(",", True, None, True, {"tokens": ['te"xt', 2]})
+    assert list(wanted.groups(text.split("\n"), "x")) == [
+        ['id,"te""xt",more'],
+        ['1,"a,', 'b ""c""", d'],
+        [""],
+        ['2,,"e"'],
+    ]
+    parsed = wanted.parse(first(text), ["tokens"])
+    assert parsed.table["tokens"].to_pylist() == [["a,\nb", '"c"', "d"], ["e"]]
+    written = wanted.write(first(text), parsed, labelled(["x,y", 'two\nlines "'], 0.25))
+    assert written[0] == 'id,"te""xt",more,label,label_probability'
+    assert written[1:3] == ['1,"a,', 'b ""c""", d,"x,y",0.25']
+    rows = list(csv.reader(f"{line}\n" for line in "\n".join(written).split("\n")))
+    assert [row[3:] for row in rows] == [["label", "label_probability"], ["x,y", "0.25"], [], ['two\nlines "', "0.25"]]
+    later = wanted.parse(passage("3,f,"), ["tokens"])  # a later passage has no header
+    assert later.table["tokens"].to_pylist() == [["f"]]
+    assert wanted.write(passage("3,f,"), later, labelled(["z"])) == ["3,f,,z"]
+
+
+def test_delimited_text_without_header_or_quotes() -> None:
+    wanted = Delimited("\t", False, None, False, {"tokens": [-1]})
+    parsed = wanted.parse(first('1\t"a b\n2\t'), ["tokens"])
+    assert parsed.table["tokens"].to_pylist() == [['"a', "b"], []]
+    assert wanted.write(first('1\t"a b\n2\t'), parsed, labelled(["x", '"'])) == ['1\t"a b\tx', '2\t\t"']
+    with pytest.raises(HydromelError, match=r"x:1: a prediction contains .* or a line end.*--to jsonl"):
+        wanted.write(first("1\ta"), wanted.parse(first("1\ta"), ["tokens"]), labelled(["x\ty"]))
+    escaped = Delimited(",", False, "\\", False, {"tokens": [0]})
+    parsed = escaped.parse(first("a\\,b,c"), ["tokens"])
+    assert parsed.table["tokens"].to_pylist() == [["a,b"]]
+    assert escaped.write(first("a\\,b,c"), parsed, labelled(["x,y"])) == ["a\\,b,c,x\\,y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "expected"),
+    [
+        ("text,label\na", "text", "x:2: 1 columns; the first record has 2"),
+        ("txt\na", "text", r"column 'text' is unknown \(x; --columns tokens=NAME names another\); did you mean 'txt'"),
+        ("text,label\na,b", "text", "x:1: there is a column 'label' already; use --field NAME"),
+        ("a,b\nc,d", 2, "x:1: there is no column 2; records have 2 columns"),
+        ('text\na\n"b', "text", "x:3: unexpected end of data; close the quotes"),
+        ('text\n"a"b', "text", "x:2: ',' expected after '\"'; close the quotes"),
+    ],
+)
+def test_a_mistake_in_delimited_text(text: str, column: str | int, expected: str) -> None:
+    wanted = Delimited(",", True, None, True, {"tokens": [column]})
+
+    def answer() -> None:
+        list(wanted.groups(text.split("\n"), "x"))
+        parsed = wanted.parse(first(text), ["tokens"])
+        wanted.write(first(text), parsed, labelled(["x"] * parsed.table.num_rows))
+
+    with pytest.raises(HydromelError, match=expected):
+        answer()
+
+
+def test_one_record_per_row_whatever_the_input() -> None:
+    text = "a\tO\nb\tO\n\nc,\tO\n"
+    wanted = Columns("tab", {"tokens": 0})
+    parsed = wanted.parse(first(text), ["tokens"])
+    tags = pa.array([["B-X", "I-X"], ["O"]], pa.list_(pa.string()))
+    predictions = PassagePredictions("tags", tags, pa.array([[0.5, 0.25], [1.0]]))
+    objects = [json.loads(line) for line in Records("jsonl").write(first(text), parsed, predictions)]
+    assert objects == [
+        {"tokens": ["a", "b"], "tags": ["B-X", "I-X"], "tags_probability": [0.5, 0.25]},
+        {"tokens": ["c,"], "tags": ["O"], "tags_probability": [1.0]},
+    ]
+    rows = list(csv.reader(Records("csv", "found").write(first(text), parsed, predictions)))
+    assert rows == [
+        ["text", "found", "found_probability"],
+        ["a b", '["B-X", "I-X"]', "[0.5, 0.25]"],
+        ["c,", '["O"]', "[1.0]"],
+    ]
+    assert len(Records("csv").write(passage(text), parsed, predictions)) == 2  # no second header
 
 
 def test_lines_that_hold_no_token_get_no_tag() -> None:
