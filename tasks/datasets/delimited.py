@@ -176,8 +176,11 @@ class Delimited(LocalCorpus):
 
     def text_format(self) -> DelimitedText:
         """Return the format of this data set's files, the default for text given to models trained on it."""
-        text_columns = self.text_columns if isinstance(self.text_columns, list) else [self.text_columns]
-        return DelimitedText(self.delimiter, self.quoting, self.escape, self.header, {"tokens": [*text_columns]})
+        options: PairOf[Columns] = (
+            self.text_columns if isinstance(self.text_columns, dict) else {"a": self.text_columns}
+        )
+        columns = {TOKENS[text]: [*own] if isinstance(own, list) else [own] for text, own in options.items()}
+        return DelimitedText(self.delimiter, self.quoting, self.escape, self.header, columns)
 
 
 def _place(column: Column, file: TextFile, names: list[str] | None, width: int, option: str) -> int:

@@ -17,6 +17,7 @@ from runner.text.formats.base import (
     STRINGS,
     Parsed,
     PassagePredictions,
+    escaped,
     fields_of,
     format_numbers,
     join_lists,
@@ -41,7 +42,7 @@ class Lines:
     def check(self, columns: Collection[str], predicted: str) -> None:
         for column in columns:
             if column != "tokens":
-                other = "jsonl, which holds both texts" if column == TOKENS_B else "columns or jsonl"
+                other = "csv, tsv or jsonl, which hold both" if column == TOKENS_B else "columns or jsonl"
                 raise HydromelError(f"this run also needs the column '{column}'; use --format {other}")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
@@ -63,12 +64,14 @@ class Lines:
 
 def _label_fields(predictions: PassagePredictions) -> Iterator[list[str]]:
     """Yield the labels of each row, each followed by its probability if that is written."""
+    sets = predictions.values
+    written = pa.ListArray.from_arrays(sets.offsets, escaped(sets.values)).to_pylist()
     if predictions.probability is None:
-        yield from predictions.values.to_pylist()
+        yield from written
         return
     place = {label: number for number, label in enumerate(predictions.labels)}
-    for labels, row in zip(predictions.values.to_pylist(), predictions.probability.to_pylist(), strict=True):
-        yield [field for label in labels for field in (label, f"{row[place[label]]:.4f}")]
+    for names, labels, row in zip(written, sets.to_pylist(), predictions.probability.to_pylist(), strict=True):
+        yield [field for name, label in zip(names, labels, strict=True) for field in (name, f"{row[place[label]]:.4f}")]
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ from typing import Literal
 from runner.text.formats.base import Parsed, PassagePredictions, cells_of, fields_of
 from runner.text.formats.reader import Passage
 
+TOKENS = {"tokens": "text", "tokens_b": "text_b"}  # columns of texts, and their names when they are written as text
+
 
 @dataclass(frozen=True)
 class Records:
     """An output format, `jsonl` or `csv`, in which each row of the input is one record.
 
-    In `jsonl` a record has the field `tokens`, and fields named `added` (None: like the predicted column) and
-    `{added}_probability`. In `csv` it has the text, tokens separated by spaces, and then the same columns, with a
-    header; lists are in JSON. Line ends inside of a field, in quotes, do not end the record.
+    In `jsonl` a record has the field `tokens`, for pairs also `tokens_b`, and fields named `added` (None: like the
+    predicted column) and `{added}_probability`. In `csv` it has the `text` (`text_b`), tokens separated by spaces, and
+    then the same columns, with a header; lists are in JSON.
     """
 
     form: Literal["jsonl", "csv"]
@@ -27,12 +29,12 @@ class Records:
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the records of a passage, and before those of the first passage the header."""
         name = self.added or predictions.column
-        tokens = parsed.table["tokens"].to_pylist()
+        texts = {key: parsed.table[key].to_pylist() for key in parsed.table.column_names if key in TOKENS}
         if self.form == "jsonl":
-            columns = {"tokens": tokens, **fields_of(predictions, name)}
+            columns = {**texts, **fields_of(predictions, name)}
             rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
             return [json.dumps(row, ensure_ascii=False) for row in rows]
-        cells = {"text": map(" ".join, tokens), **cells_of(predictions, name)}
+        cells = {TOKENS[key]: [*map(" ".join, rows)] for key, rows in texts.items()} | cells_of(predictions, name)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if passage.first == 1:

@@ -153,6 +153,28 @@ def test_one_record_per_row_whatever_the_input() -> None:
     assert len(Records("csv").write(passage(text), parsed, predictions)) == 2  # no second header
 
 
+def test_records_of_pairs_have_both_texts() -> None:
+    text = "id,p,h\n1,a  b,c"
+    wanted = Delimited(",", True, None, True, {"tokens": ["p"], "tokens_b": ["h"]})
+    wanted.check(["tokens", "tokens_b"], "label")
+    parsed = wanted.parse(first(text), ["tokens", "tokens_b"])
+    assert parsed.table.to_pylist() == [{"tokens": ["a", "b"], "tokens_b": ["c"]}]
+    assert Records("csv").write(first(text), parsed, labelled(["x"])) == ["text,text_b,label", "a b,c,x"]
+    (line,) = Records("jsonl").write(first(text), parsed, labelled(["x"]))
+    assert json.loads(line) == {"tokens": ["a", "b"], "tokens_b": ["c"], "label": "x"}
+
+
+def test_sets_of_labels() -> None:
+    sets = pa.array([["a\tb", "c"], []], pa.list_(pa.string()))
+    number = pa.array([[0.75, 0.5], [0.25, 0.125]])
+    predictions = PassagePredictions("labels", sets, number, ("a\tb", "c"))
+    parsed = Lines().parse(first("x\ny"), ["tokens"])
+    assert Lines().write(first("x\ny"), parsed, predictions) == ["a\\tb\t0.7500\tc\t0.5000", ""]
+    rows = list(csv.reader(Records("csv").write(first("x\ny"), parsed, predictions)))
+    assert [json.loads(row[1]) for row in rows[1:]] == [["a\tb", "c"], []]
+    assert [json.loads(row[2]) for row in rows[1:]] == [{"a\tb": 0.75, "c": 0.5}, {"a\tb": 0.25, "c": 0.125}]
+
+
 def test_lines_that_hold_no_token_get_no_tag() -> None:
     wanted = Columns("tab", {"tokens": 1}, comment_prefix="#", other=r"[0-9]+[-.][0-9]+\t")
     text = "# text\n1-2\tab\n1\ta\n2\tb\n2.1\tc"
