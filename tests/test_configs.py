@@ -37,7 +37,11 @@ def options(group: str) -> list[str]:
 def composed(choice: str) -> dict[str, Any]:
     """Files that a config leaves to the user get some name; nothing is read here."""
     fitting = ("task=lm", "task.unit=stream") if choice == "batching=stream" else ()
-    return config(choice, *fitting, *(f"{key}=FILE" for key in left_to_the_user(choice)))
+    return config(choice, *fitting, *(given(key) for key in left_to_the_user(choice)))
+
+
+def given(key: str) -> str:
+    return f"{key}={'{tokens: text}' if key.endswith('.columns') else 'FILE'}"
 
 
 def left_to_the_user(choice: str) -> list[str]:

@@ -2,48 +2,54 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import FilePath, Fraction, Name, Text
-from runner.text.arrow import array, list_column, mask_of, offsets_of, refuse, split_on_spaces, utf8_bytes
-from tasks.datasets.base import check_tag_lists
-from tasks.datasets.pairs import TOKENS
+from runner.text.arrow import offsets_of, utf8_bytes
+from tasks.datasets.arrow_columns import check_columns, class_names, column_of, corpus_table, top_columns
+from tasks.datasets.arrow_files import BATCH_ROWS, check_names
+from tasks.datasets.base import RULES_VERSION
+from tasks.datasets.files import Files
 from tasks.datasets.split import SPLITS, Cut, cut_missing
 from tasks.spans.table import SpanScheme
 
 
 class PublishedSplit(Protocol):
-    """The part of `datasets.Dataset` that is used here."""
+    """The part of `datasets.Dataset`, and of `datasets.IterableDataset`, that is used here."""
 
-    features: Mapping[str, object]
-    column_names: list[str]
+    column_names: list[str] | None
 
     def select_columns(self, column_names: list[str]) -> Self: ...
 
     def with_format(self, type: str) -> Self: ...
 
-    def __getitem__(self, rows: slice) -> Mapping[str, pa.ChunkedArray]: ...
+    def iter(self, batch_size: int) -> Iterator[pa.Table]: ...
+
+    def __iter__(self) -> Iterator[Mapping[str, object]]: ...
 
 
 @dataclass(kw_only=True)
 class HubDataset:
-    """A `runner.interfaces.Corpus` from `datasets.load_dataset`.
+    """A `runner.interfaces.Corpus` from `datasets.load_dataset`, or from a folder of `save_to_disk`.
 
     Args:
         name: the data set's name in messages and records.
-        path: id on the Hub (`owner/name`), or a folder with the same layout.
+        data_dir: folder that `path` is relative to, for local files (null: `path` is an id on the Hub, or a folder).
+        path: id on the Hub (`owner/name`), or a folder with the same layout or made by `save_to_disk`.
         config: the data set's configuration, such as `en_ewt` (null: its only or default one).
         revision: branch, tag or commit on the Hub (null: main).
+        data_files: files of the data set to read, as a name, a pattern, a list of them, or {split: ...} (null: all).
+        streaming: read the columns over the network, without keeping the files that they are in.
         splits: train, valid and test -> the name of the split on the Hub (null: cut from train).
-        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `tags` or any other name -> the name of the
-            column on the Hub. Strings that become `tokens` or `tokens_b` are split on spaces; lists are kept; class
-            numbers become class names.
+        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name ->
+            the name of the column on the Hub. Strings that become `tokens` or `tokens_b` are split on spaces; lists are
+            kept; class numbers become class names. -100 in `label` or `tags` is no target.
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         cut: how missing splits are cut from train, as for local files.
@@ -52,9 +58,12 @@ class HubDataset:
     """
 
     name: Name
+    data_dir: FilePath | None
     path: FilePath
     config: Text | None
     revision: Text | None
+    data_files: Files | dict[Text, Files] | None
+    streaming: bool
     splits: dict[Text, Text | None]
     columns: dict[Name, Text]
     span_scheme: SpanScheme
@@ -62,7 +71,7 @@ class HubDataset:
     cut: Cut
     valid_fraction: Fraction
     test_fraction: Fraction
-    _loaded: dict[str, PublishedSplit] | None = field(default=None, init=False, repr=False)
+    _loaded: dict[str, pa.Table] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for split in self.splits:
@@ -72,46 +81,34 @@ class HubDataset:
             raise HydromelError(
                 f"dataset={self.name}: dataset.splits.train=null; name the split of {self.path} to train on"
             )
-        if "tokens" not in self.columns:
-            raise HydromelError(f"dataset={self.name}: dataset.columns must name the column that holds tokens")
+        check_names(self.columns, self.name)
 
-    def load(self) -> dict[str, PublishedSplit]:
-        """Return the configured splits as `datasets.Dataset`; they are loaded once.
+    def load(self) -> dict[str, pa.Table]:
+        """Return the needed columns of the configured splits; they are loaded once.
 
         Raises:
             HydromelError: `datasets` cannot load the data (the message has its reason), or there is no such split.
         """
-        if self._loaded is not None:
-            return self._loaded
-        # Imported here because it takes seconds, and few runs need it.
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
-
-        try:
-            published = load_dataset(self.path, self.config, revision=self.revision)
-        # RuntimeError: a data set that is a script; ValueError: an unknown configuration
-        except (DatasetsError, OSError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise HydromelError(
-                f"dataset={self.name}: cannot load {self.path}: {reason} "
-                "(a Hub id needs the network or an earlier download; stdlib_* and local files need neither)"
-            ) from error
-        split_names = {split: own for split in SPLITS if (own := self.splits.get(split)) is not None}
-        for split, own in split_names.items():
-            if own not in published:
-                raise unknown("split", own, published, f"dataset.splits.{split}, {self.path}")
-        self._loaded = {split: published[own] for split, own in split_names.items()}
+        if self._loaded is None:
+            published = self._published()
+            split_names = {split: own for split in SPLITS if (own := self.splits.get(split)) is not None}
+            for split, own in split_names.items():
+                if own not in published:
+                    raise unknown("split", own, published, f"dataset.splits.{split}, {self.path}; null: cut from train")
+            self._loaded = {split: self._columns(published[own], split) for split, own in split_names.items()}
         return self._loaded
 
     def fingerprint(self) -> str:
         """Return the sha256 of the used columns' contents and of the reader's options; the same on any machine."""
         tags, cuts = (self.span_scheme, self.strict_tags), (self.cut, self.valid_fraction, self.test_fraction)
-        digest = hashlib.sha256(json.dumps([self.columns, *tags, *cuts], sort_keys=True).encode())
-        for split, data in self.load().items():
+        options = [RULES_VERSION, self.columns, *tags, *cuts]
+        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+        for split, table in self.load().items():
             digest.update(split.encode())
+            names = class_names(table.schema)
             for name, own in sorted(self.columns.items()):
-                digest.update(f"{name} {data.features.get(own)}".encode())
-                _digest_column(self._column(data, own), digest)
+                digest.update(f"{name} {names.get(own)}".encode())
+                _digest_column(column_of(table, own), digest)
         return digest.hexdigest()
 
     def read(self) -> dict[str, pa.Table]:
@@ -120,66 +117,72 @@ class HubDataset:
         Raises:
             HydromelError: as for `load`; or a column that is missing or of an unsupported type, or an illegal tag.
         """
-        tables = {split: self._table(data, split) for split, data in self.load().items()}
+        tables = {
+            split: corpus_table(table, self.columns, self.span_scheme, self.strict_tags, self._where(split))
+            for split, table in self.load().items()
+        }
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
 
-    def _table(self, data: PublishedSplit, split: str) -> pa.Table:
-        where = f"{self.path}:{self.splits[split]}"
-        columns = {}
-        for name, own in self.columns.items():
-            column = _names(self._column(data, own), data.features[own], f"{where}, column {own}")
-            columns[name] = (
-                split_on_spaces(column) if name in TOKENS.values() and pa.types.is_string(column.type) else column
+    def _published(self) -> Mapping[str, PublishedSplit]:
+        # Imported here because it takes seconds, and few runs need it.
+        from datasets import Dataset, load_dataset, load_from_disk
+        from datasets.exceptions import DatasetsError
+
+        path = self._local() or self.path
+        saved = any(Path(path, name).is_file() for name in ("dataset_dict.json", "state.json"))
+        options = ("config", "revision", "data_files", "streaming")
+        if saved and (unused := [option for option in options if getattr(self, option) not in (None, False)]):
+            raise HydromelError(
+                f"dataset={self.name}: dataset.{unused[0]} has no effect on {path}, a folder of save_to_disk"
             )
-        if "tags" in columns:
-            tokens, tags = columns["tokens"], columns["tags"]
-            if not pa.types.is_list(tags.type):
-                raise HydromelError(f"{where}: column {self.columns['tags']} has type {tags.type}; tags must be lists")
-            check_tag_lists(tokens, tags, self.span_scheme, self.strict_tags, lambda row: f"{where}, row {row}")
-        return pa.table(columns).replace_schema_metadata({b"path": where.encode()})
+        try:
+            if saved:
+                loaded = load_from_disk(path)
+                return {"train": loaded} if isinstance(loaded, Dataset) else loaded
+            files = {} if self.data_files is None else {"data_files": self.data_files}
+            published: Mapping[str, PublishedSplit] = load_dataset(
+                path, self.config, revision=self.revision, streaming=self.streaming, **files
+            )
+            return published
+        # RuntimeError: a data set that is a script; ValueError: an unknown configuration
+        except (DatasetsError, OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise HydromelError(
+                f"dataset={self.name}: cannot load {path}: {reason} "
+                "(a Hub id needs the network or an earlier download; stdlib_* and local files need neither)"
+            ) from error
 
-    def _column(self, data: PublishedSplit, own: str) -> pa.Array:
-        if own not in data.column_names:
-            raise unknown("column", own, data.column_names, f"dataset.columns, {self.path}")
-        # The whole column in Arrow: no Python object per row.
-        return array(data.select_columns([own]).with_format("arrow")[:][own])
+    def _local(self) -> str | None:
+        """Return the folder of the data set within `data_dir`; None if there is no `data_dir`."""
+        if self.data_dir is None:
+            return None
+        folder = Path(self.data_dir).expanduser()
+        places = (folder / self.path, folder / Path(self.path).name)
+        if there := next((place for place in places if place.is_dir()), None):
+            return str(there)
+        raise HydromelError(
+            f"dataset={self.name}: data_dir={self.data_dir} means local files, and it has no folder {self.path}, nor "
+            f"{Path(self.path).name}; leave data_dir out to read the Hub (embedding.data_dir is for vectors alone)"
+        )
 
+    def _columns(self, data: PublishedSplit, split: str) -> pa.Table:
+        where = self._where(split)
+        names = data.column_names or list(next(iter(data), {}))  # a stream may know them only from its first row
+        needed = data.select_columns(top_columns(names, self.columns, where)).with_format("arrow")
+        batches = [*needed.iter(batch_size=BATCH_ROWS)]  # in Arrow: no Python object per row
+        if not batches:
+            raise HydromelError(f"{where}: no examples in the split")
+        table = pa.concat_tables(batches)
+        check_columns(table.schema, self.columns, where)
+        return table
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-
-
-def _names(column: pa.Array, feature: object, where: str) -> pa.Array:
-    """Return a column (B,) as string or list<string>: class numbers become names, other numbers their digits.
-
-    `feature` is its type in `datasets`: a `ClassLabel`, or a list of one, has the names.
-
-    Raises:
-        HydromelError: a missing value, or a class number without a name (hidden labels are often -1).
-    """
-    if column.null_count:
-        raise HydromelError(f"{where}: {column.null_count} missing values; every row needs one")
-    if _is_list(column.type):
-        # Earlier versions of `datasets` describe a list by a Python list of its one type.
-        inner: object = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-        return list_column(_names(column.flatten(), inner, where), offsets_of(column))
-    names: list[str] | None = getattr(feature, "names", None)
-    if names is None:
-        return column.cast(pa.string())
-    outside = pc.invert(pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names))))
-    refuse(
-        mask_of(outside),
-        lambda row: (
-            f"{where}: class {column[row].as_py()} has no name; classes are 0 to {len(names) - 1} "
-            "(-1: labels are hidden)"
-        ),
-    )
-    return pa.array(names, pa.string()).take(column)
+    def _where(self, split: str) -> str:
+        return f"{self.path}:{self.splits[split]}"
 
 
 def _digest_column(column: pa.Array, digest: "hashlib._Hash") -> None:
     """Add a column's contents to a digest, independently of its Arrow buffers."""
-    if _is_list(column.type):
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         digest.update(offsets_of(column).tobytes())
         _digest_column(column.flatten(), digest)
     else:

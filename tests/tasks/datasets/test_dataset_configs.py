@@ -13,7 +13,8 @@ FILES = {
     for path in sorted((Path(__file__).parents[3] / "configs" / "dataset").glob("*.yaml"))
     if not path.stem.startswith("stdlib_")
 }
-OWN = ("columns_file", "conllu", "csv", "jsonl", "labelled", "text", "tsv")
+OWN = ("columns_file", "conllu", "csv", "jsonl", "labelled", "parquet", "text", "tsv")
+GIVEN = {"parquet": {"columns": {"tokens": "text"}}, "hub": {"path": "owner/set", "columns": {"tokens": "text"}}}
 
 
 def node(name, **overrides):
@@ -28,7 +29,7 @@ def test_all_are_here():
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_builder_accepts_it(name):
-    corpus = build(node(name, **({"train": "mine"} if name in OWN else {})), "dataset", {})
+    corpus = build(node(name, **({"train": "mine"} if name in OWN else {}), **GIVEN.get(name, {})), "dataset", {})
     assert corpus.name == name
     assert callable(corpus.read)
     assert callable(corpus.fingerprint)

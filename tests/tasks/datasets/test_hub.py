@@ -16,7 +16,9 @@ datasets = pytest.importorskip("datasets")
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "dataset"
 HUB_CONFIGS = sorted(
-    path.stem for path in CONFIGS.glob("*.yaml") if OmegaConf.load(path)._target_.endswith("HubDataset")
+    path.stem
+    for path in CONFIGS.glob("*.yaml")
+    if path.stem != "hub" and OmegaConf.load(path)._target_.endswith("HubDataset")
 )
 TAGS = datasets.List(datasets.ClassLabel(names=["O", "B-X", "I-X"]))
 SENTENCES = {"tokens": [["a", "b c"], [], ["d"]], "ner_tags": [[1, 2], [], [0]], "xpos": [["x", "y"], [], ["z"]]}
@@ -69,9 +71,9 @@ def test_lists_and_class_names(corpus, tagged):
     ).read()
     assert list(splits) == ["train", "valid", "test"]
     assert splits["train"].to_pylist() == [
-        {"tokens": ["a", "b c"], "tags": ["B-X", "I-X"], "xpos": ["x", "y"]},
-        {"tokens": [], "tags": [], "xpos": []},
-        {"tokens": ["d"], "tags": ["O"], "xpos": ["z"]},
+        {"tokens": ["a", "b c"], "tags": ["B-X", "I-X"], "xpos": ["x", "y"], "line": 1},
+        {"tokens": [], "tags": [], "xpos": [], "line": 2},
+        {"tokens": ["d"], "tags": ["O"], "xpos": ["z"], "line": 3},
     ]
     assert splits["test"].num_rows == 1
     assert splits["test"].schema.metadata == {b"path": f"{tagged}:test".encode()}
@@ -79,11 +81,15 @@ def test_lists_and_class_names(corpus, tagged):
 
 def test_text_is_split_labels_are_named_and_valid_is_cut(corpus, classified):
     splits = corpus("ag_news_hub", None, path=classified).read()
-    assert splits["test"].to_pylist() == [{"tokens": [], "label": "pos"}, {"tokens": ["a\xa0b", "c"], "label": "neg"}]
+    assert splits["test"].drop_columns("line").to_pylist() == [
+        {"tokens": [], "label": "pos"},
+        {"tokens": ["a\xa0b", "c"], "label": "neg"},
+    ]
     assert splits["train"].num_rows + splits["valid"].num_rows == 200
     assert 5 < splits["valid"].num_rows < 40
     for row in splits["train"].to_pylist() + splits["valid"].to_pylist():
         number = int(row["tokens"][0].removeprefix("word"))
+        assert row.pop("line") == number + 1
         assert row == {"tokens": [f"word{number}", "two"], "label": ["neg", "pos"][number % 2]}
 
 
@@ -97,7 +103,10 @@ def test_large_and_plain_types(tmp_path, corpus):
     )
     splits.test_fraction = 0.0
     train = splits.read()["train"]
-    assert train.to_pylist() == [{"tokens": ["a"], "label": "7"}, {"tokens": ["b", "c"], "label": "-1"}]
+    assert train.drop_columns("line").to_pylist() == [
+        {"tokens": ["a"], "label": "7"},
+        {"tokens": ["b", "c"], "label": "-1"},
+    ]
     assert train.schema.field("tokens").type == pa.list_(pa.string())
 
 
@@ -123,11 +132,11 @@ def fails(reader) -> str:
         ({"columns": {"tokens": "txt"}}, "column 'txt' is unknown (dataset.columns, "),
         (
             {"columns": {"label": "label"}},
-            "dataset=ag_news_hub: dataset.columns must name the column that holds tokens",
+            "dataset=ag_news_hub: dataset.columns names label; it must name the column that holds tokens",
         ),
         (
             {"columns": {"tokens": "text", "tags": "label"}},
-            "SET:train: column label has type string; tags must be lists",
+            "SET:train: column label has type int64; tags must be lists with one tag per token",
         ),
         ({"config": "other"}, "dataset=ag_news_hub: cannot load SET: BuilderConfig 'other' not found"),
         ({"path": "/no/such/folder"}, "dataset=ag_news_hub: cannot load /no/such/folder: Couldn't find any data file"),
@@ -142,12 +151,12 @@ def test_hidden_labels_and_missing_values(corpus, folder):
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
     path = folder(features, train={"text": ["a", "b"], "label": [0, -1]}, test={"text": ["a", None], "label": [0, 1]})
     assert fails(lambda: corpus("ag_news_hub", None, path=path)).startswith(
-        f"{path}:train, column label: class -1 has no name; classes are 0 to 1"
+        f"{path}:train: column label: row 2: class -1 has no name; classes are 0 to 1"
     )
     path = folder(features, train={"text": ["a", None], "label": [0, 1]})
     assert (
         fails(lambda: corpus("ag_news_hub", None, path=path))
-        == f"{path}:train, column text: 1 missing values; every row needs one"
+        == f"{path}:train: column text: row 2 has no value; every row needs one"
     )
 
 
@@ -156,10 +165,51 @@ def test_illegal_tags_and_unequal_lengths_name_the_row(corpus, folder):
     arguments = {"columns": {"tokens": "tokens", "tags": "ner_tags"}, "splits": {"train": "train"}}
     path = folder(features, train={"tokens": [["a"], [], ["b"]], "ner_tags": [[0], [], [2]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
-    assert message.startswith(f"{path}:train, row 2: tag 'I-X' at the start of a sentence is illegal in IOB2")
+    assert message.startswith(f"{path}:train: row 3: tag 'I-X' at the start of a sentence is illegal in IOB2")
     path = folder(features, train={"tokens": [["a"], ["b"]], "ner_tags": [[0], [0, 0]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
-    assert message == f"{path}:train, row 1: 2 tags for 1 tokens"
+    assert message == f"{path}:train: row 2: 2 tags for 1 tokens"
+
+
+def test_any_set_by_its_columns_from_data_dir_streamed_and_by_files(corpus, tagged, tmp_path):
+    options = {
+        "path": "owner/set",
+        "columns": {"tokens": "tokens", "tags": "ner_tags"},
+        "splits": {"train": "train", "test": "test"},
+        "valid_fraction": 0.0,
+    }
+    whole = corpus("hub", tmp_path, **options)
+    streamed = corpus("hub", tmp_path, **options, streaming=True)
+    assert whole.fingerprint() == streamed.fingerprint()
+    assert [table.to_pylist() for table in whole.read().values()] == [
+        table.to_pylist() for table in streamed.read().values()
+    ]
+    assert whole.read()["train"]["tags"].to_pylist() == [["B-X", "I-X"], [], ["O"]]
+    files = {"data_files": {"train": "data/test-*"}, "splits": {"train": "train"}, "test_fraction": 0.0}
+    assert corpus("hub", tmp_path, **options | files).read()["train"].num_rows == 1
+    assert fails(lambda: corpus("hub", tmp_path / "owner", **options | {"path": "owner/other"})) == (
+        f"dataset=hub: data_dir={tmp_path}/owner means local files, and it has no folder owner/other, nor other; leave "
+        "data_dir out to read the Hub (embedding.data_dir is for vectors alone)"
+    )
+
+
+def test_a_folder_of_save_to_disk(corpus, tagged, tmp_path):
+    published = datasets.load_dataset(tagged)
+    published.save_to_disk(str(tmp_path / "saved"))
+    published["train"].save_to_disk(str(tmp_path / "single"))
+    columns = {"columns": {"tokens": "tokens", "tags": "ner_tags", "xpos": "xpos"}}
+    expected = corpus("conll2003", None, path=tagged, **columns)
+    saved = corpus("conll2003", None, path=str(tmp_path / "saved"), **columns)
+    assert saved.fingerprint() == expected.fingerprint()
+    assert all(table.equals(expected.read()[split]) for split, table in saved.read().items())
+    alone = {"splits": {"train": "train"}, "valid_fraction": 0.0, "test_fraction": 0.0} | columns
+    single = corpus("conll2003", None, path=str(tmp_path / "single"), **alone).read()["train"]
+    assert single.equals(expected.read()["train"])
+    files = {"train": [str(tmp_path / "saved" / "train" / "*.arrow")], **columns}
+    arrow = corpus("parquet", None, **files, valid_fraction=0.0, test_fraction=0.0).read()["train"]
+    assert arrow.equals(single)
+    message = fails(lambda: corpus("conll2003", None, path=str(tmp_path / "saved"), revision="main", **columns))
+    assert message == f"dataset=conll2003: dataset.revision has no effect on {tmp_path}/saved, a folder of save_to_disk"
 
 
 def test_fingerprint_is_of_contents_and_arguments_not_of_places(corpus, classified, tmp_path):
@@ -181,7 +231,8 @@ def test_without_network_one_line_says_so():
     """Run in a fresh process, because `HF_HUB_OFFLINE` is read on import."""
     program = (
         "from tasks.datasets.hub import HubDataset\nfrom runner.common.errors import HydromelError\n"
-        "data = HubDataset(name='d', path='lhoestq/conll2003', config=None, revision=None, splits={'train': 'train'},"
+        "data = HubDataset(name='d', data_dir=None, data_files=None, streaming=False,"
+        " path='lhoestq/conll2003', config=None, revision=None, splits={'train': 'train'},"
         " columns={'tokens': 'tokens'}, span_scheme=None, strict_tags=True, cut='hash', valid_fraction=0.0,"
         " test_fraction=0.0)\ntry:\n    data.read()\nexcept HydromelError as error:\n    print(error)\n"
     )

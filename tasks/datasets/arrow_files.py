@@ -1,0 +1,97 @@
+"""Parquet, Arrow and Feather files, which are known by their content."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runner.common.bounded import FREE_EXPANSION_BYTES, MOST_EXPANSION
+from runner.common.errors import HydromelError
+from runner.common.types import Name, Text
+from tasks.datasets.arrow_columns import check_columns, corpus_table
+from tasks.datasets.base import FilesCorpus
+from tasks.datasets.files import MAX_BYTES, STDIN, standard_input
+from tasks.spans.table import SpanScheme
+
+BATCH_ROWS = 4096  # of Parquet, between checks of what has been read
+
+
+@dataclass(kw_only=True)
+class ArrowFiles(FilesCorpus):
+    """A reader of tables in Parquet, Arrow (file or stream, as `datasets` saves them) or Feather.
+
+    Args:
+        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name ->
+            the name of the column in the file, or of a field of a struct (`translation.en`). Strings that become
+            `tokens` or `tokens_b` are split on spaces; lists are kept; class numbers become class names if `datasets`
+            wrote the file. -100 in `label` or `tags` is no target.
+        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
+        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
+    """
+
+    columns: dict[Name, Text]
+    span_scheme: SpanScheme
+    strict_tags: bool
+
+    def __post_init__(self) -> None:
+        check_names(self.columns, self.name)
+
+    def read_file(self, path: Path, split: str) -> pa.Table:
+        table = read_columns(path, self.columns)
+        return corpus_table(table, self.columns, self.span_scheme, self.strict_tags, str(path))
+
+
+def check_names(columns: dict[Name, Text], dataset: str) -> None:
+    """Raise HydromelError unless `columns` names the tokens, and nothing that readers add themselves."""
+    if "tokens" not in columns or {"line", "origin"} & columns.keys():
+        raise HydromelError(
+            f"dataset={dataset}: dataset.columns names {', '.join(columns) or 'nothing'}; it must name the column that "
+            "holds tokens, and may name neither line nor origin"
+        )
+
+
+def read_columns(path: Path, columns: dict[Name, Text]) -> pa.Table:
+    """Return the columns of a file that are needed.
+
+    Raises:
+        HydromelError: no such column; a file that cannot be read or is of another format; or one that expands to more
+            than 2 GiB, or than 100 times its size (64 MiB are always allowed).
+    """
+    source = pa.BufferReader(standard_input()) if path == STDIN else pa.OSFile(str(path))
+    if not source.size():
+        raise HydromelError(f"{path}: the file is empty")
+    most = min(MAX_BYTES, max(FREE_EXPANSION_BYTES, MOST_EXPANSION * source.size()))
+    batches, n_bytes = [], 0
+    try:
+        schema, reading = _opened(source, columns, path)
+        for batch in reading:
+            batches.append(batch)
+            n_bytes += batch.nbytes
+            if n_bytes > most:
+                raise HydromelError(
+                    f"{path}: the columns expand to more than {most:,} bytes, the most allowed; split it"
+                )
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise HydromelError(f"{path}: cannot be read as Parquet, Arrow or Feather ({reason})") from error
+    table = pa.Table.from_batches(batches) if batches else schema.empty_table()
+    return table.replace_schema_metadata(schema.metadata)
+
+
+def _opened(source: pa.NativeFile, columns: dict[Name, Text], path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Return the schema of a file, and an iterator of its needed columns."""
+    magic = source.read(6)
+    source.seek(0)
+    if magic.startswith(b"PAR1"):
+        file = pq.ParquetFile(source)
+        needed = check_columns(file.schema_arrow, columns, str(path))
+        return file.schema_arrow, file.iter_batches(BATCH_ROWS, columns=needed)
+    if magic == b"ARROW1":
+        reader = pa.ipc.open_file(source)
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    else:
+        batches = reader = pa.ipc.open_stream(source)
+    needed = check_columns(reader.schema, columns, str(path))
+    return reader.schema, (batch.select(needed) for batch in batches)
