@@ -25,9 +25,9 @@ def corpus_table(
 ) -> pa.Table:
     """Return the examples of a table of any types: its `columns` by their names here, and the 1-based row as `line`.
 
-    Strings that become `tokens` or `tokens_b` are split on spaces, and lists are kept. Class numbers become the names that `datasets`
-    notes in the schema, other numbers their digits. A class of -100 in `label` or `tags` becomes null: it is no target.
-    `where` names the table in messages.
+    Strings that become `tokens` or `tokens_b` are split on spaces, and lists are kept. Class numbers become the names
+    that `datasets` notes in the schema, other numbers their digits. A class of -100 in `label` or `tags` becomes null:
+    it is no target. `where` names the table in messages.
 
     Raises:
         HydromelError: a missing column or value, a type that does not fit, or tags that are not allowed.

@@ -23,8 +23,8 @@ class ArrowFiles(FilesCorpus):
     """A reader of tables in Parquet, Arrow (file or stream, as `datasets` saves them) or Feather.
 
     Args:
-        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name ->
-            the name of the column in the file, or of a field of a struct (`translation.en`). Strings that become
+        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name
+            -> the name of the column in the file, or of a field of a struct (`translation.en`). Strings that become
             `tokens` or `tokens_b` are split on spaces; lists are kept; class numbers become class names if `datasets`
             wrote the file. -100 in `label` or `tags` is no target.
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
