@@ -265,7 +265,11 @@ class Metric(Protocol):
         """Add the predictions or losses of one batch."""
 
     def compute(self) -> Mapping[str, object]:
-        """Return numbers by name (floats), and detail tables by name (nested dicts and lists)."""
+        """Return numbers by name (floats), and detail tables by name.
+
+        Those with a row for each label, or for pairs of labels, are Arrow tables (`runner.tables.detail`): large ones
+        get a file of their own. Others are nested dicts and lists.
+        """
 
 
 class Inspector(Protocol):
@@ -282,7 +286,7 @@ class Inspector(Protocol):
         """
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
-        """Return detail tables by name (nested dicts and lists) to be added to the metrics of the split."""
+        """Return detail tables by name, as `Metric.compute`, to be added to the metrics of the split."""
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path

@@ -13,7 +13,7 @@ PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MOST_MODULES = 16  # in a package, besides its __init__.py
 
-CORE = "runner.common runner.compat runner.interfaces runner.ragged runner.text"
+CORE = "runner.common runner.compat runner.interfaces runner.ragged runner.tables runner.text"
 MODEL = f"{CORE} runner.config runner.components runner.model runner.batching runner.data runner.training"
 BASICS = "runner.common.arrays runner.common.errors runner.common.types"
 TENSORS = f"{BASICS} runner.compat.torch runner.ragged.shapes runner.ragged.ragged runner.ragged.rows"
@@ -22,7 +22,7 @@ WORDS = "runner.text.characters runner.text.vocab"
 SHARED = (
     "runner.common.bounded runner.common.command_line runner.common.console runner.common.errors runner.common.files "
     "runner.common.pages runner.common.records runner.common.rich_tables runner.common.run_schema "
-    "runner.common.class_names runner.common.seal runner.compat.mlflow"
+    "runner.common.class_names runner.common.seal runner.tables runner.compat.mlflow"
 )
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
@@ -32,6 +32,7 @@ SHARED = (
 LAYERS = {
     "runner": "",
     "runner.common": "",
+    "runner.tables": "runner.common",
     "runner.compat": "runner.common.errors",
     "runner.config": "runner.common",
     "runner.ragged": "runner.common",
@@ -76,7 +77,7 @@ LAYERS = {
         "runner.sweeps runner.sweeps.search runner.audit runner.audit.gallery"
     ),
     "tasks.targets": f"{CORE} runner.layers",
-    "tasks.spans": "runner.common runner.text runner.layers.crf",
+    "tasks.spans": "runner.common runner.tables runner.text runner.layers.crf",
     "tasks.heads": f"{CORE} runner.layers runner.layers.crf tasks.targets",
     "tasks.metrics": f"{CORE} runner.inference runner.inference.evaluation tasks.targets tasks.spans",
     "tasks.datasets": "runner.common runner.text runner.text.formats tasks.spans",

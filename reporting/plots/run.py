@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
 
 from reporting.plots.style import BLUE, GREY, ORANGE, PHASES, SETTINGS, new_figure, save
 from runner.common import records, run_schema
 from runner.common.bounded import MOST_METRICS_BYTES, read_bytes
-from runner.common.records import ClassScores, Likelihood, MetricsLine, ResultRecord
+from runner.common.errors import HydromelError, shortened
+from runner.common.records import Likelihood, MetricsLine, ResultRecord
+from runner.tables.detail import NAMES, PAIRS, SCORES, largest, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LABELS = 40  # with more, a confusion matrix cannot be read
+MOST_LABELS = 40  # of a plot: with more it cannot be read, so it shows a part
+LONGEST_LABEL = 40  # characters
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 KINDS = {
     "right": "#009E73",
@@ -26,6 +34,8 @@ KINDS = {
     "missed": "#999999",
     "spurious": "#D55E00",
 }
+_ERRORS = pa.schema([NAMES, *((kind, pa.int64()) for kind in KINDS)])
+log = logging.getLogger(__name__)
 
 
 class RunPlots:
@@ -43,23 +53,22 @@ class RunPlots:
         target = folder / run_schema.PLOTS
         target.mkdir(exist_ok=True)
         with matplotlib.rc_context(SETTINGS):
-            return save(figures(result, read), target, "tight")
+            return save(figures(result, read, folder), target, "tight")
 
 
-def figures(result: ResultRecord, lines: list[MetricsLine]) -> dict[str, Figure]:
-    """Return the figures by name, those for which the result has data."""
+def figures(result: ResultRecord, lines: list[MetricsLine], folder: Path) -> dict[str, Figure]:
+    """Return the figures by name, those for which the result in `folder` has data."""
     metrics = result["metrics"]
     split, values = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
     tables = records.parse_tables(values)
     drawn = {"curves": curves(result, lines), "seconds": seconds(result)}
-    for name, table in (("confusion", tables.get("confusion")), ("type_confusion", tables.get("type_confusion"))):
-        if table and len(table["labels"]) <= MOST_LABELS:
-            drawn[name] = confusion(table, split)
-    scores = tables.get("per_class") or tables.get("per_type")
-    if scores and len(scores) <= MOST_LABELS:
+    for name, value in (("confusion", tables.get("confusion")), ("type_confusion", tables.get("type_confusion"))):
+        if pairs := _read(value, folder, PAIRS):
+            drawn[name] = confusion(pairs, split)
+    if scores := _read(tables.get("per_class") or tables.get("per_type"), folder, SCORES):
         drawn["f1_by_class"] = f1_by_class(scores, split)
-    if (errors := tables.get("errors")) and len(errors["per_type"]) <= MOST_LABELS:
-        drawn["errors"] = error_kinds(errors, split)
+    if (errors := tables.get("errors")) and (per_type := _read(errors["per_type"], folder, _ERRORS)):
+        drawn["errors"] = error_kinds(errors["counts"], per_type, split)
     in_spans = tables.get("calibration_in_spans")
     calibrations = {"all predictions": tables.get("calibration"), "predictions in spans": in_spans}
     if known := {title: table for title, table in calibrations.items() if table and table["bins"]}:
@@ -98,52 +107,92 @@ def seconds(result: ResultRecord) -> Figure:
     return figure
 
 
-def confusion(table: records.LabelConfusion, split: str) -> Figure:
-    """Draw the share of each gold label's examples (rows) by predicted label (columns), with counts."""
-    labels, counts = table["labels"], table["counts"]
+def _read(value: object, folder: Path, schema: pa.Schema) -> pa.Table | None:
+    """Return a table of the result in `folder`, or None if it has no rows, or cannot be read (with a warning)."""
+    try:
+        table = read_table(value, folder, schema)
+    except HydromelError as error:
+        log.warning("warning: not drawn: %s", error)
+        return None
+    return table if table is not None and table.num_rows else None
+
+
+def confusion(pairs: pa.Table, split: str) -> Figure:
+    """Draw the share of each gold label's examples (rows) by predicted label (columns), with counts.
+
+    Of more than `MOST_LABELS` labels, those with the most errors are drawn, gold or predicted.
+    """
+    gold, predicted, counts = (pairs[name].to_pylist() for name in PAIRS.names)
+    total, errors = Counter[str](), Counter[str]()
+    for row, column, count in zip(gold, predicted, counts, strict=True):
+        total[row] += count
+        errors[row] += count * (row != column)
+        errors[column] += count * (row != column)
+    labels = sorted(sorted(errors, key=lambda label: (-errors[label], label))[:MOST_LABELS], key=_placed)
+    places = {label: place for place, label in enumerate(labels)}
     size = max(3.5, 0.42 * len(labels) + 1.6)
     figure = new_figure(size, size)
     axis = figure.subplots()
-    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    shares = np.zeros((len(labels), len(labels)))
+    for row, column, count in zip(gold, predicted, counts, strict=True):
+        if row in places and column in places:
+            share = shares[places[row], places[column]] = count / total[row]
+            colour = "white" if share > 0.5 else "black"
+            axis.text(places[column], places[row], f"{count}", ha="center", va="center", color=colour, fontsize=7)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places = range(len(labels))
-    axis.set_xticks(places, labels, rotation=90)
-    axis.set_yticks(places, labels)
-    axis.set(xlabel="predicted", ylabel="gold", title=split)
-    for row in places:
-        for column in places:
-            if counts[row][column]:
-                colour = "white" if shares[row][column] > 0.5 else "black"
-                axis.text(column, row, f"{counts[row][column]}", ha="center", va="center", color=colour, fontsize=7)
+    axis.set_xticks(range(len(labels)), _labels(labels), rotation=90)
+    axis.set_yticks(range(len(labels)), _labels(labels))
+    title = split + _part(len(labels), len(errors), "labels with the most errors")
+    axis.set(xlabel="predicted", ylabel="gold", title=title)
     return figure
 
 
-def f1_by_class(scores: Mapping[str, ClassScores], split: str) -> Figure:
-    """Draw F1 of each class or span type with its support, the most frequent on top."""
-    ordered = sorted(scores.items(), key=lambda item: item[1]["support"])
-    figure = new_figure(6, 0.3 * len(ordered) + 1.1)
+def _placed(label: str) -> tuple[bool, str]:
+    """Return the key by which labels are sorted: by name, and `(none)` at the end."""
+    return label == "(none)", label
+
+
+def _labels(names: Iterable[str]) -> list[str]:
+    """Return names as texts of a plot: cut, and without formulas."""
+    return [shortened(name, LONGEST_LABEL).replace("$", r"\$") for name in names]
+
+
+def _part(shown: int, all_: int, which: str) -> str:
+    """Return the end of a title that says which part of the labels is drawn; empty if all are."""
+    return f": the {shown} of {all_:,} {which}" if shown < all_ else ""
+
+
+def f1_by_class(scores: pa.Table, split: str) -> Figure:
+    """Draw F1 of each class or span type with its support, the most frequent `MOST_LABELS` in order from the top."""
+    shown = largest(scores, "support", MOST_LABELS).to_pylist()[::-1]
+    figure = new_figure(6, 0.3 * len(shown) + 1.1)
     axis = figure.subplots()
-    axis.barh([name for name, _ in ordered], [score["f1"] for _, score in ordered], color=BLUE)
-    for place, (_, score) in enumerate(ordered):
-        axis.text(score["f1"] + 1, place, f"{score['f1']:.1f}  (n={score['support']:,.0f})", va="center", fontsize=9)
-    axis.set(xlabel=f"F1 on {split}, %", xlim=(0, 125), xticks=range(0, 101, 20))
+    axis.barh(range(len(shown)), [row["f1"] for row in shown], color=BLUE)
+    axis.set_yticks(range(len(shown)), _labels(row["name"] for row in shown))
+    for place, row in enumerate(shown):
+        axis.text(row["f1"] + 1, place, f"{row['f1']:.1f}  (n={row['support']:,.0f})", va="center", fontsize=9)
+    part = _part(len(shown), scores.num_rows, "most frequent")
+    axis.set(xlabel=f"F1 on {split}{part}, %", xlim=(0, 125), xticks=range(0, 101, 20))
     return figure
 
 
-def error_kinds(errors: records.SpanErrors, split: str) -> Figure:
+def error_kinds(totals: Mapping[str, int], per_type: pa.Table, split: str) -> Figure:
     """Draw the spans of each type, the most frequent on top: gold spans by outcome, then spurious predictions."""
-    per_type = errors["per_type"]
-    names = sorted(per_type, key=lambda name: sum(per_type[name].values()))
-    figure = new_figure(8, 0.35 * len(names) + 1.8)
+    sums = np.sum([per_type[kind].to_numpy() for kind in KINDS], axis=0)
+    shown = largest(per_type.append_column("spans", pa.array(sums)), "spans", MOST_LABELS).to_pylist()[::-1]
+    places = range(len(shown))
+    figure = new_figure(8, 0.35 * len(shown) + 1.8)
     axis = figure.subplots()
-    left = [0] * len(names)
+    left = [0] * len(shown)
     for kind, colour in KINDS.items():
-        counts = [per_type[name][kind] for name in names]
-        label = f"{kind} {errors['counts'][kind]:,}"
+        counts = [row[kind] for row in shown]
+        label = f"{kind} {totals[kind]:,}"
         hatch = "//" if kind == "spurious" else None  # predictions that match no gold span
-        axis.barh(names, counts, left=left, color=colour, label=label, hatch=hatch, edgecolor="white", linewidth=0.5)
+        axis.barh(places, counts, left=left, color=colour, label=label, hatch=hatch, edgecolor="white", linewidth=0.5)
         left = [start + count for start, count in zip(left, counts, strict=True)]
-    axis.set(xlabel=f"spans of {split}: gold spans, then spurious predictions (hatched)")
+    axis.set_yticks(places, _labels(row["name"] for row in shown))
+    part = _part(len(shown), per_type.num_rows, "most frequent types")
+    axis.set(xlabel=f"spans of {split}{part}: gold spans, then spurious predictions (hatched)")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9, columnspacing=1, handlelength=1.2)
     return figure
 

@@ -58,12 +58,14 @@ def _split(options: argparse.Namespace) -> dict[str, object]:
     from runner.inference.evaluation.show import print_metrics
     from runner.inference.evaluation.splits import SplitEvaluation
     from runner.profiling.malloc import choose_malloc
+    from runner.tables.detail import as_rows
 
     run = loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
     choose_malloc(run.trained.malloc)
     split, metrics = run.measure(options.split, options.batch_size)
     print_metrics(f"{split} of {run.trained.corpus.name}", metrics)
-    return {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split, "metrics": metrics}
+    named = {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split}
+    return {**named, "metrics": as_rows(metrics)}
 
 
 def _text(options: argparse.Namespace) -> dict[str, object]:

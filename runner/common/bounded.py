@@ -26,7 +26,9 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 
 MOST_YAML_BYTES = 2**20  # of a config, which has a few kilobytes; parsing takes 200 times as much memory
-MOST_JSON_BYTES = 2**28  # of a record; a confusion matrix of 5,000 labels has 75 MB
+MOST_JSON_BYTES = 2**28  # of a record; below a megabyte, but earlier versions kept confusion matrices in it
+MOST_TABLE_BYTES = 2**28  # of a file of tables/, and of the strings in it; 100,000 labels have 5 MB
+MOST_TABLE_ROWS = 2**24  # of such a file
 MOST_VOCABS_BYTES = 2**31  # of vocabs.json: 100 million strings
 MOST_METRICS_BYTES = 2**31  # of metrics.jsonl: 14 million records
 MOST_LINE_BYTES = 2**22  # of one of these records

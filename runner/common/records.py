@@ -111,27 +111,22 @@ class QualityRecord(TypedDict, total=False):
     higher_is_better: Required[bool]
 
 
-class LabelConfusion(TypedDict):
-    """Gold labels (rows) by predicted labels (columns)."""
+class TableFile(TypedDict):
+    """A table that is too large for `result.json`."""
 
-    labels: list[str]
-    counts: list[list[int]]
+    file: str  # Parquet, relative to the run's folder
+    rows: int
 
 
-class ClassScores(TypedDict, total=False):
-    """The scores of a class or a type of span, in percent."""
-
-    precision: Figure
-    recall: Figure
-    f1: Required[float]
-    support: Required[float]  # number of gold spans or labels
+# A list of rows or, if there are many, their file: `runner.tables.detail.read_table` reads either.
+Table = list[dict[str, object]] | TableFile
 
 
 class SpanErrors(TypedDict):
     """Spans by kind of error, such as `boundary`, and the same by type."""
 
     counts: dict[str, int]
-    per_type: dict[str, dict[str, int]]
+    per_type: Table  # columns: name, and the kinds
 
 
 ProbabilityBin = TypedDict(
@@ -173,10 +168,10 @@ class SplitTables(TypedDict, total=False):
     """The figures of a split that are read by name: the tables of detail and `perplexity`; any may be missing."""
 
     perplexity: Figure
-    confusion: OnErrorOmit[LabelConfusion]
-    type_confusion: OnErrorOmit[LabelConfusion]
-    per_class: OnErrorOmit[dict[str, ClassScores]]
-    per_type: OnErrorOmit[dict[str, ClassScores]]
+    confusion: OnErrorOmit[Table]  # pairs of gold and predicted labels: gold, predicted, count
+    type_confusion: OnErrorOmit[Table]  # the same of types of span
+    per_class: OnErrorOmit[Table]  # name, precision, recall, f1 (percent), support (gold labels or spans)
+    per_type: OnErrorOmit[Table]
     errors: OnErrorOmit[SpanErrors]
     calibration: OnErrorOmit[Calibration]
     calibration_in_spans: OnErrorOmit[Calibration]

@@ -15,10 +15,12 @@ BEST = "best.safetensors"
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # of test, in the data set's own format
 OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headline figure (runner/inference/outcomes.py)
+TABLES = "tables"  # large detail tables of `result.json`, in Parquet (runner/tables/detail.py)
+EARLIER_TABLES = "tables.earlier"  # those of `result.earlier.json`
 EARLIER = "earlier"  # records of runs that were not continued, by run_id: each a run's folder
 
 FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
-FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS, EARLIER)
+FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS, TABLES, EARLIER_TABLES, EARLIER)
 
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"

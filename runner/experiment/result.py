@@ -18,6 +18,7 @@ from runner.interfaces import HasBaselines
 from runner.model import Model, descriptions, has_randomness, parameter_count
 from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
+from runner.tables.detail import set_apart
 from runner.tracking.provenance import provenance
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 from runner.training.out_of_memory import evaluate_within_memory, measure_if_memory_suffices, memory_record
@@ -86,17 +87,17 @@ def _evaluate(prepared: Prepared) -> tuple[SplitsRecord, Figures | None, Mapping
     Return the metrics by split; on the test set, also those of the most frequent target and of other simple models.
     """
     t, data, config = prepared.training, prepared.data, prepared.config
-    metrics: SplitsRecord = {"valid": t.progress.best_metrics}
     majority, baselines = None, {}
     last: Literal["valid", "test"] = "test" if "test" in data.splits else "valid"
     results = evaluate_within_memory(t, lambda: run_split(t, data.splits[last]))
-    if last == "test":
-        metrics["test"] = t.measures.of_split(results.values, data.splits["test"], data.vocabs)
-        if isinstance(t.task, HasBaselines):
-            majority = _measured(t, data, t.task.majority(data.splits["train"], data.splits["test"], data.vocabs))
-            baselines = _baselines(t, data, t.task) if config.baselines else {}
+    if last == "test" and isinstance(t.task, HasBaselines):
+        majority = _measured(t, data, t.task.majority(data.splits["train"], data.splits["test"], data.vocabs))
+        baselines = _baselines(t, data, t.task) if config.baselines else {}
     corpus = prepared.corpus if config.predictions else None
-    metrics[last] = {**metrics[last], **inspect(t, data, last, results, corpus)}
+    measured = t.measures.of_split(results.values, data.splits[last], data.vocabs)
+    metrics: SplitsRecord = {"valid": t.progress.best_metrics}
+    metrics[last] = {**measured, **metrics.get(last, {}), **inspect(t, data, last, results, corpus)}
+    metrics[last] = set_apart(metrics[last], t.run.path, last)
     return metrics, majority, baselines
 
 
@@ -110,21 +111,21 @@ def _vocab(model: Model, data: Data) -> dict[str, object]:
 
 
 def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, dict[str, float]]:
-    """Return the figures of the task's simple models on test, without tables, and the `seconds` that each took."""
+    """Return the figures of the task's simple models on test, and the `seconds` that each took."""
     models = task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
     by_name: dict[str, dict[str, float]] = {}
     seconds, start = 0.0, time.perf_counter()
     for name, values in models:
         seconds += time.perf_counter() - start  # in all, since a model may be built on the one before
-        figures = {key: value for key, value in _measured(t, data, values).items() if isinstance(value, float)}
-        by_name[name] = figures | {"seconds": seconds}
+        by_name[name] = _measured(t, data, values) | {"seconds": seconds}
         start = time.perf_counter()
     return by_name
 
 
-def _measured(t: Training, data: Data, values: Tensor) -> dict[str, object]:
-    """Return the metrics on test of a simple model's predictions or losses."""
-    return t.measures.of_split({t.task.metric.input_kind: values}, data.splits["test"], data.vocabs)
+def _measured(t: Training, data: Data, values: Tensor) -> dict[str, float]:
+    """Return the figures on test of a simple model's predictions or losses, without tables."""
+    measured = t.measures.of_split({t.task.metric.input_kind: values}, data.splits["test"], data.vocabs)
+    return {name: value for name, value in measured.items() if isinstance(value, float)}
 
 
 def kernel(t: Training) -> str:

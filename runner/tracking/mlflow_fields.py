@@ -165,7 +165,7 @@ def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
     With the best checkpoint and the vocabularies, these are sufficient for `hydromel-predict`.
     """
     paths = [folder / name for name in _FILES]
-    for name in (run_schema.PLOTS, run_schema.PREDICTIONS):
+    for name in (run_schema.PLOTS, run_schema.PREDICTIONS, run_schema.TABLES):
         paths += sorted((folder / name).rglob("*"))
     files = [path for path in paths if path.is_file()]
     return [(path, None if path.parent == folder else path.parent.relative_to(folder).as_posix()) for path in files]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -122,9 +123,14 @@ class RunFolder:
         self._write(run)
 
     def set_result_aside(self) -> None:
-        """Rename the result of a finished run that is trained further."""
+        """Rename the result of a finished run that is trained further, and the folder of its tables."""
+        result, earlier = self.path / run_schema.RESULT, self.path / run_schema.EARLIER_TABLES
+        if not result.exists():
+            return
+        result.replace(self.path / run_schema.EARLIER_RESULT)
+        shutil.rmtree(earlier, ignore_errors=True)  # of the result before
         with contextlib.suppress(FileNotFoundError):
-            (self.path / run_schema.RESULT).replace(self.path / run_schema.EARLIER_RESULT)
+            (self.path / run_schema.TABLES).replace(earlier)
 
     def log(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Buffer `metrics` of update number `step`. A second value for the same (step, name) is ignored."""

@@ -22,6 +22,7 @@ from runner.interfaces import START, ChoosesOnValid, Head, InputKind, State
 from runner.model import Model, counters, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.tables.detail import without_tables
 from runner.training.bookkeeping import (
     add_costs,
     check_finite,
@@ -193,7 +194,7 @@ def _evaluate_and_keep(t: Training, n_updates: int, mean_loss: float) -> None:
     progress.waited += 1
     progress.evaluated_at = progress.updates
     if progress.best is None or quality > progress.best:
-        progress.best, progress.best_metrics, progress.waited = quality, metrics, 0
+        progress.best, progress.best_metrics, progress.waited = quality, without_tables(metrics), 0
         progress.best_at = progress.updates
     t.schedule.observe(quality)
     observe(t.optimizer, quality)

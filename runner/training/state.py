@@ -40,7 +40,7 @@ class Progress:
     updates: int = 0  # finished updates of all epochs
     digest: str = ""  # hash of the rows of every update so far
     best: float | None = None  # highest quality on the validation set so far (larger is better)
-    best_metrics: dict[str, object] = field(default_factory=dict)  # all metrics of that evaluation
+    best_metrics: dict[str, object] = field(default_factory=dict)  # all figures of that evaluation, without tables
     best_at: int | None = None  # updates before that evaluation
     evaluated_at: int = 0  # updates before the last evaluation
     waited: int = 0  # evaluations since the best one

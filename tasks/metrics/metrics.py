@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from runner.inference.evaluation.tally import perplexity
 from runner.inference.outcomes import Outcomes
 from runner.interfaces import InputKind, Scale
 from runner.ragged.batch import Batch
+from runner.tables.detail import SCORES, pair_table
 from runner.text.bpe import SPACE, characters_of
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tasks.spans.schemes import OwnTags
@@ -37,48 +39,53 @@ def precision_recall_f1(right: IntArray, predicted: IntArray, gold: IntArray) ->
     return tuple(part / np.maximum(whole, 1) for part, whole in zip(parts, wholes, strict=True))
 
 
-def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: IntArray) -> dict[str, dict[str, object]]:
-    """Return `precision`, `recall`, `f1` (percent) and `support` (gold count) of each name."""
-    columns = [*precision_recall_f1(right, predicted, gold), gold]
-    keys = ("precision", "recall", "f1", "support")
-    rows = zip(*(values.tolist() for values in columns), strict=True)
-    return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: IntArray) -> pa.Table:
+    """Return the table `SCORES` of `names` (K,), from the counts (K,) of right, predicted and gold ones."""
+    scores = (*precision_recall_f1(right, predicted, gold), gold)
+    return pa.table([pa.array(names, pa.string()), *map(pa.array, scores)], schema=SCORES)
 
 
 class LabelMetric:
-    """Accuracy, F1 per label and macro F1, and the confusion matrix, from counts kept on the device."""
+    """Accuracy, F1 per label and macro F1, and pairs of gold and predicted labels, from ids kept on the device."""
 
     scales: Mapping[str, Scale] = {"accuracy": PERCENT, "macro_f1": PERCENT}
     input_kind: InputKind = "predictions"
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
         self.labels = vocabs["target"].tokens  # (C,)
-        self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64)  # (C*C,) gold-major
+        self._gold: list[Tensor] = []
+        self._predicted: list[Tensor] = []
 
     def update(self, predicted: Tensor, batch: Batch) -> None:
-        self._counts = self._counts.to(predicted.device, non_blocking=True)
-        # `bincount` synchronises with the device to find its output size; `index_add_` does not.
-        cells = target_ids(batch) * len(self.labels) + predicted
-        self._counts.index_add_(0, cells, torch.ones_like(cells))
+        # Counts by pair would take C * C integers on the device, and finding distinct pairs there would synchronise.
+        self._gold.append(target_ids(batch).to(torch.int32))
+        self._predicted.append(predicted.to(torch.int32))
 
     def compute(self) -> dict[str, object]:
-        """Return `accuracy`, `macro_f1`, `per_class`, and `confusion` (gold labels as rows, predictions as columns).
+        """Return `accuracy`, `macro_f1` and the tables `per_class` (`SCORES`) and `confusion` (`PAIRS`).
 
         `macro_f1` is the unweighted mean over the labels that are gold or predicted at least once.
         """
-        counts = self._counts.cpu().numpy().reshape(len(self.labels), -1)
-        right, predicted, gold = np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1)
+        gold_ids, predicted_ids = (joined(parts) for parts in (self._gold, self._predicted))
+        n_labels, is_right = len(self.labels), gold_ids == predicted_ids
+        counts = [np.bincount(ids, minlength=n_labels) for ids in (gold_ids[is_right], predicted_ids, gold_ids)]
+        right, predicted, gold = counts
         f1 = precision_recall_f1(right, predicted, gold)[2]
         return {
-            "accuracy": float(100.0 * right.sum() / max(1, counts.sum())),
+            "accuracy": float(100.0 * right.sum() / max(1, len(gold_ids))),
             "macro_f1": float(f1.sum() / max(1, np.count_nonzero(predicted + gold))),
             "per_class": by_name(self.labels, right, predicted, gold),
-            "confusion": {"labels": list(self.labels), "counts": counts.tolist()},
+            "confusion": pair_table(self.labels, gold_ids, predicted_ids),
         }
 
     def outcomes(self, figure: str, values: IntArray, split: Batch) -> Outcomes | None:
         """Return the terms of accuracy; None for macro F1, which is not a sum over rows."""
         return accuracy_outcomes(target_ids(split).numpy(), values, split) if figure == "accuracy" else None
+
+
+def joined(parts: Sequence[Tensor]) -> IntArray:
+    """Return ids of several batches as one array (N,) on the host."""
+    return np.asarray(torch.cat([*parts]).cpu() if parts else [], dtype=np.int64)
 
 
 class SpanMetric:

@@ -176,16 +176,17 @@ class Listing:
         """Return the lines of a table by type: precision, recall and F1 (percent), and the counts of each kind."""
         types = self.compared.types
         per_type = self.compared.per_type()
-        right = np.array([per_type[name]["right"] for name in types], dtype=np.int64)
+        right = per_type["right"].to_numpy()
         sides = (self.compared.predicted, self.compared.gold)
         predicted, gold = (np.bincount(side[2], minlength=len(types)) for side in sides)
         width = max(map(len, types), default=0)
         columns = ("precision", "recall", "F1", "predicted", "gold", *KINDS)
         lines = [" " * width + "".join(f"{name:>11}" for name in columns)]
-        for number, (name, scores) in enumerate(by_name(types, right, predicted, gold).items()):
-            shares = "".join(f"{scores[key]:11.2f}" for key in ("precision", "recall", "f1"))
-            counts = (predicted[number], gold[number], *per_type[name].values())
-            lines.append(name.ljust(width) + shares + "".join(f"{count:11,}" for count in counts))
+        scores, kinds = by_name(types, right, predicted, gold).to_pylist(), per_type.select(KINDS).to_pylist()
+        for number, (row, counts_by_kind) in enumerate(zip(scores, kinds, strict=True)):
+            shares = "".join(f"{row[key]:11.2f}" for key in ("precision", "recall", "f1"))
+            counts = (predicted[number], gold[number], *counts_by_kind.values())
+            lines.append(row["name"].ljust(width) + shares + "".join(f"{count:11,}" for count in counts))
         return lines
 
     def _cases(self, kind: int, name: str) -> list[str]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from runner.common.arrays import IntArray
+from runner.tables.detail import pair_table
 from tasks.spans.tags import SpanArrays
 
 # right: same start, end and type. boundary: same type, other bounds. type: same bounds, other type. both: other bounds
@@ -18,7 +20,7 @@ from tasks.spans.tags import SpanArrays
 # without a matching gold span.
 KINDS = ("right", "boundary", "type", "both", "missed", "spurious")
 RIGHT, BOUNDARY, TYPE, BOTH, MISSED, SPURIOUS = range(6)
-NONE = "(none)"  # label of "no span" in the confusion matrix
+NONE = "(none)"  # label of "no span" among confused types
 
 
 @dataclass(frozen=True)
@@ -86,31 +88,24 @@ class Comparison:
         """Return the tables `errors` and `type_confusion`.
 
         `errors` holds the `counts` of each kind, and the same `per_type`, by the type of the gold span (of the
-        predicted one if spurious). `type_confusion` has gold types as rows and predicted types as columns; its last
-        row and column, `(none)`, count spurious and missed spans.
+        predicted one if spurious). `type_confusion` has pairs of gold and predicted types, with `(none)` for spurious
+        and missed spans.
         """
-        labels = [*self.types, NONE]
-        confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
-        np.add.at(confusion, self._types_of_matches(), 1)
-        counts = by_kind(np.bincount(self.matches.kind, minlength=len(KINDS)))
+        counts = np.bincount(self.matches.kind, minlength=len(KINDS)).tolist()
         return {
-            "errors": {"counts": counts, "per_type": self.per_type()},
-            "type_confusion": {"labels": labels, "counts": confusion.tolist()},
+            "errors": {"counts": dict(zip(KINDS, counts, strict=True)), "per_type": self.per_type()},
+            "type_confusion": pair_table([*self.types, NONE], *self._types_of_matches()),
         }
 
-    def per_type(self) -> dict[str, dict[str, int]]:
-        """Return the counts of each kind by type."""
+    def per_type(self) -> pa.Table:
+        """Return the counts of each kind by type, in columns of these names after `name`."""
         gold, predicted = self._types_of_matches()
-        counts = np.zeros((len(self.types), len(KINDS)), dtype=np.int64)
-        np.add.at(counts, (np.where(gold == len(self.types), predicted, gold), self.matches.kind), 1)
-        return {name: by_kind(row) for name, row in zip(self.types, counts, strict=True)}
+        counts = np.zeros((len(KINDS), len(self.types)), dtype=np.int64)
+        np.add.at(counts, (self.matches.kind, np.where(gold == len(self.types), predicted, gold)), 1)
+        return pa.table([pa.array(self.types, pa.string()), *map(pa.array, counts)], names=["name", *KINDS])
 
     def _types_of_matches(self) -> tuple[IntArray, IntArray]:
         """Return the gold and the predicted type of each match, K if it has no such span."""
         # An index of -1 (no span) reads the appended last entry.
         gold, predicted = (np.append(side[2], len(self.types)) for side in (self.gold, self.predicted))
         return gold[self.matches.gold], predicted[self.matches.predicted]
-
-
-def by_kind(counts: IntArray) -> dict[str, int]:
-    return dict(zip(KINDS, counts.tolist(), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from torch import Tensor
 
 from runner.components.measures import Measures
@@ -36,3 +37,18 @@ def perplexity_metric(per_character: bool = False) -> PerplexityMetric:
 def measured(task: Task, values: Tensor, split: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
     """Return the figures and tables of the task's metric for predictions or losses of a whole split."""
     return Measures.of(task).of_split({task.metric.input_kind: values}, split, vocabs)
+
+
+def by_name(table: pa.Table | list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the rows of a table by their name."""
+    rows = table if isinstance(table, list) else table.to_pylist()
+    return {row["name"]: {key: value for key, value in row.items() if key != "name"} for row in rows}
+
+
+def matrix(pairs: pa.Table | list[dict[str, Any]], names: Sequence[str]) -> list[list[int]]:
+    """Return counts of pairs as lists of gold names, each with the counts of predicted names."""
+    rows = pairs if isinstance(pairs, list) else pairs.to_pylist()
+    counts = {(row["gold"], row["predicted"]): row["count"] for row in rows}
+    assert len(counts) == len(rows)
+    assert {name for pair in counts for name in pair} <= set(names)
+    return [[counts.get((gold, predicted), 0) for predicted in names] for gold in names]

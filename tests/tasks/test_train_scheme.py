@@ -120,7 +120,7 @@ def test_a_run_learns_in_one_scheme_and_is_measured_in_the_files(tmp_path: Path)
         figures = result["metrics"]["test"]
         assert figures["f1"] > 90
         assert figures["spans"] == {"scheme": "IOB2", "mode": "default"}
-        assert sum(item["support"] for item in figures["per_type"].values()) > 50
+        assert sum(item["support"] for item in figures["per_type"]) > 50
 
 
 def test_an_unknown_train_scheme(tmp_path: Path) -> None:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+import pyarrow as pa
 from rich.table import Table
 
 from runner.common.rich_tables import PlainConsole, plain_table
 from runner.inference.evaluation.tally import Tally
+from runner.tables.detail import NAMES, PAIRS, SCORES, largest, most_confused
 
 LIKELIHOOD = ("tokens", "nll", "perplexity")
+MOST_NAMES, MOST_PAIRS = 40, 20  # rows of a table on the console
 
 
 def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
-    """Print the metrics and their tables: by label, type of span, position in a line, frequency in the training set."""
+    """Print the metrics and their tables: by label, type of span, position in a line, frequency in the training set.
+
+    Of many labels the most frequent are printed, and of pairs of labels those that are confused most.
+    """
     console = PlainConsole()
     _print_numbers(console, title, metrics)
-    for name in ("per_class", "per_type"):
-        if rows := _rows(metrics.get(name)):
-            console.print(_table(name.removeprefix("per_"), tuple(next(iter(rows.values()))), rows))
+    for name, value in metrics.items():
+        if isinstance(value, pa.Table) and value.num_rows:
+            _print_table(console, name, value)
     for title, name in (("position in its line", "by_position"), ("occurrences in the training set", "by_frequency")):
         if isinstance(content := metrics.get(name), Mapping):
             console.print(_table(title, LIKELIHOOD, _bins(content)))
@@ -36,6 +42,30 @@ def _print_numbers(console: PlainConsole, title: str, metrics: Mapping[str, obje
         if isinstance(value, int | float):
             table.add_row(name, _formatted(value))
     console.print(table)
+
+
+def _print_table(console: PlainConsole, name: str, table: pa.Table) -> None:
+    """Print a table of names or of pairs, or a part of it with the number of rows that are left out."""
+    if table.schema.names == PAIRS.names:
+        shown, all_rows, which = (
+            most_confused(table, MOST_PAIRS),
+            most_confused(table, table.num_rows),
+            "confused pairs",
+        )
+    elif table.schema.names == SCORES.names:
+        shown = table if table.num_rows <= MOST_NAMES else largest(table, "support", MOST_NAMES)
+        all_rows, which = table, "names, the most frequent first"
+    else:
+        return
+    if not shown.num_rows:
+        return
+    first, *others = shown.schema.names
+    grid = plain_table(name.removeprefix("per_") if first == NAMES.name else first, *others, numbers=True)
+    for row in shown.to_pylist():
+        grid.add_row(*(value if isinstance(value, str) else _formatted(value) for value in row.values()))
+    console.print(grid)
+    if shown.num_rows < all_rows.num_rows:
+        console.print(f"{shown.num_rows} of {all_rows.num_rows:,} {which}; --json FILE has all\n")
 
 
 def _rows(content: object) -> dict[str, Mapping[str, object]]:

@@ -7,19 +7,23 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from reporting.plots.run import KINDS, MOST_LABELS, RunPlots, error_kinds, figures, likelihood, reliability
 from runner.common import run_schema
+from runner.tables.detail import pair_table, set_apart
+from tasks.metrics.metrics import by_name
 from tasks.spans.errors import KINDS as KINDS_OF_ERRORS
 
 PNG = b"\x89PNG"
-ERRORS = {
+ERRORS: dict[str, Any] = {
     "counts": {"right": 3, "boundary": 1, "type": 0, "both": 0, "missed": 2, "spurious": 4},
-    "per_type": {
-        "LOC": {"right": 1, "boundary": 0, "type": 0, "both": 0, "missed": 0, "spurious": 0},
-        "PER": {"right": 2, "boundary": 1, "type": 0, "both": 0, "missed": 2, "spurious": 4},
-    },
+    "per_type": [
+        {"name": "LOC", "right": 1, "boundary": 0, "type": 0, "both": 0, "missed": 0, "spurious": 0},
+        {"name": "PER", "right": 2, "boundary": 1, "type": 0, "both": 0, "missed": 2, "spurious": 4},
+    ],
 }
 CALIBRATION = {
     "ece": 12.5,
@@ -47,9 +51,19 @@ def result(**tables: Any) -> dict[str, Any]:
 
 def spans() -> dict[str, Any]:
     return result(
-        per_type={name: {"f1": 50.0, "support": 3} for name in ("LOC", "PER")},
+        per_type=[
+            {"name": name, "precision": 50.0, "recall": 50.0, "f1": 50.0, "support": 3} for name in ("LOC", "PER")
+        ],
         errors=ERRORS,
-        type_confusion={"labels": ["LOC", "PER", "(none)"], "counts": [[1, 0, 0], [0, 3, 2], [0, 4, 0]]},
+        type_confusion=[
+            {"gold": gold, "predicted": predicted, "count": count}
+            for gold, predicted, count in (
+                ("LOC", "LOC", 1),
+                ("PER", "PER", 3),
+                ("PER", "(none)", 2),
+                ("(none)", "PER", 4),
+            )
+        ],
         calibration=CALIBRATION,
         calibration_in_spans={"ece": 0.0, "bins": []},
     )
@@ -67,17 +81,42 @@ def test_each_table_that_is_there_is_drawn(tmp_path: Path) -> None:
         "calibration",
     }
     assert all(path.read_bytes().startswith(PNG) for path in drawn)
-    assert set(figures(result(), [])) == {"curves", "seconds"}
+    assert set(figures(result(), [], tmp_path)) == {"curves", "seconds"}
 
 
-def test_too_many_types_are_not_drawn() -> None:
-    many = {f"t{number}": ERRORS["per_type"]["LOC"] for number in range(MOST_LABELS + 1)}
-    assert "errors" not in figures(result(errors={"counts": ERRORS["counts"], "per_type": many}), [])
+def test_of_many_labels_a_part_is_drawn_that_the_title_names(tmp_path: Path) -> None:
+    """Labels are `l0`, `l1`, ...; `l<n>` is n times right and, from 900 on, once predicted as `l0`."""
+    many = [f"l{number}" for number in range(1000)]
+    gold = np.repeat(np.arange(1000), np.arange(1000))
+    predicted = np.where((gold >= 900) & (np.diff(gold, prepend=0) > 0), 0, gold)
+    tables = {"confusion": pair_table(many, gold, predicted)}
+    counts = (np.bincount(ids, minlength=1000) for ids in (gold[gold == predicted], predicted, gold))
+    tables["per_class"] = by_name(many, *counts)
+    tables["errors"] = {
+        "counts": ERRORS["counts"],
+        "per_type": pa.table([many, *[[number % 7 for number in range(1000)]] * 6], names=["name", *KINDS]),
+    }
+    record = json.loads(json.dumps(set_apart(tables, tmp_path, "test")))
+    assert record["confusion"] == {"file": "tables/test_confusion.parquet", "rows": 1099}
+    drawn = figures(result(**record), [], tmp_path)
+    titles = {name: drawn[name].axes[0] for name in ("confusion", "f1_by_class", "errors")}
+    assert titles["confusion"].get_title() == f"test: the {MOST_LABELS} of 1,000 labels with the most errors"
+    assert titles["f1_by_class"].get_xlabel() == f"F1 on test: the {MOST_LABELS} of 1,000 most frequent, %"
+    assert titles["errors"].get_xlabel().startswith(f"spans of test: the {MOST_LABELS} of 1,000 most frequent types: ")
+    labels = [label.get_text() for label in titles["confusion"].get_yticklabels()]
+    assert (len(labels), labels[0]) == (MOST_LABELS, "l0")
+    assert [label.get_text() for label in titles["f1_by_class"].get_yticklabels()][-1] == "l999"
+
+
+def test_a_table_that_is_gone_is_not_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gone = result(confusion={"file": "tables/test_confusion.parquet", "rows": 5})
+    assert "confusion" not in figures(gone, [], tmp_path)
+    assert "test_confusion.parquet: cannot be read (No such file" in caplog.text
 
 
 def test_bars_of_errors_add_up_to_all_spans() -> None:
     assert tuple(KINDS) == KINDS_OF_ERRORS
-    axis = error_kinds(ERRORS, "test").axes[0]
+    axis = error_kinds(ERRORS["counts"], pa.Table.from_pylist(ERRORS["per_type"]), "test").axes[0]
     ends = {patch.get_x() + patch.get_width() for patch in axis.patches}
     assert max(ends) == 9  # of PER, which is on top
     assert [label.get_text() for label in axis.get_yticklabels()] == ["LOC", "PER"]
@@ -108,4 +147,4 @@ def test_likelihood_shows_bins_and_what_stands_apart() -> None:
     assert {text.get_text() for text in top.texts} == {"900", "20", "4"}
     assert [label.get_text() for label in bottom.get_xticklabels()] == ["0", "1–9", "1k–10k", "<eos>"]
     assert [patch.get_height() for patch in bottom.patches] == [10.0, 30.0, 40.0, 20.0]
-    assert set(figures(result(**metrics), [])) == {"curves", "seconds", "likelihood"}
+    assert set(figures(result(**metrics), [], Path())) == {"curves", "seconds", "likelihood"}

@@ -12,6 +12,7 @@ from runner.common import files, run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import cut_torn_line, write_json
 from runner.common.records import RESULT_KEYS
+from runner.tracking.mlflow_fields import artifacts
 from runner.tracking.run_folder import RunFolder, is_alive, mark_dead, read_metrics, read_result, read_run
 from tests.helpers.run_folders import log_epoch, result, start
 
@@ -33,6 +34,19 @@ def test_a_run_writes_all_its_files(tmp_path: Path) -> None:
     assert set(read_result(run.path) or {}) == set(RESULT_KEYS)
     assert [record["step"] for record in records(run.path)] == [1, 2, 3, 4, 5, 5]
     assert set(records(run.path)[0]) == {"time", "step", "epoch", "metrics"}
+
+
+def test_tables_go_aside_with_their_result_and_reach_mlflow(tmp_path: Path) -> None:
+    tables, earlier = tmp_path / run_schema.TABLES, tmp_path / run_schema.EARLIER_TABLES
+    with start(tmp_path) as run:
+        for number in range(3):
+            run.set_result_aside()
+            assert not tables.exists()
+            assert [path.name for path in earlier.glob("*")] == [f"{number - 1}.parquet"] * bool(number)
+            tables.mkdir()
+            (tables / f"{number}.parquet").touch()
+            run.write_result(result(run))
+    assert (tables / "2.parquet", run_schema.TABLES) in artifacts(tmp_path)
 
 
 def test_values_that_json_cannot_hold_become_null(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from runner.text.vocab import Vocab
 from tasks.heads.outputs import label_weights
 from tasks.targets import cross_entropy
 from tests.helpers.composed import label_files, run
+from tests.helpers.metrics import matrix
 from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged
 
 VOCAB = Vocab(("a", "b", "c"), unk=None, counts=(6, 3, 1))
@@ -176,5 +177,5 @@ def test_weights_by_the_command_line_reach_the_loss(tmp_path: Path) -> None:
         folder = tmp_path / "runs" / str(number)
         figures[given] = run(folder, *data, *SMALL, f"task.label_weights={given}")["metrics"]["test"]
     assert figures["null"] == figures["{0:1.0,1:1.0}"] != figures["balanced"]
-    counts = figures["{0:0.001}"]["confusion"]["counts"]
+    counts = matrix(figures["{0:0.001}"]["confusion"], "01")
     assert sum(row[1] for row in counts) > sum(row[0] for row in counts)  # label 0 weighs nothing: mostly 1 is said

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.spans.errors import KINDS, NONE, Comparison, match
+from tests.helpers.metrics import by_name, matrix
 
 TYPES = ("LOC", "PER")
 Span = tuple[int, int, int]
@@ -92,9 +93,8 @@ def test_counts_add_up(gold: list[Span], predicted: list[Span]) -> None:
     matched = sum(counts[kind] for kind in ("right", "boundary", "type", "both"))
     assert (matched + counts["missed"], matched + counts["spurious"]) == (len(gold), len(predicted))
     for kind in KINDS:
-        assert sum(item[kind] for item in tables["errors"]["per_type"].values()) == counts[kind]
-    confusion = np.array(tables["type_confusion"]["counts"])
-    assert tables["type_confusion"]["labels"] == [*TYPES, NONE]
+        assert sum(tables["errors"]["per_type"][kind].to_pylist()) == counts[kind]
+    confusion = np.array(matrix(tables["type_confusion"], [*TYPES, NONE]))
     for place in range(2):
         assert confusion[place].sum() == sum(item[2] == place for item in gold)
         assert confusion[:, place].sum() == sum(item[2] == place for item in predicted)
@@ -107,8 +107,8 @@ def test_per_type_by_hand() -> None:
     gold, predicted = [(0, 2, 0), (4, 5, 1)], [(0, 2, 1), (7, 8, 0)]
     tables = Comparison(arrays(gold), arrays(predicted), TYPES).tables()
     nothing = dict.fromkeys(KINDS, 0)
-    assert tables["errors"]["per_type"] == {
+    assert by_name(tables["errors"]["per_type"]) == {
         "LOC": {**nothing, "type": 1, "spurious": 1},
         "PER": {**nothing, "missed": 1},
     }
-    assert tables["type_confusion"]["counts"] == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    assert matrix(tables["type_confusion"], [*TYPES, NONE]) == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
