@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,19 @@ def label_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     names = ["train", "valid", "test"]
     return ["task=classify", "dataset=sst2", f"data_dir={folder}", *(f"dataset.{name}={name}.txt" for name in names)]
+
+
+def pair_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:
+    """Pairs of uneven texts, empty ones among them, with a common word or not; the overrides that read them."""
+    rng, words = random.Random(seed), ["ab", "bc", "cd", "de", "ef", "fg", "gh", "ha"]
+    for split, count in (("train", rows), ("valid", rows // 3), ("test", rows // 3)):
+        lines = [{"premise": first, "hypothesis": second, "label": "no"} for first, second in (("", "ab"), ("bc", ""))]
+        for _ in range(count - 2):
+            first, second = (rng.choices(words, k=rng.choice([0, 1, 2, 3, 5, 8])) for _ in range(2))
+            label = "yes" if set(first) & set(second) else "no"
+            lines.append({"premise": " ".join(first), "hypothesis": " ".join(second), "label": label})
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    names = ["train", "valid", "test"]
+    files = [f"data_dir={folder}", *(f"dataset.{name}={name}.jsonl" for name in names)]
+    return ["task=classify", "dataset=jsonl", "dataset.text_field={a: premise, b: hypothesis}", *files]

@@ -29,6 +29,9 @@ DOC_SIZES = {"small": Size(0.5, 64_000), "medium": Size(0.75, 128_000), "full": 
 MAX_LINE_TOKENS = 200  # longer logical lines are tables of data (18 of 81,525 lines in CPython 3.11.7)
 MIN_DOC_TOKENS = 5  # shorter docstrings hardly identify their theme
 OWN_NAME = "<module>"
+MAX_CODE_WORDS = 100  # first words of a function that are read
+# A word of prose, or a part of an identifier: `read`, `HTTP` and `lines` of `readHTTP_lines`.
+WORD = re.compile(r"[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|[A-Z][^\W\d_A-Z]+")
 STRINGS = pa.list_(pa.string())
 # A word, possibly with an apostrophe (`doesn't`); a run of ruling or prompt characters (`-----`, `>>>`); or any other
 # character that is not white space.
@@ -62,13 +65,14 @@ THEME_OF = {module: theme for theme, modules in THEMES.items() for module in mod
 
 
 class Row(NamedTuple):
-    """One example: its split, tokens and origin, and its label or tags if the task has them."""
+    """One example: its split, tokens and origin, its label or tags if the task has them, and a second text of pairs."""
 
     split: str
     tokens: list[str]
     origin: str
     label: str | None = None
     tags: list[str] | None = None
+    tokens_b: list[str] | None = None
 
 
 T = TypeVar("T", Row, SourceFile)
@@ -159,6 +163,27 @@ class StdlibModules(StdlibCorpus):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StdlibDocstrings(StdlibCorpus):
+    """A classification corpus of pairs: the words of a function's code, and the first paragraph of a docstring.
+
+    The docstring, which the code is without, is the function's `own` or that of `another` function of the file, by a
+    hash of the function's place. Functions are left out if both are the same, and in files with only one.
+    """
+
+    kind, sizes = "docstrings", DOC_SIZES
+
+    def rows(self, file: SourceFile) -> list[Row]:
+        functions = list(documented_functions(file.text()))
+        rows = []
+        for (code, own, line), (_, another, _) in zip(functions, functions[1:] + functions[:1], strict=True):
+            origin = f"{file.name}:{line}"
+            label, summary = ("own", own) if place("docstring", origin) < 0.5 else ("another", another)
+            if own != another:
+                rows.append(Row(file.split, code, origin, label=label, tokens_b=summary))
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class StdlibWords(StdlibCorpus):
     """A language modelling corpus of words: docstrings, and the paragraphs of `pydoc`'s help topics if it has any.
 
@@ -224,12 +249,14 @@ def first_of(items: Iterable[T], key: Callable[[T], Hashable]) -> list[T]:
 
 
 def tables(rows: list[Row]) -> dict[str, pa.Table]:
-    """Return one table per split, with the columns `tokens`, `label` or `tags` if the rows have them, and `origin`."""
+    """Return one table per split, with `tokens`, `origin`, and `tokens_b`, `label` or `tags` if the rows have them."""
     return {split: table([row for row in rows if row.split == split]) for split in SPLITS}
 
 
 def table(rows: list[Row]) -> pa.Table:
     columns = {"tokens": pa.array([row.tokens for row in rows], STRINGS)}
+    if rows and rows[0].tokens_b is not None:
+        columns["tokens_b"] = pa.array([row.tokens_b for row in rows], STRINGS)
     if rows and rows[0].label is not None:
         columns["label"] = pa.array([row.label for row in rows], pa.string())
     if rows and rows[0].tags is not None:
@@ -249,6 +276,25 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[str, int]]:
         # Only statements are visited: expressions are most of a tree and contain no docstrings.
         for field in ("body", "orelse", "handlers", "finalbody", "cases"):
             pending.extend(getattr(node, field, ()))
+
+
+def documented_functions(text: str) -> Iterator[tuple[list[str], list[str], int]]:
+    """Yield each function with a docstring: the words of its code, those of the docstring's first paragraph, its line.
+
+    The code is without the docstring, and includes functions within the function.
+    """
+    lines = text.split("\n")
+    for node in ast.walk(parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (summary := ast.get_docstring(node)):
+            docstring = node.body[0]
+            assert node.end_lineno is not None
+            assert docstring.end_lineno is not None
+            code = "\n".join(
+                lines[node.lineno - 1 : docstring.lineno - 1] + lines[docstring.end_lineno : node.end_lineno]
+            )
+            words = WORD.findall(re.split(r"\n\s*\n", summary)[0])
+            if words:
+                yield WORD.findall(code)[:MAX_CODE_WORDS], words, node.lineno
 
 
 def topics(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
