@@ -22,6 +22,7 @@ SMALL_DATA = ("features.words.max_size=30", "threads=1")
 SMALL_SAMPLE = AuditOptions(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
 CONTROLS = ("encoder.norm=batch",)  # batch norm mixes rows by design while training: the audit must fail it
 LEFT = ("name", "quality")  # options of a task that do not change the model
+NEEDED = {"task.pairs": ("dataset=stdlib_docstrings",)}  # what an option's other values need besides
 _strategies = cache(compose_strategies)  # takes seconds
 
 
@@ -84,7 +85,8 @@ def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> li
                 changed = {**nodes, group: {**nodes[group], name: value}}
                 assignment = f"{name}={json.dumps(value).strip(chr(34))}"
                 varied = f"{name_of(nodes[group])}.{assignment}"
-                combination = Combination((task, encoder, f"{group}.{assignment}"), varied)
+                needed = NEEDED.get(f"{group}.{name}", ())
+                combination = Combination((task, encoder, f"{group}.{assignment}", *needed), varied)
                 chosen.setdefault(json.dumps(changed), combination)
     return list(chosen.values())
 

@@ -15,7 +15,7 @@ from tasks.datasets.stdlib.corpora import CODE_SIZES, DOC_SIZES, THEME_OF, THEME
 from tasks.datasets.stdlib.roles import logical_lines
 from tasks.datasets.stdlib.source import Size, parse, source_files, split_of
 
-NAMES = ("stdlib_roles", "stdlib_modules", "stdlib_words", "stdlib_chars")
+NAMES = ("stdlib_roles", "stdlib_modules", "stdlib_docstrings", "stdlib_words", "stdlib_chars")
 
 
 def spans(line) -> list[tuple[str, str]]:
@@ -41,6 +41,7 @@ def small():
     readers = {
         "stdlib_roles": corpora.StdlibRoles(name="stdlib_roles", size="small", span_scheme="IOB2"),
         "stdlib_modules": corpora.StdlibModules(name="stdlib_modules", size="small"),
+        "stdlib_docstrings": corpora.StdlibDocstrings(name="stdlib_docstrings", size="small"),
         "stdlib_words": corpora.StdlibWords(name="stdlib_words", size="small"),
         "stdlib_chars": corpora.StdlibChars(name="stdlib_chars", size="small"),
     }
@@ -289,7 +290,7 @@ def test_a_small_corpus_is_worth_training_on(name, small):
     assert max(lengths["train"]) > 2 * sum(lengths["train"]) / len(lengths["train"])  # uneven
 
 
-@pytest.mark.parametrize("name", ["stdlib_roles", "stdlib_modules", "stdlib_words"])
+@pytest.mark.parametrize("name", ["stdlib_roles", "stdlib_modules", "stdlib_docstrings", "stdlib_words"])
 def test_no_example_stands_twice(name, small):
     every = [row for split in SPLITS for row in rows(small[name][split])]
     assert len(every) == len(set(every))
@@ -339,6 +340,30 @@ def test_a_docstring_does_not_name_its_own_module(small):
             assert own not in {token.lower() for token in tokens}
             assert len(tokens) >= corpora.MIN_DOC_TOKENS
     assert any(corpora.OWN_NAME in row for row in rows(small["stdlib_modules"]["train"]))
+
+
+def test_functions_have_their_own_docstring_or_that_of_another(small):
+    for table in small["stdlib_docstrings"].values():
+        labels = Counter(table["label"].to_pylist())
+        assert set(labels) == {"own", "another"}
+        assert labels["own"] / table.num_rows == pytest.approx(0.5, abs=0.1)
+        for code, summary in zip(rows(table), rows(table, "tokens_b"), strict=True):
+            assert 1 <= len(code) <= corpora.MAX_CODE_WORDS
+            assert summary
+
+
+def test_the_words_of_a_function_are_without_its_docstring():
+    text = '''class A:
+    async def readHTTP_lines(self, n=1):
+        """Read n lines.
+
+        More.
+        """
+        return self.file[:n]  # all
+    def other(self): pass
+'''
+    expected = ["async", "def", "read", "HTTP", "lines", "self", "n", "return", "self", "file", "n", "all"]
+    assert list(corpora.documented_functions(text)) == [(expected, ["Read", "n", "lines"], 2)]
 
 
 def test_characters_are_the_lines_of_the_file(small):
