@@ -1,9 +1,9 @@
-"""Classification: one label per row."""
+"""Classification: one label per row, or any number of labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,34 +15,52 @@ from runner.interfaces import Encoder, Head, Pairs
 from runner.layers.pooling import Mlp, PairPool, Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.text.arrow import offsets_of
 from runner.text.vocab import Vocab
-from tasks.baselines.baselines import linear_svm, majority_ids
-from tasks.heads.outputs import LabelWeights, Output, OutputHead, OutputKind, output_of, scorer, weighted
+from tasks.baselines.baselines import frequent_labels, linear_svm, majority_ids, svm_sets
+from tasks.heads.label_sets import LabelSetOutput, SetOutputKind, Threshold
+from tasks.heads.outputs import LabelWeights, Output, OutputHead, OutputKind, label_weights, output_of, scorer, weighted
+from tasks.metrics.label_sets import LabelSetMetric
 from tasks.metrics.metrics import LabelMetric
 from tasks.predictions.inspectors import LabelInspector
-from tasks.targets import column, label_ids, place
+from tasks.predictions.label_sets import LabelSetInspector
+from tasks.targets import label_ids, label_lists, label_set_ids, labels_of_rows, place
+
+# The metrics that may compare runs, by the number of labels per row; the first is the default.
+_QUALITIES = {
+    "one": ("accuracy", "macro_f1"),
+    "many": ("micro_f1", "macro_f1", "sample_f1", "subset_accuracy"),
+}
 
 
 class Classify:
-    """The task of predicting one label per row, from the column `label`.
+    """The task of predicting one label per row, from the column `label`, or a set of labels, from `labels`.
 
     Args:
         name: the task's name in messages and records.
-        quality: the metric used to compare runs and to choose the best checkpoint.
+        labels: one: each row has one label. many: each row has any number of labels, and each label is decided by
+            itself (`LabelSetOutput`).
+        quality: the metric used to compare runs and to choose the best checkpoint; null: accuracy, or micro_f1.
         pooling: how the token vectors of a row are reduced to one vector. Rows without tokens pool to zeros.
         pairs: the rows have two texts, `tokens` and `tokens_b`. apart: each is encoded and pooled by itself, and the
             vectors u and v are combined to [u, v, |u - v|, u * v]; joined: they are one text with a separator between
             them; null: rows have one text.
-        head: the meaning of the scores: softmax (cross entropy), hinge (margins, as in a support vector machine), or
-            count (frequencies, learned in one step; it uses the encoder's scores unchanged).
+        head: the meaning of the scores. Of one label: softmax (cross entropy), hinge (margins, as in a support vector
+            machine), or count (frequencies, learned in one step; it uses the encoder's scores unchanged). Of many:
+            sigmoid (binary cross entropy) or hinge. null: softmax, or sigmoid.
+        threshold: of many labels: the probability from which on a label is predicted, or how it is chosen on the
+            validation set: one for all labels, or per_label (`LabelSetOutput`); null: per_label.
         scores: linear: computed by a linear layer from the pooled vectors; given: the pooled vectors are the scores.
         hidden: sizes of the hidden layers (ReLU) between the pooled vectors and the linear layer; [] for none.
         dropout: dropout probability on the pooled vectors and after each hidden layer.
-        label_smoothing: share of the softmax target spread evenly over all labels (Szegedy et al. 2016), 0 to below 1.
-        label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); null: 1.
+        label_smoothing: share of the target spread evenly over all labels of a softmax (Szegedy et al. 2016), or over
+            yes and no of each label of a sigmoid; 0 to below 1.
+        label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); of many labels, of
+            a label's term in the rows that have it; null: 1.
 
     Raises:
-        HydromelError: hidden layers or pairs=apart with scores=given, or label smoothing without a softmax.
+        HydromelError: hidden layers or pairs=apart with scores=given; label smoothing without softmax or sigmoid; or
+            an option that one label, or many labels, do not have.
     """
 
     causal: bool = False
@@ -52,23 +70,41 @@ class Classify:
         self,
         *,
         name: Name,
-        quality: Literal["accuracy", "macro_f1"],
+        labels: Literal["one", "many"],
+        quality: Literal["accuracy", "macro_f1", "micro_f1", "sample_f1", "subset_accuracy"] | None,
         pooling: Pooling,
         pairs: Pairs | None,
-        head: OutputKind,
+        head: OutputKind | SetOutputKind | None,
+        threshold: Threshold | None,
         scores: Literal["linear", "given"],
         hidden: Sizes,
         dropout: Fraction,
         label_smoothing: Fraction,
         label_weights: LabelWeights | None,
     ) -> None:
-        self.name = name
-        self.metric, self.main_metric = LabelMetric(), quality
+        self.name, self.many = name, labels == "many"
+        self.metric: LabelMetric | LabelSetMetric = LabelSetMetric() if self.many else LabelMetric()
+        self.main_metric = quality or _QUALITIES[labels][0]
+        self.output_kind: OutputKind | SetOutputKind = head or ("sigmoid" if self.many else "softmax")
+        heads = get_args(SetOutputKind if self.many else OutputKind)
+        checked = (("quality", self.main_metric, _QUALITIES[labels]), ("head", self.output_kind, heads))
+        for option, value, allowed in checked:
+            if value not in allowed:
+                raise HydromelError(f"task.{option}={value}: with task.labels={labels} use {', '.join(allowed)}")
+        if threshold is not None and not self.many:
+            raise HydromelError(
+                f"task.threshold={threshold} has no effect with task.labels=one; use task.threshold=null"
+            )
+        if self.many and label_weights == "balanced":
+            raise HydromelError(
+                "task.label_weights=balanced is for one label per row, but task.labels=many; give {label: weight}"
+            )
+        self.threshold: Threshold = "per_label" if threshold is None else threshold
         self.pooling, self.pairs = pooling, pairs
-        self.output_kind, self.given = head, scores == "given" or head == "count"
-        self.output = output_of(head, label_smoothing)
+        self.given = scores == "given" or head == "count"
+        self.smoothing, self.label_weights = label_smoothing, label_weights
         self.hidden, self.dropout = hidden, dropout
-        self.label_weights = label_weights
+        self._output(Vocab(("label",), unk=None), None)  # refuses options that do not fit each other
         if hidden and self.given:
             raise HydromelError(
                 f"task.hidden={hidden}: with task.scores=given or task.head=count the pooled vectors are the scores, "
@@ -81,17 +117,36 @@ class Classify:
             )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
-        return Vocab.labels(column(train, "label", self.name))
+        """Return the labels of the training set.
+
+        Raises:
+            HydromelError: rows without a label or with several, if each must have one; or no row has any.
+        """
+        if not self.many:
+            return Vocab.labels(labels_of_rows(train, self.name))
+        labels = label_lists(train, self.name).flatten()
+        if not len(labels):
+            raise HydromelError(f"task={self.name}: no row of train has a label")
+        return Vocab.labels(labels)
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """Return the split as a batch, with a target of (B,) label ids.
+        """Return the split as a batch, with a target of (B,) label ids, or of (B, K) for many labels (`label_set_ids`).
 
         Raises:
             HydromelError: a label that is not in the training set.
         """
-        labels = column(table, "label", self.name)
-        target = label_ids(labels, vocabs["target"], lambda row: place(table, row), "label")
-        return Batch(features, target, np.arange(len(labels)))
+        rows = np.arange(table.num_rows)
+        if not self.many:
+            labels = labels_of_rows(table, self.name)
+            return Batch(features, label_ids(labels, vocabs["target"], lambda row: place(table, row), "label"), rows)
+        lists = label_lists(table, self.name)
+        offsets = offsets_of(lists)
+
+        def at(number: int) -> str:  # in the last row that starts at or before it
+            return place(table, int(offsets.searchsorted(number, side="right")) - 1)
+
+        ids = label_ids(lists.flatten(), vocabs["target"], at, "label")
+        return Batch(features, label_set_ids(ids, offsets), rows)
 
     def count(self, batch: Batch) -> int:
         return len(batch.index)
@@ -109,20 +164,32 @@ class Classify:
             pool, size = PairPool(pool), size * PairPool.TIMES
         hidden = Mlp(size, self.hidden, self.dropout)
         linear = scorer(self.given, hidden.output_size, len(labels), self.output_kind)
-        output = weighted(self.output, self.label_weights, labels)
+        output = self._output(labels, self.label_weights)
         return ClassifyHead(pool, hidden, linear, output)
 
-    def inspector(self, vocabs: Mapping[str, Vocab], head: Head) -> LabelInspector:
-        return LabelInspector(vocabs["target"].tokens)
+    def _output(self, labels: Vocab, given: LabelWeights | None) -> Output:
+        """Return the loss and predictions defined on the scores of `labels`, with the weights `given` for some."""
+        if self.many:
+            kind: SetOutputKind = "hinge" if self.output_kind == "hinge" else "sigmoid"
+            weights = None if given is None else label_weights(given, labels)
+            return LabelSetOutput(kind, len(labels), self.threshold, self.smoothing, weights)
+        assert self.output_kind != "sigmoid"
+        return weighted(output_of(self.output_kind, self.smoothing), given, labels)
+
+    def inspector(self, vocabs: Mapping[str, Vocab], head: Head) -> LabelInspector | LabelSetInspector:
+        labels = vocabs["target"].tokens
+        return LabelSetInspector(labels) if self.many else LabelInspector(labels)
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
-        """Return the most frequent label of the training set, for every row of `test`."""
-        return majority_ids(train, test, len(vocabs["target"]))
+        """Return the most frequent label of the training set, or those of most rows, for every row of `test`."""
+        majority = frequent_labels if self.many else majority_ids
+        return majority(train, test, len(vocabs["target"]))
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
         """Yield the predictions of a linear SVM over the unigrams and bigrams of the first feature (of both texts)."""
         words = vocabs[next(iter(train.features))]
-        yield "svm", linear_svm(train, test, words, len(vocabs["target"]), self.pairs == "joined")
+        svm = svm_sets if self.many else linear_svm
+        yield "svm", svm(train, test, words, len(vocabs["target"]), self.pairs == "joined")
 
 
 class ClassifyHead(OutputHead):

@@ -1,4 +1,4 @@
-"""Helpers of all three tasks: reading targets from a table, and cross entropy.
+"""Helpers of all tasks: reading targets from a table, and cross entropy.
 
 Shapes: B rows, N targets (one per row, or one per real token), C classes.
 """
@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.interfaces import Encoder
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
+from runner.text.arrow import lengths_of, list_column, refuse
 from runner.text.vocab import Vocab
 
 SHOWN_LABELS = 12  # known labels listed in an error message
@@ -66,6 +68,65 @@ def label_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: s
             f"{len(vocab)} {what}s: {shown}"
         )
     return torch.from_numpy(ids.astype(np.int64))
+
+
+def labels_of_rows(table: pa.Table, task: str) -> pa.Array:
+    """Return the label of each row, (B,): the column `label`, or `labels` if each row has exactly one.
+
+    Raises:
+        HydromelError: the corpus has neither column, or a row has no label or several.
+    """
+    if "label" in table.column_names or "labels" not in table.column_names:
+        return column(table, "label", task)
+    lists = column(table, "labels", task)
+    lengths = lengths_of(lists)
+
+    def message(row: int) -> str:
+        labels = ", ".join(lists[row].as_py()) or "none"
+        return (
+            f"{place(table, row)}: {lengths[row]} labels ({labels}), but task={task} with task.labels=one needs one "
+            "per row; use task.labels=many"
+        )
+
+    refuse(lengths != 1, message)
+    return lists.flatten()
+
+
+def label_lists(table: pa.Table, task: str) -> pa.ListArray:
+    """Return the labels of each row, (B,) lists: the column `labels`, or `label` as lists of one.
+
+    Raises:
+        HydromelError: the corpus has neither column.
+    """
+    if "labels" in table.column_names:
+        return column(table, "labels", task)
+    labels = column(table, "label", task)
+    return list_column(labels, np.arange(len(labels) + 1))
+
+
+def label_set_ids(ids: Tensor, offsets: IntArray) -> Tensor:
+    """Return the targets of rows with sets of labels, (B, K) int64: each row's distinct ids, then -1; K may be 0.
+
+    Args:
+        ids: (N,) ids of all labels, row after row; negative ones are no labels.
+        offsets: (B+1,) start of each row among them, and their number.
+    """
+    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    pairs = np.unique(np.stack([row, ids.numpy()])[:, ids.numpy() >= 0], axis=1)
+    starts = np.searchsorted(pairs[0], np.arange(len(offsets)))
+    sets = np.full((len(offsets) - 1, int(np.diff(starts).max(initial=0))), -1, dtype=np.int64)
+    sets[pairs[0], np.arange(pairs.shape[1]) - starts[pairs[0]]] = pairs[1]
+    return torch.from_numpy(sets)
+
+
+def label_sets(batch: Batch, n_labels: int) -> Tensor:
+    """Return the sets of labels of a batch as a mask (B, n_labels); labels with higher ids are left out."""
+    assert isinstance(batch.target, Tensor)
+    ids = batch.target
+    is_label = (ids >= 0) & (ids < n_labels)
+    mask = torch.zeros(len(ids), n_labels + 1, dtype=torch.bool, device=ids.device)
+    # Whatever is no label goes to one more column, which is dropped: selecting the labels would synchronise.
+    return mask.scatter_(1, ids.masked_fill(~is_label, n_labels), True)[:, :n_labels]
 
 
 def target_ids(batch: Batch) -> Tensor:

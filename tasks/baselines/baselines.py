@@ -20,7 +20,7 @@ from runner.ragged.rows import Rows
 from runner.text.vocab import EOS, PAD, Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 from tasks.heads.outputs import BACK_OFF
-from tasks.targets import target_ids, target_rows
+from tasks.targets import label_sets, target_ids, target_rows
 
 # Settings of the linear SVM, as in configs/experiment/svm.yaml.
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
@@ -51,18 +51,34 @@ def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Te
     return (counts.view(-1, n_classes) + BACK_OFF * overall).argmax(dim=1).index_select(0, test_words)
 
 
+def frequent_labels(train: Batch, test: Batch, n_labels: int) -> Tensor:
+    """Return the labels that more than half of the rows of `train` have, for all rows of `test`: (B, n_labels)."""
+    counts = label_sets(train, n_labels).sum(dim=0)
+    return (2 * counts > len(train.index)).expand(len(test.index), n_labels)
+
+
 def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> Tensor:
     """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words.
 
     Those of the two texts of a pair are separate features, and those that both texts have are further ones. It makes no
     difference whether the texts are `joined`.
     """
+    return torch.from_numpy(_svm_scores(train, test, vocab, n_classes, joined).argmax(axis=1))
+
+
+def svm_sets(train: Batch, test: Batch, vocab: Vocab, n_labels: int, joined: bool) -> Tensor:
+    """Return the sets of labels (B, n_labels) of the same model, which decides each label by itself."""
+    return torch.from_numpy(_svm_scores(train, test, vocab, n_labels, joined) > 0)
+
+
+def _svm_scores(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> FloatArray:
+    """Return the scores (B, C) of the rows of `test`."""
     rows, test_rows = (features_of(texts_of(split, vocab, joined), split, vocab.known) for split in (train, test))
     used = np.unique(rows.indices)  # the weights of all other columns would stay zero
     svm = LinearSvm(len(used), n_classes, DECAY)
     epochs = min(EPOCHS, max(1, MOST_EXAMPLES // max(1, rows.shape[0])))
     train_svm(svm, rows[:, used], target_ids(train).numpy(), RATE, epochs, BATCH_SIZE)
-    return torch.from_numpy(svm.scores(test_rows[:, used]).argmax(axis=1))
+    return svm.scores(test_rows[:, used])
 
 
 def kneser_ney(train: Batch, test: Batch, feature: str, vocab: Vocab) -> Iterator[tuple[str, Tensor]]:
@@ -167,13 +183,14 @@ class LinearSvm:
         return scores
 
     def learn(self, rows: csr_array, labels: IntArray, rate: float) -> None:
-        """Make one update with rows (B, F) of labels (B,).
+        """Make one update with rows (B, F) of labels (B,), or of several, (B, K), where -1 is none.
 
         Where y * score < 1, the weights of the features in the row change by rate / B * value * y, with y = 1 for the
-        row's label and -1 for the others. All other weights only decay.
+        row's labels and -1 for the others. All other weights only decay.
         """
-        signs = np.full((len(labels), len(self.bias)), -1.0)
-        signs[np.arange(len(labels)), labels] = 1.0
+        signs = np.full((len(labels), len(self.bias) + 1), -1.0)
+        signs[np.arange(len(labels))[:, None], labels.reshape(len(labels), -1)] = 1.0
+        signs = signs[:, :-1]  # label -1 went to the last column
         inside_margin = signs * self.scores(rows) < 1.0
         shrink = 1.0 - rate * self.decay
         self.bias *= shrink

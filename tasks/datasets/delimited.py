@@ -16,7 +16,16 @@ from pydantic_core import PydanticCustomError
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import Position, Text
-from runner.text.arrow import array, example_table, is_empty, lengths_of, refuse, split_on_spaces
+from runner.text.arrow import (
+    array,
+    example_table,
+    is_empty,
+    lengths_of,
+    list_column,
+    offsets_of,
+    refuse,
+    split_on_spaces,
+)
 from runner.text.formats.delimited import Delimited as DelimitedText
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
@@ -40,6 +49,7 @@ def _escape(value: str) -> str:
 
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
 Escape = Annotated[str, AfterValidator(_escape)]
+Mark = Annotated[str, Field(min_length=1)]
 
 
 def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
@@ -110,6 +120,14 @@ class Dialect:
         return HydromelError(f"{file.path}: {' '.join(str(error).split())[:200]}")
 
 
+def split_labels(fields: pa.Array, separator: str) -> pa.ListArray:
+    """Split fields (B,) into B lists of labels, without spaces around labels, and without empty labels."""
+    lists = pc.split_pattern(fields, separator)
+    labels = pc.utf8_trim(lists.flatten(), " ")
+    kept = ~is_empty(labels)
+    return list_column(labels.filter(pa.array(kept)), np.concatenate(([0], np.cumsum(kept)))[offsets_of(lists)])
+
+
 def wrong_width(file: TextFile, line: int, got: int, width: int) -> str:
     return f"{file.at(line)}: {got} columns; the file's first line has {width}"
 
@@ -127,6 +145,8 @@ class Delimited(LocalCorpus):
         text_columns: a column by name or by position from 0, or several, which are joined by a space. For pairs of
             texts, a mapping of `a` and `b` to the columns of each.
         label_column: column by name or by position from 0 (null: none, for language models).
+        label_separator: what separates several labels in that column; spaces around labels are dropped, and an empty
+            field has no labels (null: a field is one label).
     """
 
     delimiter: Delimiter
@@ -135,6 +155,7 @@ class Delimited(LocalCorpus):
     header: bool
     text_columns: Columns | PairOf[Columns]
     label_column: Column | None
+    label_separator: Mark | None
 
     def __post_init__(self) -> None:
         if self.escape == self.delimiter:
@@ -163,7 +184,9 @@ class Delimited(LocalCorpus):
             table = {name: tokens(self.text_columns[text], f"text_columns.{text}") for text, name in TOKENS.items()}
         else:
             table = {"tokens": tokens(self.text_columns, "text_columns")}
-        if self.label_column is not None:
+        if self.label_column is not None and self.label_separator is not None:
+            table["labels"] = split_labels(named(self.label_column, "label_column"), self.label_separator)
+        elif self.label_column is not None:
             table["label"] = named(self.label_column, "label_column")
             empty = is_empty(table["label"])
             refuse(

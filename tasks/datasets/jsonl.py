@@ -1,5 +1,6 @@
 """JSON Lines: one object per line, with a text or a list of tokens, and a label or a list of tags."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -18,11 +19,15 @@ from tasks.spans.table import SpanScheme
 STRINGS = pa.list_(pa.string())
 # Types a label may have, the same on every line.
 LABEL_TYPES = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}
+NUMBER = pa.float64()  # of regression; integers are among the numbers
 _EXPECTED = {
     pa.bool_(): "true or false",
     pa.int64(): "an integer",
     pa.string(): "a string",
+    NUMBER: "a number",
     STRINGS: "a list of strings",
+    pa.list_(pa.bool_()): "a list of true and false",
+    pa.list_(pa.int64()): "a list of integers",
 }
 
 
@@ -34,7 +39,8 @@ class Jsonl(LocalCorpus):
         text_field: field with a string, split on spaces (null: use `tokens_field`). For pairs of texts, a mapping of
             `a` and `b` to the field of each; so too for `tokens_field`.
         tokens_field: field with a list of strings (null: use `text_field`).
-        label_field: field with a string, integer or boolean (null: none).
+        label_field: field with a string, integer or boolean; or with a list of these, of several labels; or with a
+            number, if some are no integers, for regression (null: none).
         tags_field: field with a list of strings, one per token (null: none).
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, such as parts of
             speech).
@@ -59,11 +65,17 @@ class Jsonl(LocalCorpus):
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
-        values = _read(file, self._fields(file))
+        values = self._values(file)
         columns = {name: split_on_spaces(values[field]) for name, field in _by_column(self.text_field).items()}
         columns |= {name: values[field] for name, field in _by_column(self.tokens_field).items()}
         if self.label_field is not None:
-            columns["label"] = values[self.label_field].cast(pa.string())
+            labels = values[self.label_field]
+            if labels.type == NUMBER:
+                columns["value"] = labels
+            elif pa.types.is_list(labels.type):
+                columns["labels"] = labels.cast(STRINGS)
+            else:
+                columns["label"] = labels.cast(pa.string())
         if self.tags_field is not None:
             tags = columns["tags"] = values[self.tags_field]
             check_tag_lists(columns["tokens"], tags, self.span_scheme, self.strict_tags, lambda row: file.at(row + 1))
@@ -75,8 +87,19 @@ class Jsonl(LocalCorpus):
         first, second = (TextFields(tokens.get(name), texts.get(name)) for name in TOKENS.values())
         return JsonLines(first.tokens_field, first.text_field, second=second)
 
+    def _values(self, file: TextFile) -> dict[str, pa.Array]:
+        """Return the named fields of all lines; labels that are integers on some lines only are numbers on all."""
+        fields = self._fields(file)
+        try:
+            return _read(file, fields)
+        except HydromelError:
+            if self.label_field is not None and fields[self.label_field] == pa.int64():
+                with contextlib.suppress(HydromelError):
+                    return _read(file, fields | {self.label_field: NUMBER})
+            raise
+
     def _fields(self, file: TextFile) -> dict[str, pa.DataType]:
-        """Return the Arrow type of each named field; the label's is that of the first line."""
+        """Return the Arrow type of each named field; the label's is that of the first line with one."""
         fields = {
             **dict.fromkeys(_by_column(self.text_field).values(), pa.string()),
             **dict.fromkeys(_by_column(self.tokens_field).values(), STRINGS),
@@ -84,8 +107,9 @@ class Jsonl(LocalCorpus):
         if self.tags_field is not None:
             fields[self.tags_field] = STRINGS
         if self.label_field is not None:
-            first = _object(file, 1).get(self.label_field)
-            fields[self.label_field] = LABEL_TYPES.get(type(first), pa.string())
+            labels = (_object(file, line).get(self.label_field) for line in range(1, len(file.lines) + 1))
+            label = next((label for label in labels if label != []), [])
+            fields[self.label_field] = _kind(label) or pa.string()
         return fields
 
 
@@ -94,6 +118,15 @@ def _by_column(option: Text | PairOf[Text] | None) -> dict[str, str]:
     if isinstance(option, dict):
         return {name: option[text] for text, name in TOKENS.items()}
     return {} if option is None else {"tokens": option}
+
+
+def _kind(value: object) -> pa.DataType | None:
+    """Return the Arrow type of a JSON value; None if no field may have it. An empty list counts as one of strings."""
+    if isinstance(value, list):
+        kinds = {_kind(entry) for entry in value} or {pa.string()}
+        kind = kinds.pop()
+        return pa.list_(kind) if not kinds and kind in LABEL_TYPES.values() else None
+    return NUMBER if isinstance(value, float) else LABEL_TYPES.get(type(value))
 
 
 def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]:
@@ -111,7 +144,7 @@ def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]
         raise _explain(file, fields, str(error)) from error
     columns = {name: array(table[name]) for name in fields}
     nulls = sum(column.null_count for column in columns.values())
-    nulls += sum(column.flatten().null_count for column in columns.values() if column.type == STRINGS)
+    nulls += sum(column.flatten().null_count for column in columns.values() if pa.types.is_list(column.type))
     if nulls or table.num_rows != len(file.lines):
         raise _explain(file, fields, f"{table.num_rows} objects on {len(file.lines)} lines")
     return columns
@@ -139,11 +172,9 @@ def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> Hyd
                     f"{file.at(line)}: no field '{name}'; the object's fields: {names}{did_you_mean(name, record)}"
                 )
             value = record[name]
-            if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-                found = STRINGS
-            else:
-                found = LABEL_TYPES.get(type(value))
-            if found != kind:
+            found = _kind(value)
+            fits = found == kind or (kind == NUMBER and found == pa.int64()) or (pa.types.is_list(kind) and value == [])
+            if not fits:
                 shown = "null" if value is None else f"{value!r:.60}"
                 return HydromelError(f"{file.at(line)}: field '{name}' is {shown}; expected {_EXPECTED[kind]}")
     return HydromelError(f"{file.path}: {' '.join(reason.split())[:200]}")

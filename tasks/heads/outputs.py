@@ -46,7 +46,7 @@ class GivenScores(nn.Module):
         return vectors + self.bias
 
 
-def scorer(given: bool, input_size: int, n_classes: int, output: OutputKind) -> nn.Module:
+def scorer(given: bool, input_size: int, n_classes: int, output: str) -> nn.Module:
     """Return a module that maps vectors (N, D) to scores (N, C): a linear layer, or `GivenScores` if they are scores.
 
     Raises:

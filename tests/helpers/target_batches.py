@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from runner.ragged.rows import Rows
 from tasks.classify import Classify
 from tasks.lm import Lm
 from tasks.tag import Tag
+from tasks.targets import label_set_ids
 
 
 def lm(**changes: Any) -> Lm:
@@ -42,6 +43,13 @@ def labelled(labels: Sequence[int], lengths: Sequence[int] | None = None) -> Bat
     return Batch(features, torch.tensor(labels, dtype=torch.int64), np.arange(len(labels)))
 
 
+def with_sets(sets: Sequence[Sequence[int]], lengths: Sequence[int] | None = None) -> Batch:
+    """Rows with any number of answers each."""
+    split = labelled([0] * len(sets), lengths)
+    ids = torch.tensor([item for row in sets for item in row], dtype=torch.int64)
+    return replace(split, target=label_set_ids(ids, np.cumsum([0, *map(len, sets)])))
+
+
 def tagged(rows: Sequence[Sequence[int]]) -> Batch:
     """Rows with one answer a token."""
     features = words([[1] * len(row) for row in rows])
@@ -51,9 +59,10 @@ def tagged(rows: Sequence[Sequence[int]]) -> Batch:
 
 def classify(**changes: Any) -> Classify:
     """The task without hidden layers, dropout, smoothing and weights, unless `changes` say so."""
-    plain = {"name": "classify", "quality": "accuracy", "pooling": "max", "head": "softmax", "scores": "linear"}
+    plain = {"name": "classify", "labels": "one", "pooling": "max", "scores": "linear"}
     none = {"pairs": None, "hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
-    return Classify(**{**plain, **none, **changes})
+    chosen = {"quality": None, "head": None, "threshold": None}
+    return Classify(**{**plain, **none, **chosen, **changes})
 
 
 def tag(**changes: Any) -> Tag:

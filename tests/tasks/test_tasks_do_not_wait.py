@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.components.measures import started
+from runner.interfaces import ChoosesOnValid
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
-from tests.helpers.target_batches import EncoderOf, classify, labelled, lm, tag, tagged, words
+from tests.helpers.target_batches import EncoderOf, classify, labelled, lm, tag, tagged, with_sets, words
 
 # what reads a value on the host, or has a shape that depends on values
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "is_nonzero", "equal")
@@ -51,6 +52,16 @@ CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
         LABELS,
     ),
     "hinge": (classify(head="hinge"), lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]), LABELS),
+    "sigmoid": (
+        classify(labels="many", threshold="one", label_smoothing=0.1, label_weights={"O": 2.0}),
+        lambda task: with_sets([[0, 3], [], [1]], lengths=[2, 0, 3]),
+        LABELS,
+    ),
+    "hinge_sets": (
+        classify(labels="many", head="hinge"),
+        lambda task: with_sets([[], [], []], lengths=[2, 0, 3]),
+        LABELS,
+    ),
     "count": (tag(dropout=0.1, head="count"), lambda task: tagged([[0, 1], [4]]), FIVE),
     "tag": (tag(dropout=0.1), lambda task: tagged([[0, 1], [], [3]]), LABELS),
     "spans": (tag(dropout=0.1, span_scheme="IOB2"), lambda task: tagged([[0, 1], [], [3]]), LABELS),
@@ -88,11 +99,17 @@ def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None
         answers, probabilities = head.predict(scores.detach(), batch), head.probabilities(scores.detach(), batch)
         losses = head.losses(scores.detach(), batch)
         flat = losses.tokens() if isinstance(losses, Ragged) else losses
-        metric.update(answers if metric.input_kind == "predictions" else flat, batch)
+        metric.update(flat if metric.input_kind == "losses" else answers, batch)
+        for part in (part for part in head.modules() if isinstance(part, ChoosesOnValid)):
+            if (chooser := part.chooser()) is not None:
+                chooser.update(scores.detach(), batch)
     assert loss.count == task.count(batch)
     assert metric.compute()
-    assert answers.shape == scores.shape[:1]
-    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(len(answers)))
+    if metric.input_kind == "label_sets":
+        assert answers.shape == probabilities.shape == scores.shape
+    else:
+        assert answers.shape == scores.shape[:1]
+        torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(len(answers)))
 
 
 def test_the_check_can_fail() -> None:
