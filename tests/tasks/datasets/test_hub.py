@@ -93,6 +93,21 @@ def test_text_is_split_labels_are_named_and_valid_is_cut(corpus, classified):
         assert row == {"tokens": [f"word{number}", "two"], "label": ["neg", "pos"][number % 2]}
 
 
+def test_sequences_of_class_names_are_several_labels(tmp_path, corpus):
+    names = datasets.List(datasets.ClassLabel(names=["neg", "pos"]))
+    features = datasets.Features({"text": datasets.Value("string"), "emotions": names})
+    rows = {"text": ["a b", "c"], "emotions": [[1, 0], []]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    columns = {"tokens": "text", "labels": "emotions"}
+    splits = {"train": "train", "valid": None, "test": None}
+    cut = {"valid_fraction": 0.0, "test_fraction": 0.0}
+    reader = corpus("sst2_hub", None, path=str(tmp_path), config=None, splits=splits, columns=columns, **cut)
+    assert reader.read()["train"].to_pylist() == [
+        {"tokens": ["a", "b"], "labels": ["pos", "neg"]},
+        {"tokens": ["c"], "labels": []},
+    ]
+
+
 def test_large_and_plain_types(tmp_path, corpus):
     (tmp_path / "train.parquet").parent.mkdir(exist_ok=True)
     table = pa.table({"words": pa.array([["a"], ["b", "c"]], pa.large_list(pa.large_string())), "label": [7, -1]})

@@ -234,6 +234,39 @@ def test_wrong_labels(fails, text, part, message):
 # TSV and CSV
 
 
+def test_marked_labels_are_never_words(read):
+    text = "__label__a __label__b x y\nz\n x __label__a  y__label__ __label__c\n__label__\n"
+    table = read("labelled", text)
+    assert rows(table) == [
+        {"tokens": ["x", "y"], "labels": ["__label__a", "__label__b"]},
+        {"tokens": ["z"], "labels": []},
+        {"tokens": ["x", "y__label__"], "labels": ["__label__a", "__label__c"]},
+        {"tokens": [], "labels": ["__label__"]},
+    ]
+    assert lines(table) == [1, 2, 3, 4]
+    # No line starts with one: the first word is the label.
+    assert rows(read("labelled", "a __label__b\n")) == [{"tokens": ["__label__b"], "label": "a"}]
+
+
+def test_parts_of_marked_labels(read, fails):
+    text = "__label__N:x __label__M:y a\nb\n__label__N:z\n"
+    assert read("labelled", text, label_part="coarse")["labels"].to_pylist() == [
+        ["__label__N", "__label__M"],
+        [],
+        ["__label__N"],
+    ]
+    assert read("labelled", text, label_part="fine")["labels"].to_pylist()[0] == ["__label__N:x", "__label__M:y"]
+    wrong = fails("labelled", text + "a __label__N:q __label__M\n", label_part="fine")
+    assert wrong.startswith("FILE:4: label '__label__M' is not COARSE:fine")
+
+
+def test_several_labels_in_a_column(read, tmp_path):
+    text = "text,label\na,x; y ;\nb,\nc,z\nd, ; \n"
+    assert [row["labels"] for row in rows(read("csv", text, label_separator=";"))] == [["x", "y"], [], ["z"], []]
+    tsv = "text\tlabel\na\tx y||z\n"
+    assert rows(read("tsv", tsv, label_separator="||")) == [{"tokens": ["a"], "labels": ["x y", "z"]}]
+
+
 def test_tsv_takes_quotes_as_they_are(read):
     table = read("tsv", 'label\tid\ttext\npos\t1\t"a b\nneg\t2\t\n\n', text_columns=["text"])
     assert rows(table) == [{"tokens": ['"a', "b"], "label": "pos"}, {"tokens": [], "label": "neg"}]
@@ -341,6 +374,28 @@ def test_jsonl_labels_need_not_be_strings(read, values, labels):
     assert read("jsonl", text)["label"].to_pylist() == labels
 
 
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([[], ["b", "a"], ["b"]], [[], ["b", "a"], ["b"]]),
+        ([[3], [], [-1, 2]], [["3"], [], ["-1", "2"]]),
+        ([[True, False]], [["true", "false"]]),
+        ([[], []], [[], []]),
+    ],
+)
+def test_jsonl_lists_are_several_labels(read, values, labels):
+    text = "".join(json.dumps({"text": "a", "label": value}) + "\n" for value in values)
+    assert [row["labels"] for row in rows(read("jsonl", text))] == labels
+
+
+@pytest.mark.parametrize("values", [(1.5, -2, 1e-3), (3, 2.25)])
+def test_jsonl_numbers_are_values(read, values):
+    text = "".join(json.dumps({"text": "a", "label": value}) + "\n" for value in values)
+    table = read("jsonl", text)
+    assert table["value"].to_pylist() == list(values)
+    assert "label" not in table.column_names
+
+
 def test_jsonl_tokens_and_tags(read):
     text = '{"tokens": ["a b", "c"], "tags": ["B-X", "I-X"]}\n{"tokens": [], "tags": []}\n'
     assert rows(read("jsonl", text, span_scheme="IOB2", **TAGGED)) == [
@@ -372,7 +427,26 @@ def test_jsonl_tokens_and_tags(read):
             "FILE:2: field 'label' is 'x'; expected an integer",
         ),
         ('{"text": 7, "label": 1}\n', {}, "FILE:1: field 'text' is 7; expected a string"),
-        ('{"text": "a", "label": 1.5}\n', {}, "FILE:1: field 'label' is 1.5; expected a string"),
+        (
+            '{"text": "a", "label": 1.5}\n{"text": "a", "label": "x"}\n',
+            {},
+            "FILE:2: field 'label' is 'x'; expected a numb",
+        ),
+        (
+            '{"text": "a", "label": 1}\n{"text": "a", "label": true}\n',
+            {},
+            "FILE:2: field 'label' is True; expected an int",
+        ),
+        (
+            '{"text": "a", "label": []}\n{"text": "a", "label": "x"}\n',
+            {},
+            "FILE:1: field 'label' is []; expected a string",
+        ),
+        (
+            '{"text": "a", "label": ["x"]}\n{"text": "a", "label": [1]}\n',
+            {},
+            "FILE:2: field 'label' is [1]; expected a l",
+        ),
         ('{"tokens": ["a"], "tags": ["X", "Y"]}\n', TAGGED, "FILE:1: 2 tags for 1 tokens"),
         (
             '{"tokens": ["a"], "tags": ["X"]}\n{"tokens": ["a", null], "tags": ["X", "X"]}\n',
