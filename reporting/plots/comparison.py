@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ from reporting.plots import style as drawing
 from reporting.plots.style import INK, PHASES, SETTINGS, Plot, label, style
 from reporting.runs.measures import MIB
 from reporting.runs.run import Evaluation
+from runner.common.errors import shortened
 from runner.common.records import PADDING_CAUSES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
 CAUSES = {"spread": "#4477AA", "last_batch": "#EE8866", "rounding": "#BBBB55"}
 CAUSE_NAMES = {"spread": "lengths differ", "last_batch": "last batch"}
 MOST_TIMES = 8  # ratio of slowest to fastest beyond which bars in seconds would be too short to read
@@ -24,15 +27,22 @@ WIDE = 10  # from this ratio of fastest to slowest on, the axis of speed is loga
 
 
 def plots(group: RunGroup, with_png: bool) -> list[Plot]:
-    """Return the plots that this group has figures for."""
+    """Return the plots that this group has figures for; one that cannot be drawn is a warning."""
     import matplotlib  # takes half a second, and is needed only here
 
+    drawn: list[Plot] = []
     with matplotlib.rc_context(SETTINGS):
-        return [
-            drawing.plot(name, CAPTIONS[name].format(metric=group.metric, split=group.split), draw(group), with_png)
-            for name, (has_figures, draw) in PLOTS.items()
-            if any(has_figures(strategy) for strategy in group.strategies)
-        ]
+        for name, (has_figures, draw) in PLOTS.items():
+            if not any(has_figures(strategy) for strategy in group.strategies):
+                continue
+            caption = CAPTIONS[name].format(metric=shortened(group.metric), split=group.split)
+            try:
+                drawn.append(drawing.plot(name, caption, draw(group), with_png))
+            except Exception as error:  # whatever matplotlib raises for numbers that it cannot scale, such as 1e308
+                log.warning(
+                    "warning: %s: the plot '%s' was not drawn: %s", group.title, name, shortened(str(error), 200)
+                )
+    return drawn
 
 
 def _quality(group: RunGroup) -> Figure:
@@ -69,7 +79,8 @@ def mean_curve(curves: list[tuple[Evaluation, ...]]) -> list[tuple[float, float]
 
 
 def _metric(group: RunGroup, split: str) -> str:
-    return f"{group.metric} on {split}" + (f" ({group.unit})" if group.unit else "")
+    unit = f" ({shortened(group.unit)})" if group.unit else ""
+    return f"{shortened(group.metric)} on {split}{unit}"
 
 
 def quality_speed(group: RunGroup) -> Figure:

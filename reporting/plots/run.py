@@ -42,7 +42,10 @@ class RunPlots:
     """The drawing of a run's plots into its folder `plots/`."""
 
     def draw(self, folder: Path) -> list[Path]:
-        """Write a PNG for each figure that the run has, and return their paths. The run must have a result.json."""
+        """Write a PNG for each figure that the run has, and return their paths. The run must have a result.json.
+
+        Raises HydromelError if its records cannot be read or drawn.
+        """
         import matplotlib  # takes half a second, and is needed only here
 
         path = folder / run_schema.RESULT
@@ -52,8 +55,11 @@ class RunPlots:
         read = [records.parse_metrics_line(line, f"{metrics}:{number}") for number, line in lines]
         target = folder / run_schema.PLOTS
         target.mkdir(exist_ok=True)
-        with matplotlib.rc_context(SETTINGS):
-            return save(figures(result, read, folder), target, "tight")
+        try:
+            with matplotlib.rc_context(SETTINGS):
+                return save(figures(result, read, folder), target, "tight")
+        except Exception as error:  # whatever matplotlib raises for numbers that it cannot scale, such as 1e308
+            raise HydromelError(f"{type(error).__name__}: {shortened(str(error), 200)}") from error
 
 
 def figures(result: ResultRecord, lines: list[MetricsLine], folder: Path) -> dict[str, Figure]:
@@ -86,9 +92,9 @@ def curves(result: ResultRecord, lines: list[MetricsLine]) -> Figure:
     for axis, name, colour in ((left, "train/loss", BLUE), (right, f"valid/{quality}", ORANGE)):
         points = [(line["step"], value) for line in lines if (value := line["metrics"].get(name)) is not None]
         axis.plot(*zip(*points, strict=True), color=colour, marker="o" if len(points) < 30 else None, markersize=4)
-        axis.set(xlabel="updates", ylabel=name.replace("/", " "))
+        axis.set(xlabel="updates", ylabel=shortened(name.replace("/", " ")))
         axis.grid(alpha=0.3)
-    figure.suptitle(result.get("name", ""), fontsize=11)
+    figure.suptitle(shortened(result.get("name", "")), fontsize=11)
     return figure
 
 
@@ -130,7 +136,9 @@ def confusion(pairs: pa.Table, split: str) -> Figure:
         errors[column] += count * (row != column)
     labels = sorted(sorted(errors, key=lambda label: (-errors[label], label))[:MOST_LABELS], key=_placed)
     places = {label: place for place, label in enumerate(labels)}
-    size = max(3.5, 0.42 * len(labels) + 1.6)
+    names = _labels(labels)
+    room = max(1.6, 0.6 + 0.11 * max(map(len, names), default=0))  # for names beside the table and below it
+    size = max(3.5, 0.42 * len(labels) + room)
     figure = new_figure(size, size)
     axis = figure.subplots()
     shares = np.zeros((len(labels), len(labels)))
@@ -140,8 +148,8 @@ def confusion(pairs: pa.Table, split: str) -> Figure:
             colour = "white" if share > 0.5 else "black"
             axis.text(places[column], places[row], f"{count}", ha="center", va="center", color=colour, fontsize=7)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(labels)), _labels(labels), rotation=90)
-    axis.set_yticks(range(len(labels)), _labels(labels))
+    axis.set_xticks(range(len(labels)), names, rotation=90)
+    axis.set_yticks(range(len(labels)), names)
     title = split + _part(len(labels), len(errors), "labels with the most errors")
     axis.set(xlabel="predicted", ylabel="gold", title=title)
     return figure

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reporting.comparison.summary import StrategySummary
 from reporting.statistics.intervals import Spread
+from runner.common.errors import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,8 +93,8 @@ def plot(name: str, caption: str, figure: Figure, with_png: bool) -> Plot:
 
 
 def label(strategy: StrategySummary) -> str:
-    """Return the name of a strategy, with a mark if it is known to be wrong."""
-    return f"{strategy.name} (known wrong)" if strategy.known_wrong else strategy.name
+    """Return the name of a strategy, cut if it is long, with a mark if it is known to be wrong."""
+    return shortened(strategy.name) + (" (known wrong)" if strategy.known_wrong else "")
 
 
 def style(strategy: StrategySummary, strategies: Sequence[StrategySummary]) -> tuple[str, str, str]:

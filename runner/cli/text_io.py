@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
 
 from runner.common.console import printable
 from runner.common.errors import HydromelError
-from runner.common.files import cannot_write
+from runner.common.files import cannot_write, open_new
 
 STDIO = Path("-")
 
@@ -59,7 +60,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             return
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with temporary.open("wb") as file:
+            with BufferedWriter(open_new(temporary)) as file:
                 yield file
             temporary.replace(path)
         finally:

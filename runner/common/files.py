@@ -31,7 +31,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb", buffering=0) as file:
+        with open_new(temporary) as file:
             _write_all(file, content)
         temporary.replace(path)
     except BaseException as error:  # of a signal too
@@ -40,6 +40,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise cannot_write(path, error) from error
         raise
+
+
+def open_new(path: Path) -> FileIO:
+    """Open a new file, which replaces what was there; a link to a file elsewhere is not followed. Raises OSError."""
+    path.unlink(missing_ok=True)
+    return path.open("xb", buffering=0)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -59,6 +59,23 @@ def test_names_with_mathematics_and_many_of_them_are_drawn(tmp_path: Path, write
     assert "$x_" in drawn[0].svg
 
 
+def test_a_plot_that_cannot_be_drawn_is_a_warning(
+    tmp_path: Path, write_run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_run(tmp_path / "a", "packed", 1, change={"seconds.forward": 1e308, "seconds.backward": 1e308})
+    drawn = {plot.name for plot in comparison.plots(group_of(tmp_path), False)}
+    assert "throughput" in drawn
+    assert "seconds" not in drawn
+    assert "the plot 'seconds' was not drawn: " in caplog.text
+
+
+def test_names_of_any_length_are_cut(tmp_path: Path, write_run: Any) -> None:
+    write_run(tmp_path / "a", "x" * 100_000, 1, change={"quality.unit": "u" * 100_000})
+    assert all(
+        "x" * 100 not in plot.svg and "u" * 100 not in plot.svg for plot in comparison.plots(group_of(tmp_path), False)
+    )
+
+
 def test_a_strategy_that_no_list_names_keeps_its_style_in_other_comparisons() -> None:
     named = [SimpleNamespace(name=name) for name in ("packed", "short_first", "long_first")]
     own, few = style.style(named[1], named), style.style(named[1], named[:2])

@@ -13,6 +13,7 @@ import pytest
 
 from reporting.plots.run import KINDS, MOST_LABELS, RunPlots, error_kinds, figures, likelihood, reliability
 from runner.common import run_schema
+from runner.common.errors import HydromelError
 from runner.tables.detail import pair_table, set_apart
 from tasks.metrics.metrics import by_name
 from tasks.spans.errors import KINDS as KINDS_OF_ERRORS
@@ -106,6 +107,27 @@ def test_of_many_labels_a_part_is_drawn_that_the_title_names(tmp_path: Path) -> 
     labels = [label.get_text() for label in titles["confusion"].get_yticklabels()]
     assert (len(labels), labels[0]) == (MOST_LABELS, "l0")
     assert [label.get_text() for label in titles["f1_by_class"].get_yticklabels()][-1] == "l999"
+
+
+def test_labels_of_any_length_are_cut(tmp_path: Path) -> None:
+    """An image that fits a label of 30,000 characters takes gigabytes."""
+    labels = ["P" * 30_000, "P" * 30_000 + "Q"]
+    tables = {
+        "confusion": [{"gold": gold, "predicted": label, "count": 1} for gold in labels for label in labels],
+        "per_class": [{"name": label, "precision": 1.0, "recall": 1.0, "f1": 50.0, "support": 3} for label in labels],
+    }
+    record = result(**tables) | {"name": labels[0]}
+    (tmp_path / run_schema.RESULT).write_text(json.dumps(record), encoding="utf-8")
+    drawn = RunPlots().draw(tmp_path)
+    assert {path.stem for path in drawn} == {"curves", "seconds", "confusion", "f1_by_class"}
+    assert all(int.from_bytes(path.read_bytes()[16:20]) < 5000 for path in drawn), "pixels of width"
+
+
+def test_records_that_cannot_be_drawn_are_one_line(tmp_path: Path) -> None:
+    record = result() | {"seconds": {"forward": 1e308, "backward": 1e308}}
+    (tmp_path / run_schema.RESULT).write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(HydromelError, match=r"^\w+: "):
+        RunPlots().draw(tmp_path)
 
 
 def test_a_table_that_is_gone_is_not_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.cli.text_io import writing
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, remove_leftovers, to_json, write_bytes, write_output
 
@@ -74,6 +75,22 @@ def test_a_write_that_a_signal_stops_leaves_nothing(tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         write_bytes(tmp_path / "file", b"new")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_link_with_the_name_of_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
+    """A folder from elsewhere may have such a link for each number that a process can have."""
+    (tmp_path / "victim").write_text("precious", encoding="utf-8")
+    for write in (lambda path: write_bytes(path, b"new"), _write_by_a_command):
+        (tmp_path / f".file.{os.getpid()}").symlink_to("victim")
+        write(tmp_path / "file")
+        assert (tmp_path / "victim").read_text(encoding="utf-8") == "precious"
+        assert (tmp_path / "file").read_bytes() == b"new"
+        assert not (tmp_path / "file").is_symlink()
+
+
+def _write_by_a_command(path: Path) -> None:
+    with writing(path) as file:
+        file.write(b"new")
 
 
 def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
