@@ -2,9 +2,10 @@
 
 import glob
 import hashlib
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from runner.common.arrays import IntArray
 from runner.common.bounded import expand, read_bytes
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, shortened
 from runner.common.types import FilePath
 
 MAX_BYTES = 2**31 - 1  # Arrow strings have 32-bit offsets
@@ -66,10 +67,10 @@ def find_all(files: str | Sequence[str], data_dir: str | None, dataset: str) -> 
 
     A file is `data_dir/file`, or else the file of that name in `data_dir` itself (None: the working directory), or `-`
     for standard input. A name with `*`, `?` or `[...]` is a pattern unless there is a file of that name; `**` stands
-    for any folders.
+    for any folders that are no links.
 
     Raises:
-        HydromelError: there is no such file.
+        HydromelError: there is no such file, or a pattern has several `**`.
     """
     paths = []
     for file in [files] if isinstance(files, str) else files:
@@ -84,7 +85,7 @@ def find_all(files: str | Sequence[str], data_dir: str | None, dataset: str) -> 
             paths.append(there)
         elif _PATTERN.search(file):
             pattern = file if data_dir is None else str(Path(glob.escape(str(folder)), file))
-            matches = [path for name in sorted(glob.glob(pattern, recursive=True)) if (path := Path(name)).is_file()]
+            matches = [path for name in sorted(_matching(pattern, dataset)) if (path := Path(name)).is_file()]
             if not matches:
                 raise HydromelError(f"dataset={dataset}: no file matches {Path(folder, file)}; check data_dir")
             paths += matches
@@ -93,9 +94,29 @@ def find_all(files: str | Sequence[str], data_dir: str | None, dataset: str) -> 
     return paths
 
 
+def _matching(pattern: str, dataset: str) -> Iterator[str]:
+    """Yield the names that fit a pattern, each once.
+
+    `glob` follows links below `**`, so that it would not end in a tree with a loop of them (such as /proc), and walks
+    the tree below one `**` again for the next.
+    """
+    above, *below = re.split(r"(?:^|(?<=/))\*\*(?:/|$)", pattern)
+    if len(below) > 1:
+        raise HydromelError(f"dataset={dataset}: {shortened(pattern)} has ** more than once; use it once")
+    if not below:
+        yield from glob.iglob(pattern)
+        return
+    for top in glob.iglob(above or "."):
+        for folder, inner, _ in os.walk(top):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            yield from glob.iglob(str(Path(glob.escape(folder), below[0] or "*")))
+
+
 def _missing(file: str, data_dir: str | None, dataset: str, places: Sequence[Path]) -> HydromelError:
-    if folder := next((place for place in places if place.exists()), None):
+    if folder := next((place for place in places if place.is_dir()), None):
         return HydromelError(f"dataset={dataset}: {folder} is a folder; give a file, or all with {folder}/*")
+    if special := next((place for place in places if place.exists()), None):
+        return HydromelError(f"dataset={dataset}: {special} is not a regular file, such as a device or a named pipe")
     if data_dir is None and not Path(file).is_absolute():
         return HydromelError(
             f"dataset={dataset} reads local files, and there is no {file} in the working directory; give "

@@ -85,6 +85,26 @@ def test_lists_and_patterns_in_order(file, tmp_path):
     assert not_found("in*", tmp_path) == f"dataset=d: no file matches {tmp_path}/in*; check data_dir", "folders"
 
 
+def test_two_stars_stand_for_any_folders_but_links(file, tmp_path, monkeypatch):
+    (tmp_path / "in" / "side").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    for name in ("y.txt", "in/side/z.txt", "in/.hidden", ".git/z.txt"):
+        file(b"x", name)
+    (tmp_path / "in" / "loop").symlink_to("..")
+    everything = [str(tmp_path / name) for name in ("in/side/z.txt", "y.txt")]
+    assert found("**/?.txt", tmp_path) == found("**", tmp_path) == everything
+    assert found("i*/**/*.txt", tmp_path) == found("in/**", tmp_path) == everything[:1]
+    monkeypatch.chdir(tmp_path)
+    assert found("**/?.txt", None) == ["in/side/z.txt", "y.txt"]
+    assert not_found("**/**/z.txt", None) == "dataset=d: **/**/z.txt has ** more than once; use it once"
+
+
+def test_a_device_is_no_folder():
+    assert not_found("/dev/zero", None) == (
+        "dataset=d: /dev/zero is not a regular file, such as a device or a named pipe"
+    )
+
+
 def zstd(data: bytes) -> bytes:
     return pa.compress(data, codec="zstd", asbytes=True)
 
