@@ -94,12 +94,13 @@ def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> li
 def audit_space(
     overrides: Sequence[str], config_dir: Path | None = None, chosen: Sequence[tuple[str, ...]] | None = None
 ) -> Iterator[CombinationResult]:
-    """Audit every combination in turn, or only the `chosen` ones.
+    """Audit every combination in turn, or only the `chosen` ones, by every strategy or those of `batching=a,b`.
 
     Raises:
         HydromelError: the overrides do not compose.
     """
     configs, left_out = _strategies((*overrides, *SMALL_DATA), config_dir)
+    overrides = [override for override in overrides if not override.startswith("batching=")]
     if chosen is None:
         chosen = [combination.overrides for combination in combinations(overrides, config_dir)]
     for combination in chosen:
