@@ -215,7 +215,7 @@ def test_a_config_that_hurts(given: Path, capfd: pytest.CaptureFixture[str], att
         (pipe(run_schema.RESULT), "compare", "result.json: not a regular file"),
         (replaced(run_schema.RUN, '{"x":' * 100_000), "sync", "run.json is damaged: it is not JSON (recursion"),
         (huge(run_schema.RUN), "sync", "run.json: more than 268,435,456 bytes"),
-        (pipe(run_schema.RUN), "resume", "run.json: neither a file nor a folder"),
+        (pipe(run_schema.RUN), "resume", "has no file run.json"),
         (replaced(run_schema.VOCABS, "[" * 100_000), "predict", "vocabs.json is damaged: it is not JSON (recursion"),
         (huge(run_schema.VOCABS), "predict", "vocabs.json: more than 2,147,483,648 bytes"),
         (added(run_schema.METRICS, "[" * 100_000 + "\n"), "resume", "is damaged: it is not JSON (recursion"),

@@ -27,7 +27,7 @@ from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.common.interruption import interruption
-from runner.common.run_schema import CHECKPOINTS
+from runner.common.run_schema import CHECKPOINTS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import explain, for_hydra, resolve
@@ -180,8 +180,12 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
         HydromelError: the run does not exist or is damaged, or the command names an option that it does not have.
     """
     options = saved_options(folder, asked.plugins)
+    if not (folder / RUN).is_file():
+        raise HydromelError(f"{folder} has no file {RUN}: the run never started; start it by its own command")
     if not folder_is_made_here(folder):  # another installation does not say where this one writes
         options |= {key: asked.resolved[key] for key in ("tracker", "runs_dir", "cache_dir")}
+        tracker = asked.choices["tracker"]
+        log.warning("warning: the run was made by another installation; its records go to tracker=%s", tracker)
     own, choices = set(options), options["choices"]
     assert isinstance(choices, dict)
     for override in overrides:

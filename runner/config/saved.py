@@ -68,9 +68,7 @@ def saved_node(folder: Path, role: str, plugins: Sequence[str]) -> Node:
 
 def written_config(folder: Path) -> RunConfig:
     """Return the config that this program has just written to a folder, with the plugins that its user allowed."""
-    options = read_yaml(folder / run_schema.RESOLVED)
-    assert isinstance(options, dict)
-    return _typed(RunConfig, options, folder)
+    return _typed(RunConfig, _options_in(folder / run_schema.RESOLVED), folder)
 
 
 def _typed(kind: type[C], options: Plain, folder: Path) -> C:
@@ -87,14 +85,19 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
         raise HydromelError(f"{folder}: a file; give the run's folder, {folder.parent}")
     if not path.is_file():
         raise HydromelError(f"{folder}: not a run's folder (it has no {run_schema.RESOLVED})")
-    config = read_yaml(path)
-    if not isinstance(config, dict):
-        raise HydromelError(f"{path}: damaged, it has no options")
+    config = _options_in(path)
     for key in (*roles, *_ALWAYS):
         if key not in config or (key in (*roles, "choices") and not isinstance(config[key], dict)):
             raise HydromelError(f"{path}: damaged, it lacks '{key}'")
     present = [key for key in OPTIONAL if config.get(key) is not None]
     return locate_classes(config, (*roles, *present), path, plugins)
+
+
+def _options_in(path: Path) -> dict[str, object]:
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise HydromelError(f"{path}: damaged, it has no options")
+    return config
 
 
 def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str]) -> dict[str, object]:

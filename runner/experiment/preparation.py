@@ -93,7 +93,9 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         origin=origin_of(config, data),
     )
     if checkpoint is not None:
-        before = _schedule(components, limits_of(checkpoint.origin, settings), per_epoch)
+        with checkpoint.state_errors():
+            limits = limits_of(checkpoint.origin, settings)
+        before = _schedule(components, limits, per_epoch)
         check_rates(run.path, before, schedule, checkpoint.progress.updates)
         checkpoint.fill(model)
         training = resume(training, checkpoint)

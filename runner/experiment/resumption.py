@@ -179,10 +179,13 @@ def check_rates(folder: Path, before: Schedule, now: Schedule, updates: int) -> 
 
 
 def limits_of(before: Origin, now: TrainSettings) -> TrainSettings:
-    """Return the settings with the limits of training that the checkpoint's config had."""
-    train = before.config["train"]
-    assert isinstance(train, Mapping)
-    return now.model_copy(update={key: train[key] for key in ("epochs", "max_updates")})
+    """Return the settings with the limits of training that the checkpoint's config had.
+
+    Raises:
+        KeyError, ValidationError: it has none, or of another type.
+    """
+    old = TrainSettings.model_validate(before.config["train"])
+    return now.model_copy(update={"epochs": old.epochs, "max_updates": old.max_updates})
 
 
 def differences(key: str, before: object, now: object) -> Iterator[tuple[str, object, object]]:

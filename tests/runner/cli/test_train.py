@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -147,6 +148,8 @@ def test_what_is_refused_leaves_a_run_as_it_was(
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:100])
     assert "last.safetensors" in said(monkeypatch, capfd, tmp_path, "resume=run")
+    (tmp_path / "run" / run_schema.RUN).unlink()  # as if the process had died before; then its tracker is not known
+    assert "run has no file run.json: the run never started" in said(monkeypatch, capfd, tmp_path, "resume=run")
 
 
 def test_relative_paths_are_those_of_the_run(
@@ -179,8 +182,15 @@ def test_relative_paths_are_those_of_the_run(
     shutil.move(folders[0], tmp_path / "moved")  # the run's working directory is gone
     assert done(folders[1], "resume=../copy") == 1
     assert f"the data in {folders[1] / 'data'} have the fingerprint" in capfd.readouterr().err
+    record = json.loads((tmp_path / "copy" / run_schema.RUN).read_text(encoding="utf-8"))
     assert done(folders[1], "resume=../copy", "data_dir=../moved/data") == 0
     warned = f"warning: the run was started in {folders[0]}, which is not here; relative paths start at {folders[1]}"
+    assert warned in capfd.readouterr().err
+    assert done(folders[1], "resume=../copy", "tracker=none") == 1
+    assert "made by another installation" not in capfd.readouterr().err
+    (tmp_path / "copy" / run_schema.RUN).write_text(json.dumps(record | {"seal": "0" * 64}), encoding="utf-8")
+    assert done(folders[1], "resume=../copy", "tracker=none") == 1
+    warned = "warning: the run was made by another installation; its records go to tracker=none"
     assert warned in capfd.readouterr().err
 
 

@@ -29,3 +29,12 @@ def test_a_missing_kernel_is_one_line_that_says_what_is_kept(
     assert missing in line
     kept = f"the records so far are kept in {tmp_path}" if begun else "the run has not started"
     assert line.endswith(f"or another module; {kept}")
+
+
+@pytest.mark.parametrize("content", ["", "[a]", "7"])
+def test_a_config_that_is_no_mapping_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / run_schema.RESOLVED).write_text(content, encoding="utf-8")
+    assert run_job(tmp_path, 0.0) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / run_schema.RESOLVED}: damaged, it has no options\n"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.config.schema import RunConfig, TrainSettings
-from runner.experiment import resumption
+from runner.experiment import preparation, resumption
 from runner.experiment import run as run_module
 from runner.experiment.resumption import MAY_CHANGE, MUST_STAY
 from runner.training import checkpoint as checkpoint_module
@@ -186,6 +186,16 @@ def test_another_vocabulary_is_refused(ended: Path, data: list[str], tmp_path: P
     assert (
         f"the vocabulary of 'words' has {vocabs['words']}, and the run was trained with 7 strings with hash 0" in line
     )
+
+
+@pytest.mark.parametrize("limits", [[], [["epochs", "two"], ["max_updates", None]]])
+def test_limits_of_another_form_are_refused(
+    ended: Path, data: list[str], tmp_path: Path, limits: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "check_options", lambda *_: None)
+    folder = copy(ended, tmp_path)
+    with_origin(folder, {"config": {"__dict__": [["train", {"__dict__": limits}]]}})
+    assert "last.safetensors: its state does not fit this run (epochs: " in refusal(folder, *data, *OPTIONS)
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(ended: Path, data: list[str], tmp_path: Path) -> None:
