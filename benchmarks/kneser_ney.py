@@ -35,7 +35,7 @@ from training_ours import data_of
 from runner.common.arrays import FloatArray
 from runner.config.compose import compose_config
 from runner.data.numericalize import Data
-from runner.text.vocab import EOS, UNK
+from runner.text.vocab import UNK
 from runner.tracking.provenance import cpu_name
 from tasks.baselines.baselines import token_rows, uniform
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
@@ -123,13 +123,15 @@ def perplexity(probabilities: FloatArray) -> float:
 
 def kenlm(programs: Path, data: Data, orders: list[int]) -> dict[int, dict[str, float]]:
     """Perplexity on test and seconds of KenLM, from and to files. Its text must not name `<unk>`: that is renamed."""
-    names = np.array([token.replace(UNK, "[unk]") for token in data.vocabs["target"].tokens])
+    vocab = data.vocabs["target"]
+    names = np.array([token.replace(UNK, "[unk]") for token in vocab.tokens])
+    names[vocab.eos] = "\n"
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / name for name in ("train", "test", "model")}
         for name in ("train", "test"):
             answers = names[data.splits[name].target.tokens().numpy()].tolist()  # type: ignore[union-attr]
-            text = "".join("\n" if word == EOS else f"{word} " for word in answers)
+            text = "".join(word if word == "\n" else f"{word} " for word in answers)
             files[name].write_text(text, encoding="utf-8")
         for order in filter(lambda order: order > 1, orders):  # it refuses 1
             begin = children_seconds()

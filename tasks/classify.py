@@ -104,7 +104,7 @@ class Classify:
         self.given = scores == "given" or head == "count"
         self.smoothing, self.label_weights = label_smoothing, label_weights
         self.hidden, self.dropout = hidden, dropout
-        self._output(Vocab(("label",), unk=None), None)  # refuses options that do not fit each other
+        self._output(Vocab(("label",)), None)  # refuses options that do not fit each other
         if hidden and self.given:
             raise HydromelError(
                 f"task.hidden={hidden}: with task.scores=given or task.head=count the pooled vectors are the scores, "

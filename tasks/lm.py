@@ -19,7 +19,7 @@ from runner.layers.chunked_softmax import Precision
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.text.vocab import EOS, Vocab
+from runner.text.vocab import Vocab
 from tasks.baselines.baselines import kneser_ney
 from tasks.heads.language_model import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
 from tasks.metrics.metrics import PerplexityMetric
@@ -116,8 +116,8 @@ class Lm:
             values = feature.values.new_full((rows_with_ends.n_tokens,), end)
             return Ragged(values.index_copy_(0, slots, feature.values), rows_with_ends, "packed")
 
-        inputs = {name: with_ends(feature, vocabs[name].ids[EOS], slots + 1) for name, feature in features.items()}
-        target = with_ends(features[self.feature], vocabs["target"].ids[EOS], slots)
+        inputs = {name: with_ends(feature, vocabs[name].eos, slots + 1) for name, feature in features.items()}
+        target = with_ends(features[self.feature], vocabs["target"].eos, slots)
         return Batch(inputs, target.map(Tensor.long), np.arange(rows_with_ends.n_rows))
 
     def count(self, batch: Batch) -> int:
@@ -152,8 +152,8 @@ class Lm:
         """
         vocab = vocabs["target"]
         counts = np.bincount(target_ids(train).numpy(), minlength=len(vocab))
-        starts_line = split.features[self.feature].tokens().numpy() == vocabs[self.feature].ids[EOS]
-        special_ids = {vocab.tokens[token]: token for token in (vocab.unk, vocab.ids[EOS]) if token is not None}
+        starts_line = split.features[self.feature].tokens().numpy() == vocabs[self.feature].eos
+        special_ids = {vocab.tokens[token]: token for token in (vocab.unk, vocab.eos) if token is not None}
         return {
             "by_position": by_position(losses, starts_line),
             "by_frequency": by_frequency(losses, target_ids(split).numpy(), counts, special_ids),

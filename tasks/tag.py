@@ -144,7 +144,7 @@ class Tag:
                 f"({', '.join(plain.tokens[:5])}, ...); use task.span_scheme=null for plain tags"
             )
         # Legal tags come first, so everything after them is malformed (`dataset.strict_tags=false` keeps such tags).
-        own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
+        own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])))
         ids = own.encode(tags)
         if self.learned_scheme is None or self.learned_scheme == self.scheme:
             constrained = self.constraints in ("train", "both")
@@ -160,7 +160,7 @@ class Tag:
                 f"task.train_scheme={self.learned_scheme}: '{malformed[0]}' in the training set is not a tag of "
                 f"{self.scheme}, so it cannot be converted; use task.train_scheme=null"
             )
-        learned = Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
+        learned = Vocab(tuple(all_tags(types, self.learned_scheme)))
         return learned.with_counts(Conversion.of(own.tokens, self.scheme, self.learned_scheme)(ids, offsets))
 
     def own_tags(self, vocabs: Mapping[str, Vocab]) -> OwnTags:
@@ -178,7 +178,7 @@ class Tag:
         rows = next(iter(features.values())).rows
         n_tags, n_tokens = np.diff(offsets), rows.host_lengths
         refuse(n_tags != n_tokens, lambda row: f"{place(table, row)}: {n_tags[row]} tags for {n_tokens[row]} tokens")
-        own = Vocab(self.own_tags(vocabs).tags, unk=None)
+        own = Vocab(self.own_tags(vocabs).tags)
         target = label_ids(tags, own, partial(_at, table, offsets), "tag")
         if self.scheme is not None and self.learned_scheme is not None and self.learned_scheme != self.scheme:
             convert = Conversion.of(own.tokens, self.scheme, self.learned_scheme)

@@ -18,14 +18,14 @@ from runner.config.instantiate import build
 from runner.config.saved import locate_classes
 from runner.config.schema import RunConfig
 from runner.model import build_model
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tests.helpers.composed import config, parts, run_config
 
 ROOT = Path(__file__).parents[1] / "configs"
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))
 CHOICES = [str(path.with_suffix("")).replace("/", "=") for path in FILES if path.name != "train.yaml"]
-WORDS = Vocab((PAD, UNK, EOS, *"abcdefgh"), unk=1)
-CHARS = Vocab((PAD, UNK, EOS, "ab", "cd"), unk=1, alphabet="abcd")
+WORDS = Vocab((*"abcdefgh",), SPECIALS)
+CHARS = Vocab(("ab", "cd"), SPECIALS, alphabet="abcd")
 
 
 def options(group: str) -> list[str]:
@@ -120,7 +120,7 @@ def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, t
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
     composed = run_config(encoder, embedding, *(f"{key}={vectors}" for key in left_to_the_user(embedding)))
-    vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "target": Vocab(("no", "yes"), unk=None)}
+    vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "target": Vocab(("no", "yes"))}
     model = build_model(parts(composed), vocabs)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 

@@ -14,7 +14,7 @@ from runner.text.vocab import Vocab
 from tests.helpers.metrics import measured, perplexity_metric
 from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged
 
-TWO = {"target": Vocab(("right", "wrong"), unk=None)}
+TWO = {"target": Vocab(("right", "wrong"))}
 
 
 def test_batched_scores() -> None:

@@ -76,7 +76,7 @@ def _generate(options: argparse.Namespace) -> None:
                 if many or model.end is None:
                     head = f"# prompt {n_prompts}, {place} of {len(continuations)}"
                     print_data(f"{head}: {_figures(continuation, options)}")
-                print_data(text + model.text.joined(model.vocab.decode(continuation.tokens), behind=text))
+                print_data(text + model.text.joined(model.strings(continuation.tokens), behind=text))
 
 
 def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
@@ -86,7 +86,7 @@ def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
     (text,) = options.prompt
     drawn = steps(model, _read(model, [text], 0), 1, _choice(options, [0], model), options.max_tokens)
     tokens = (int(step.tokens[0]) for step in drawn)
-    strings = (model.vocab.tokens[token] for token in tokens if token != model.end)
+    strings = (string for token in tokens if token != model.end for string in model.strings([token]))
     try:
         for piece in itertools.chain([text], model.text.pieces(strings, behind=text)):
             print_data(piece, end="")
@@ -144,9 +144,9 @@ def _as_plain(
 ) -> dict[str, object]:
     records = []
     for continuation in continuations:
-        tokens = model.vocab.decode(continuation.tokens)
+        tokens, strings = model.vocab.decode(continuation.tokens), model.strings(continuation.tokens)
         figures = {"log_p": continuation.log_p, "score": continuation.score, "ended": continuation.ended}
-        records.append({"text": model.text.joined(tokens, behind=text), "tokens": tokens, **figures})
+        records.append({"text": model.text.joined(strings, behind=text), "tokens": tokens, **figures})
     return {"prompt": text, "unknown": unknown, "continuations": records}
 
 

@@ -33,7 +33,7 @@ from runner.text.bpe import pieces_of
 from runner.text.features import TokenFeature
 from runner.text.vocab import Vocab
 
-RULES = 3  # version of numericalising; raise it with a change, so that old cache files are not used
+RULES = 4  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
 SPLITS = ("train", "valid", "test")
 

@@ -23,7 +23,7 @@ from runner.text.vocab import EOS, Vocab
 SECOND = "_b"  # end of the names of columns of the second text
 TOKENS_B = f"tokens{SECOND}"
 SEGMENT = "segment"  # a column that every table of texts has: `a` at tokens of the first text, `b` at the others
-SEPARATOR = EOS  # between joined texts; no text contains it
+SEPARATOR = EOS  # the special id between joined texts
 
 
 def pairs_of(task: Task) -> Pairs | None:
@@ -89,9 +89,9 @@ def join_texts(batch: Batch, vocabs: Mapping[str, Vocab]) -> Batch:
     rows = Rows(batch.rows.host_lengths.reshape(-1, 2).sum(axis=1) + 1, torch.device("cpu"))
 
     def joined(name: str, feature: Ragged) -> Ragged:
-        if SEPARATOR not in vocabs[name].ids:
+        if SEPARATOR not in vocabs[name].specials:
             raise HydromelError(f"features.{name}: its vocabulary has no {SEPARATOR}, which task.pairs=joined needs")
-        ids = np.insert(feature.values.numpy(), ends_of_first, vocabs[name].ids[SEPARATOR])
+        ids = np.insert(feature.values.numpy(), ends_of_first, vocabs[name].specials.index(SEPARATOR))
         return Ragged(torch.from_numpy(ids), rows, "packed")
 
     return Batch({name: joined(name, feature) for name, feature in batch.features.items()}, batch.target, batch.index)

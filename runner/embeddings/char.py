@@ -60,7 +60,7 @@ class CharacterTable(nn.Module):
 
     def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
         """Spell the forms of extended vocabularies (see `runner.text.features.extend_vocabulary`)."""
-        self.spelling: Spelling = spell(vocabs[self.feature].tokens, self.alphabet, self.max_characters)
+        self.spelling: Spelling = spell(vocabs[self.feature], self.alphabet, self.max_characters)
         self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
 
     def forward(self, ids: Ragged) -> tuple[Ragged, Tensor]:

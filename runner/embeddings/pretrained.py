@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +21,7 @@ from runner.interfaces import Description
 from runner.layers.dropout import Dropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab, vocab_of
-
-_SPECIAL = (PAD, UNK, EOS)
+from runner.text.vocab import Vocab, vocab_of
 
 
 class PretrainedEmbedding(nn.Module):
@@ -70,7 +68,7 @@ class PretrainedEmbedding(nn.Module):
                 f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER or an absolute path"
             )
         self.feature, self.path = feature, Path(data_dir or "").expanduser() / file
-        words = [word for word in vocab.tokens if word not in _SPECIAL]
+        words = [*vocab.strings]
         if not words:
             raise HydromelError(
                 f"features.{feature} has no words to look up in {self.path}; lower its min_count or raise its max_size"
@@ -121,13 +119,12 @@ class PretrainedEmbedding(nn.Module):
         A new word shares the row of a known word if both fall back to the same form in the file.
         """
         # Start from the training vocabulary each time: the new words of an earlier call are dropped.
-        tokens, (n_words, n_rows) = vocabs[self.feature].tokens, self.initial_sizes
+        vocab, (n_words, n_rows) = vocabs[self.feature], self.initial_sizes
         place, rows = self.place[:n_words], self.rows[:n_rows].detach()
-        if len(tokens) > n_words:
+        if len(vocab) > n_words:
             self._vector_file = self._vector_file or VectorFile(self.path)
-            words = [word for word in tokens if word not in _SPECIAL]
-            vectors = self._vector_file.find(words, self.lowercase_if_missing)
-            more, needed = _more_places(tokens, vectors, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk)
+            vectors = self._vector_file.find([*vocab.strings], self.lowercase_if_missing)
+            more, needed = _more_places(vocab, vectors, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk)
             added = torch.from_numpy(vectors.table[needed])
             added = _to_bits(added, self.path) if rows.dtype == torch.int16 else added.to(rows.dtype)
             place = torch.cat([place, torch.from_numpy(more)[:, None].to(place.device)])
@@ -157,28 +154,28 @@ def _places(vocab: Vocab, vectors: FoundVectors) -> tuple[IntArray, int]:
     Words outside the training set (`Vocab.extra`) that the file lacks use the row of `<unk>`.
     """
     in_file = np.full(len(vocab), -1, dtype=np.int64)
-    in_file[[word not in _SPECIAL for word in vocab.tokens]] = vectors.row_of_word
+    in_file[len(vocab.specials) :] = vectors.row_of_word
     own = (in_file < 0) & (np.arange(len(vocab)) < vocab.known)
     n_own = int(own.sum())
     place = np.where(own, np.cumsum(own) - 1, n_own + in_file)
-    assert vocab.tokens[0] == PAD
+    assert vocab.pad == 0
     place[(in_file < 0) & ~own] = place[vocab.unk]
     return place[:, None], n_own
 
 
 def _more_places(
-    tokens: Sequence[str], vectors: FoundVectors, place: IntArray, first: int, unk: int
+    vocab: Vocab, vectors: FoundVectors, place: IntArray, first: int, unk: int
 ) -> tuple[IntArray, IntArray]:
-    """Return the place (V - K,) of each new token, and the indices of the rows of the table that have to be added.
+    """Return the place (V - K,) of each new id, and the indices of the rows of the table that have to be added.
 
     Args:
-        tokens: V tokens, all of which except the special ones were looked up.
-        place: (K,) places of the first K tokens, the known ones.
+        vocab: V ids, all strings of which were looked up.
+        place: (K,) places of the first K ids, the known ones.
         first: place of the first added row.
         unk: id of `<unk>`, whose place is that of tokens that the file lacks.
     """
-    row = np.full(len(tokens), -1)
-    row[[word not in _SPECIAL for word in tokens]] = vectors.row_of_word
+    row = np.full(len(vocab), -1)
+    row[len(vocab.specials) :] = vectors.row_of_word
     # Rows that a known token already uses keep its place; only the others are added.
     old, new = row[: len(place)], row[len(place) :]
     place_of_row = np.full(len(vectors.table), -1)

@@ -10,7 +10,7 @@ from torch import nn
 from runner.common.types import Fraction, Name, PositiveFloat, Size
 from runner.layers.dropout import Dropout, TypeDropout
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab, vocab_of
+from runner.text.vocab import Vocab, vocab_of
 
 
 class UnkDropout(nn.Module):
@@ -23,7 +23,7 @@ class UnkDropout(nn.Module):
     def __init__(self, vocab: Vocab, rate: float) -> None:
         super().__init__()
         self.unk = vocab.unk
-        self.first = next((n for n, token in enumerate(vocab.tokens) if token not in (PAD, UNK, EOS)), len(vocab))
+        self.first = len(vocab.specials)
         self.dropout = Dropout(rate)
 
     def forward(self, ids: Ragged) -> Ragged:

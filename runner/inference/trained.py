@@ -38,7 +38,7 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import places_in
 from runner.text.features import TokenFeature, extend_vocabulary
 from runner.text.formats.base import STRINGS, PassagePredictions
-from runner.text.vocab import EOS, PAD, PlainVocab, Vocab
+from runner.text.vocab import SPECIALS, PlainVocab, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 
 _VOCABS = TypeAdapter(dict[str, PlainVocab])
@@ -165,17 +165,15 @@ def read_vocabs(folder: Path, with_specials: Sequence[str]) -> dict[str, Vocab]:
     plain = parse(_VOCABS, read_bytes(path, MOST_VOCABS_BYTES), str(path))
     vocabs = {name: Vocab.from_plain(content) for name, content in plain.items()}
     for name, vocab in vocabs.items():
-        if len(vocab.ids) < len(vocab):
-            raise HydromelError(f"{path} is damaged: the tokens of '{name}' must be distinct")
-        if vocab.unk is not None and vocab.unk not in range(len(vocab)):
-            raise HydromelError(f"{path} is damaged: {name}.unk={vocab.unk} is not an id below {len(vocab)}")
-        if vocab.extra not in range(len(vocab) + 1):
-            raise HydromelError(f"{path} is damaged: {name}.extra={vocab.extra} of {len(vocab)} tokens")
+        if len(vocab.ids) < len(vocab.strings):
+            raise HydromelError(f"{path} is damaged: the strings of '{name}' must be distinct")
+        if vocab.specials not in ((), SPECIALS):
+            raise HydromelError(f"{path} is damaged: {name}.specials={[*vocab.specials]}; expected [] or {[*SPECIALS]}")
+        if vocab.extra not in range(len(vocab.strings) + 1):
+            raise HydromelError(f"{path} is damaged: {name}.extra={vocab.extra} of {len(vocab.strings)} strings")
     for name in with_specials or [TARGET]:
         if name not in vocabs:
             raise HydromelError(f"{path}: damaged, it lacks '{name}'; restore it or train again")
-        if with_specials and (EOS not in vocabs[name].ids or vocabs[name].ids.get(PAD) != 0):
-            raise HydromelError(
-                f"{path}: damaged, '{name}' lacks {EOS}, or does not start with {PAD}; restore it or train again"
-            )
+        if with_specials and not vocabs[name].specials:
+            raise HydromelError(f"{path}: damaged, '{name}' lacks {', '.join(SPECIALS)}; restore it or train again")
     return vocabs

@@ -56,7 +56,8 @@ def refuse(wrong: BoolArray, message: Callable[[int], str]) -> None:
 def split_on_spaces(text: pa.Array) -> pa.ListArray:
     """Split strings (B,) into B lists of tokens, at runs of U+0020 only.
 
-    Tabs, U+00A0, U+FEFF and other white space stay inside tokens. An empty or blank string gives an empty list.
+    Tabs and other white space stay inside tokens: this is for columns of files, `runner.text.tokenizers` for texts. An
+    empty or blank string gives an empty list.
     """
     lists = pc.split_pattern(text, " ")
     pieces, offsets = lists.flatten(), offsets_of(lists)

@@ -37,11 +37,10 @@ def _alphabet() -> dict[str, int]:
 BYTES = _alphabet()
 
 
-def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterable[str]) -> tuple[str, ...]:
+def learn_merges(words: pa.Array, count: int, min_count: int) -> tuple[str, ...]:
     """Learn up to `count` merges, most frequent pair first; `a b` makes the piece `ab`.
 
-    Pairs that occur less often than `min_count` are not merged, nor are `forbidden` pieces made, such as `<unk>`, which
-    have another meaning. The result does not depend on the order of the words.
+    Pairs that occur less often than `min_count` are not merged. The result does not depend on the order of the words.
     """
     tokenizer = _tokenizer(BPE())
     trainer = BpeTrainer(
@@ -49,13 +48,7 @@ def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterabl
     )
     starts = range(0, len(words), _TRAIN_CHUNK)
     tokenizer.train_from_iterator((words.slice(start, _TRAIN_CHUNK).to_pylist() for start in starts), trainer)
-    known, excluded, merges = set(BYTES), set(forbidden), []
-    # Without a forbidden piece, later merges that need it must go too.
-    for left, right in json.loads(tokenizer.to_str())["model"]["merges"]:
-        if left in known and right in known and left + right not in excluded:
-            known.add(left + right)
-            merges.append(f"{left} {right}")
-    return tuple(merges)
+    return tuple(f"{left} {right}" for left, right in json.loads(tokenizer.to_str())["model"]["merges"])
 
 
 def pieces_of(words: pa.Array, merges: tuple[str, ...]) -> tuple[IntArray, pa.Array]:

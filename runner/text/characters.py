@@ -1,7 +1,8 @@
-"""The spelling of words as symbols: a form -> symbols table of a vocabulary, without a loop over characters.
+"""The spelling of words as symbols: an id -> symbols table of a vocabulary, without a loop over characters.
 
 A symbol is UNKNOWN (a character that is not in the alphabet), BEGIN or END (of a word), or FIRST + the character's
-index in the alphabet. `<pad>` has no symbols, `<eos>` is a word without characters, `<unk>` one unknown character.
+index in the alphabet. The id of padding has no symbols, that of line ends is spelled as a word without characters, and
+that of unknown words as one unknown character.
 """
 
 from __future__ import annotations
@@ -12,34 +13,36 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runner.text.vocab import EOS, PAD, UNK
+from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 UNKNOWN, BEGIN, END, FIRST = range(4)
-_NONCHARACTER = "\U0010ffff"  # not a character, so it occurs in no text
+_NONCHARACTER = "\U0010ffff"  # not a character, so it is in no alphabet
 _SPECIAL = {PAD: "", EOS: "", UNK: _NONCHARACTER}
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """The concatenated symbols of V forms."""
+    """The concatenated symbols of V ids."""
 
     symbols: npt.NDArray[np.int32]  # (M,)
-    offsets: npt.NDArray[np.int64]  # (V+1,) start of each form; the last entry is M
+    offsets: npt.NDArray[np.int64]  # (V+1,) start of each id; the last entry is M
     cut: npt.NDArray[np.bool_]  # (V,) true if the form was truncated
 
 
 def alphabet_of(forms: Sequence[str], min_count: int) -> str:
     """Return the characters that occur at least `min_count` times in the forms, sorted by code point."""
-    codes, counts = np.unique(_codes(_texts(forms)), return_counts=True)
+    codes, counts = np.unique(_codes(forms), return_counts=True)
     return "".join(chr(code) for code in codes[counts >= min_count] if chr(code) != _NONCHARACTER)
 
 
-def spell(forms: Sequence[str], alphabet: str, max_characters: int) -> Spelling:
-    """Return the symbols of each form: its first `max_characters` characters between BEGIN and END."""
-    texts = _texts(forms)
+def spell(vocab: Vocab, alphabet: str, max_characters: int) -> Spelling:
+    """Return the symbols of each id: the first `max_characters` characters of its form between BEGIN and END."""
+    texts = [*(_SPECIAL[name] for name in vocab.specials), *vocab.strings]
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     kept = np.minimum(lengths, max_characters)
-    n_symbols = kept + 2 * np.fromiter((form != PAD for form in forms), np.int64, len(forms))
+    n_symbols = kept + 2
+    if PAD in vocab.specials:
+        n_symbols[vocab.pad] = 0
     offsets = np.concatenate(([0], np.cumsum(n_symbols)))
     # Fill everything with END, then write the BEGINs and the characters: what remains is the END of each form.
     symbols = np.full(offsets[-1], END, dtype=np.int32)
@@ -59,10 +62,6 @@ def _symbols(codes: npt.NDArray[np.uint32], alphabet: str) -> npt.NDArray[np.int
     known = _codes([alphabet])
     place = np.searchsorted(known, codes).clip(max=len(known) - 1)
     return np.where(known[place] == codes, FIRST + place, UNKNOWN)
-
-
-def _texts(forms: Sequence[str]) -> list[str]:
-    return [_SPECIAL.get(form, form) for form in forms]
 
 
 def _codes(texts: Sequence[str]) -> npt.NDArray[np.uint32]:

@@ -7,7 +7,7 @@ the training set.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from torch import nn
 from runner.common.types import NonNegativeInt, PositiveInt, Text
 from runner.text.bpe import all_pieces, learn_merges, pieces_of
 from runner.text.characters import alphabet_of
-from runner.text.vocab import EOS, PAD, UNK, Vocab, normalised_strings
+from runner.text.vocab import SPECIALS, Vocab, normalised_strings
 
 
 class TokenFeature(Protocol):
@@ -57,8 +57,8 @@ class Characters:
         return normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
 
     def vocab(self, train: pa.Table) -> Vocab:
-        forms = Vocab.words(self.strings(train), min_count=1, max_size=None, specials=(EOS,))
-        return Vocab(forms.tokens, forms.unk, alphabet=alphabet_of(forms.tokens, self.min_count))
+        forms = Vocab.words(self.strings(train), min_count=1, max_size=None)
+        return replace(forms, alphabet=alphabet_of(forms.strings, self.min_count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,10 @@ class Bpe:
 
     def vocab(self, train: pa.Table) -> Vocab:
         """Return the pieces by decreasing count in the training set, then those that do not occur in it."""
-        words, specials = self.strings(train), (PAD, UNK, EOS)
-        merges = learn_merges(words, self.merges, self.min_count, forbidden=specials)
-        seen = Vocab.words(pieces_of(words, merges)[1], min_count=1, max_size=None, specials=(EOS,))
-        return Vocab(tuple(dict.fromkeys((*seen.tokens, *all_pieces(merges)))), unk=1, merges=merges)
+        words = self.strings(train)
+        merges = learn_merges(words, self.merges, self.min_count)
+        seen = Vocab.words(pieces_of(words, merges)[1], min_count=1, max_size=None)
+        return Vocab(tuple(dict.fromkeys((*seen.strings, *all_pieces(merges)))), SPECIALS, merges=merges)
 
 
 # Patterns (RE2) of the kinds of casing. The first that matches applies; if none does, the casing is `mixed`.
@@ -116,7 +116,7 @@ class Casing:
         return casing(normalised_strings(table, self.column, lowercase=False, digits_to_zero=False))
 
     def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab((PAD, UNK, EOS, *_CASES, "mixed"), unk=1)
+        return Vocab((*_CASES, "mixed"), SPECIALS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Affix:
         return pc.utf8_slice_codeunits(whole, -self.length, None)
 
     def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab.words(self.strings(train), self.min_count, self.max_size, specials=(EOS,))
+        return Vocab.words(self.strings(train), self.min_count, self.max_size)
 
 
 def casing(strings: pa.Array) -> pa.Array:

@@ -16,15 +16,18 @@ from typing_extensions import TypedDict  # pydantic cannot check that of `typing
 from runner.common.errors import no_feature
 from runner.common.types import NonNegativeInt, PositiveInt, Text
 
+# Names of the special ids: padding, unknown strings, the end of a line. A text that contains `<pad>` contains that
+# string, which is a word like any other and has an id of its own.
 PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"
+SPECIALS = (PAD, UNK, EOS)
 
 
 class PlainVocab(TypedDict):
     """The JSON form of a `Vocab`; `merges` is left out if words are not split."""
 
-    tokens: list[str]
+    specials: list[str]
+    strings: list[str]
     counts: list[int]
-    unk: int | None
     extra: int
     alphabet: str
     merges: NotRequired[list[str]]
@@ -32,63 +35,87 @@ class PlainVocab(TypedDict):
 
 @dataclass(frozen=True)
 class Vocab:
-    """A vocabulary of strings; the id of a string is its index in `tokens`.
+    """A vocabulary: special ids first, then an id for each string. Special ids stand for no string of a text.
 
     Attributes:
-        tokens: distinct strings; `<pad>`, if present, has id 0.
-        unk: id of strings that are not in `tokens`, or None if there can be none (labels).
-        extra: number of tokens at the end that are in the data but not learned (`Feature.extend`). They can be looked
-            up elsewhere, as embedding=vectors does in its file; everything else treats them as `<unk>`.
-        alphabet: learned characters, sorted by code point, if tokens are composed of their characters
+        strings: distinct strings; the id of a string is its index plus the number of special ids.
+        specials: names of the special ids: `SPECIALS` for features, none for labels. `<pad>`, if present, has id 0.
+        extra: number of strings at the end that are in the data but not learned (`Feature.extend`). They can be looked
+            up elsewhere, as embedding=vectors does in its file; everything else treats them as unknown.
+        alphabet: learned characters, sorted by code point, if strings are composed of their characters
             (`runner.text.features.Characters`); else empty.
-        counts: count of each token in the training set, for labels and tags; else empty.
-        merges: the merges that split words into `tokens` (`runner.text.bpe`); None if words are not split.
+        counts: count of each id in the training set, for labels and tags; else empty.
+        merges: the merges that split words into `strings` (`runner.text.bpe`); None if words are not split.
     """
 
-    tokens: tuple[str, ...]
-    unk: int | None
+    strings: tuple[str, ...]
+    specials: tuple[str, ...] = ()
     extra: int = 0
     alphabet: str = ""
     counts: tuple[int, ...] = ()
     merges: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.specials) + len(self.strings)
 
     @property
     def known(self) -> int:
-        """The number of learned tokens; ids from here on are of `extra` tokens."""
-        return len(self.tokens) - self.extra
+        """The number of learned ids; ids from here on are of `extra` strings."""
+        return len(self) - self.extra
 
     @property
     def learned(self) -> Vocab:
-        """The vocabulary without its `extra` tokens."""
-        return replace(self, tokens=self.tokens[: self.known], extra=0) if self.extra else self
+        """The vocabulary without its `extra` strings."""
+        return replace(self, strings=self.strings[: -self.extra], extra=0) if self.extra else self
+
+    @property
+    def pad(self) -> int:
+        """The id of padding; a ValueError if there is none."""
+        return self.specials.index(PAD)
+
+    @property
+    def unk(self) -> int | None:
+        """The id of strings that are not in `strings`, or None if there can be none (labels)."""
+        return self.specials.index(UNK) if UNK in self.specials else None
+
+    @property
+    def eos(self) -> int:
+        """The id of the end of a line; a ValueError if there is none."""
+        return self.specials.index(EOS)
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """(V,) the name of each id, to be shown: a string may have the name of a special id."""
+        return (*self.specials, *self.strings)
 
     @cached_property
     def _values(self) -> pa.Array:
-        return pa.array(self.tokens, pa.string())
+        return pa.array(self.strings, pa.string())
 
     @cached_property
     def ids(self) -> dict[str, int]:
         """The id of each string."""
-        return {token: place for place, token in enumerate(self.tokens)}
+        return {string: place for place, string in enumerate(self.strings, start=len(self.specials))}
 
     def encode(self, strings: pa.Array) -> npt.NDArray[np.int32]:
-        """Return the ids (N,) of strings; -1 for an unknown string if there is no `unk` (the caller reports it)."""
-        places = pc.index_in(strings, value_set=self._values)
+        """Return the ids (N,) of strings; null is unknown.
+
+        The id of an unknown string is -1 if there is no `unk` (the caller reports it).
+        """
+        places: npt.NDArray[np.int64] = pc.fill_null(pc.index_in(strings, value_set=self._values), -1).to_numpy(
+            zero_copy_only=False
+        )
         missing = -1 if self.unk is None else self.unk
-        ids: npt.NDArray[np.int32] = pc.fill_null(places, missing).to_numpy(zero_copy_only=False)
-        return ids.astype(np.int32)  # a copy: Arrow's memory is read-only
+        return np.where(places < 0, missing, places + len(self.specials)).astype(np.int32)
 
     def decode(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
-        """Return the strings of ids."""
+        """Return the names of ids."""
         return [self.tokens[place] for place in ids]
 
     @classmethod
     def labels(cls, strings: pa.Array) -> Vocab:
-        """Return a vocabulary of all distinct strings, sorted, with counts, without `<pad>` and `<unk>`."""
-        vocab = cls(tuple(sorted(pc.unique(strings).to_pylist())), unk=None)
+        """Return a vocabulary of all distinct strings, sorted, with counts, without special ids."""
+        vocab = cls(tuple(sorted(pc.unique(strings).to_pylist())))
         return vocab.with_counts(vocab.encode(strings))
 
     def with_counts(self, ids: npt.NDArray[np.integer]) -> Vocab:
@@ -96,26 +123,28 @@ class Vocab:
         return replace(self, counts=tuple(np.bincount(ids, minlength=len(self)).tolist()))
 
     @classmethod
-    def words(cls, strings: pa.Array, min_count: int, max_size: int | None, specials: Sequence[str] = ()) -> Vocab:
-        """Return a vocabulary of `<pad>`, `<unk>`, `specials`, then strings by decreasing count (ties sorted)."""
-        counted = pc.value_counts(strings)
-        table = pa.table({"token": counted.field("values"), "count": counted.field("counts")})
+    def words(cls, strings: pa.Array, min_count: int, max_size: int | None) -> Vocab:
+        """Return a vocabulary of strings by decreasing count (ties sorted), after the special ids; without nulls."""
+        counted = pc.value_counts(strings.drop_null())
+        table = pa.table({"string": counted.field("values"), "count": counted.field("counts")})
         table = table.filter(pc.greater_equal(table["count"], min_count))
-        table = table.sort_by([("count", "descending"), ("token", "ascending")])
-        first = dict.fromkeys((PAD, UNK, *specials))
-        tokens = [token for token in table["token"].to_pylist() if token not in first][:max_size]
-        return cls((*first, *tokens), unk=1)
+        table = table.sort_by([("count", "descending"), ("string", "ascending")])
+        return cls(tuple(table["string"].to_pylist()[:max_size]), SPECIALS)
 
     def extend(self, strings: Sequence[pa.Array]) -> Vocab:
         """Return a copy with all new strings, sorted, appended as `extra`; existing ids do not change."""
-        distinct = pa.chunked_array([pc.unique(column) for column in strings], pa.string()).unique()
+        distinct = pa.chunked_array([pc.unique(column) for column in strings], pa.string()).unique().drop_null()
         new = distinct.filter(pc.invert(pc.is_in(distinct, value_set=self._values)))
-        return replace(self, tokens=(*self.tokens, *sorted(new.to_pylist())), extra=self.extra + len(new))
+        return replace(self, strings=(*self.strings, *sorted(new.to_pylist())), extra=self.extra + len(new))
 
     def to_plain(self) -> PlainVocab:
         """Return a JSON-serialisable mapping, from which `from_plain` restores the vocabulary."""
         plain = PlainVocab(
-            tokens=[*self.tokens], counts=[*self.counts], unk=self.unk, extra=self.extra, alphabet=self.alphabet
+            specials=[*self.specials],
+            strings=[*self.strings],
+            counts=[*self.counts],
+            extra=self.extra,
+            alphabet=self.alphabet,
         )
         if self.merges is not None:
             plain["merges"] = [*self.merges]
@@ -125,8 +154,8 @@ class Vocab:
     def from_plain(cls, plain: PlainVocab) -> Vocab:
         """Return the vocabulary that `to_plain` was called on."""
         merges = tuple(plain["merges"]) if "merges" in plain else None
-        counts = tuple(plain["counts"])
-        return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"], counts, merges)
+        counts, specials = tuple(plain["counts"]), tuple(plain["specials"])
+        return cls(tuple(plain["strings"]), specials, plain["extra"], plain["alphabet"], counts, merges)
 
 
 def vocab_of(vocabs: Mapping[str, Vocab], feature: str) -> Vocab:
@@ -143,10 +172,12 @@ class Feature:
     Args:
         digits_to_zero: replace every decimal digit with 0.
         min_count: strings seen less often in the training set become `<unk>`.
-        max_size: maximum number of strings, not counting the special ones (null: no limit).
+        max_size: maximum number of strings (null: no limit).
         extend: also give ids to all other strings of the data, including valid and test, so that pretrained vectors
             can be looked up for them. Nothing is learned from these strings: the effect is the same as looking up new
             words in the file at prediction time. Embeddings without a file treat them as `<unk>`.
+        unk_string: a word by which the data itself marks unknown words, such as the `<unk>` of WikiText; it gets the id
+            of `<unk>` (null: no word does).
     """
 
     column: Text
@@ -155,13 +186,17 @@ class Feature:
     min_count: PositiveInt
     max_size: NonNegativeInt | None
     extend: bool
+    unk_string: Text | None = None
 
     def strings(self, table: pa.Table) -> pa.Array:
-        """Return the normalised strings (N,) of all rows, concatenated."""
-        return normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
+        """Return the normalised strings (N,) of all rows, concatenated; null for the `unk_string`."""
+        strings = normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
+        if self.unk_string is None:
+            return strings
+        return pc.if_else(pc.equal(strings, self.unk_string), pa.scalar(None, pa.string()), strings)
 
     def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab.words(self.strings(train), self.min_count, self.max_size, specials=(EOS,))
+        return Vocab.words(self.strings(train), self.min_count, self.max_size)
 
 
 def normalised_strings(table: pa.Table, column: str, lowercase: bool, digits_to_zero: bool) -> pa.Array:

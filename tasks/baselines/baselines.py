@@ -17,7 +17,7 @@ from runner.layers.ngrams import ngram_buckets
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.text.vocab import EOS, PAD, Vocab
+from runner.text.vocab import Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 from tasks.heads.outputs import BACK_OFF
 from tasks.targets import label_sets, target_ids, target_rows
@@ -104,9 +104,9 @@ def token_rows(split: Batch, feature: str) -> TokenRows:
 
 
 def uniform(vocab: Vocab) -> FloatArray:
-    """Return the uniform distribution (V,) over all strings except `<pad>`, which is never a target."""
+    """Return the uniform distribution (V,) over all ids except `<pad>`, which is never a target."""
     possible = np.ones(len(vocab))
-    possible[vocab.ids[PAD]] = 0.0
+    possible[vocab.pad] = 0.0
     return possible / np.count_nonzero(possible)
 
 
@@ -141,7 +141,7 @@ def texts_of(split: Batch, vocab: Vocab, joined: bool) -> Ragged:
     ids = _word_ids(split, vocab)
     if not joined:
         return ids
-    is_text = ids.values.numpy() != vocab.ids[EOS]
+    is_text = ids.values.numpy() != vocab.eos
     ends = np.flatnonzero(~is_text)
     first = ends - ids.rows.host_offsets[:-1]
     lengths = np.stack([first, ids.rows.host_lengths - 1 - first], axis=1).ravel()

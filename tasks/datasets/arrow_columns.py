@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, unknown
-from runner.text.arrow import array, example_table, list_column, mask_of, offsets_of, refuse, split_on_spaces
+from runner.text.arrow import array, example_table, list_column, mask_of, offsets_of, refuse
+from runner.text.tokenizers import split_words
 from tasks.datasets.base import check_tag_lists
 from tasks.datasets.pairs import TOKENS
 from tasks.spans.table import SpanScheme
@@ -44,7 +45,7 @@ def corpus_table(
         is_list = pa.types.is_list(column.type)
         if name in SHAPES and is_list != SHAPES[name].startswith("lists"):
             raise HydromelError(f"{at} has type {column_of(table, own).type}; {name} must be {SHAPES[name]}")
-        result[name] = split_on_spaces(column) if name in TOKENS.values() and not is_list else column
+        result[name] = split_words(column) if name in TOKENS.values() and not is_list else column
     if "tags" in result:
         tokens, tags = result["tokens"], result["tags"]
         check_tag_lists(tokens, tags, scheme, strict_tags, lambda row: f"{where}: row {row + 1}")

@@ -24,9 +24,9 @@ from runner.text.arrow import (
     list_column,
     offsets_of,
     refuse,
-    split_on_spaces,
 )
 from runner.text.formats.delimited import Delimited as DelimitedText
+from runner.text.tokenizers import split_words
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
@@ -178,7 +178,7 @@ class Delimited(LocalCorpus):
 
         def tokens(columns: Columns, key: str) -> pa.ListArray:
             texts = [named(column, key) for column in (columns if isinstance(columns, list) else [columns])]
-            return split_on_spaces(pc.binary_join_element_wise(*texts, " "))
+            return split_words(pc.binary_join_element_wise(*texts, " "))
 
         if isinstance(self.text_columns, dict):
             table = {name: tokens(self.text_columns[text], f"text_columns.{text}") for text, name in TOKENS.items()}

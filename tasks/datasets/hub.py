@@ -48,8 +48,8 @@ class HubDataset:
         streaming: read the columns over the network, without keeping the files that they are in.
         splits: train, valid and test -> the name of the split on the Hub (null: cut from train).
         columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name
-            -> the name of the column on the Hub. Strings that become `tokens` or `tokens_b` are split on spaces; lists
-            are kept; class numbers become class names. -100 in `label` or `tags` is no target.
+            -> the name of the column on the Hub. Strings that become `tokens` or `tokens_b` are split at white space;
+            lists are kept; class numbers become class names. -100 in `label` or `tags` is no target.
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         cut: how missing splits are cut from train, as for local files.

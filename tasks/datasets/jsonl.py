@@ -9,8 +9,9 @@ from pyarrow import json as arrow_json
 
 from runner.common.errors import HydromelError, did_you_mean
 from runner.common.types import Text
-from runner.text.arrow import array, example_table, split_on_spaces
+from runner.text.arrow import array, example_table
 from runner.text.formats.lines import JsonLines, TextFields
+from runner.text.tokenizers import split_words
 from tasks.datasets.base import LocalCorpus, check_tag_lists
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
@@ -36,8 +37,8 @@ class Jsonl(LocalCorpus):
     """A reader of text as JSON objects; fields that are not named here are ignored.
 
     Args:
-        text_field: field with a string, split on spaces (null: use `tokens_field`). For pairs of texts, a mapping of
-            `a` and `b` to the field of each; so too for `tokens_field`.
+        text_field: field with a string, split at white space (null: use `tokens_field`). For pairs of texts, a mapping
+            of `a` and `b` to the field of each; so too for `tokens_field`.
         tokens_field: field with a list of strings (null: use `text_field`).
         label_field: field with a string, integer or boolean; or with a list of these, of several labels; or with a
             number, if some are no integers, for regression (null: none).
@@ -66,7 +67,7 @@ class Jsonl(LocalCorpus):
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         values = self._values(file)
-        columns = {name: split_on_spaces(values[field]) for name, field in _by_column(self.text_field).items()}
+        columns = {name: split_words(values[field]) for name, field in _by_column(self.text_field).items()}
         columns |= {name: values[field] for name, field in _by_column(self.tokens_field).items()}
         if self.label_field is not None:
             labels = values[self.label_field]

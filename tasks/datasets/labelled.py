@@ -1,4 +1,4 @@
-"""`LABEL text`: one example per line, with the label before the first space, or labels marked as in fastText."""
+"""`LABEL text`: one example per line, with the label before the first white space, or labels marked as in fastText."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.text.arrow import example_table, is_empty, list_column, mask_of, offsets_of, refuse, split_on_spaces
+from runner.text.arrow import example_table, is_empty, list_column, mask_of, offsets_of, refuse
+from runner.text.tokenizers import WHITE_SPACE, split_words
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
@@ -34,16 +35,17 @@ class Labelled(LocalCorpus):
         if mask_of(pc.starts_with(file.lines, MARK)).any():
             return self._marked(file)
         # The appended space gives a label without text an empty text, and adds no token to other texts.
-        parts = pc.split_pattern(pc.binary_join_element_wise(file.lines, "", " "), " ", max_splits=1)
+        padded = pc.binary_join_element_wise(file.lines, "", " ")
+        parts = pc.split_pattern_regex(padded, f"[{WHITE_SPACE}]", max_splits=1)
         label, text = pc.list_element(parts, 0), pc.list_element(parts, 1)
         refuse(
             is_empty(label), lambda row: f"{file.at(row + 1)}: no label at the start of the line; expected LABEL text"
         )
         label = self._part(label, lambda row: file.at(row + 1))
-        return example_table({"tokens": split_on_spaces(text), "label": label}, file.numbers, file.path)
+        return example_table({"tokens": split_words(text), "label": label}, file.numbers, file.path)
 
     def _marked(self, file: TextFile) -> pa.Table:
-        lists = split_on_spaces(file.lines)
+        lists = split_words(file.lines)
         tokens, offsets = lists.flatten(), offsets_of(lists)
         is_label = mask_of(pc.starts_with(tokens, MARK))
         row = np.repeat(np.arange(len(lists)), np.diff(offsets))[is_label]

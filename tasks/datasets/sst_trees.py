@@ -9,10 +9,13 @@ import pyarrow as pa
 
 from runner.common.errors import HydromelError
 from runner.text.arrow import example_table
+from runner.text.tokenizers import WHITE_SPACE
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
-PIECE = re.compile(r"\((\S+) |(\))|([^() ]+)")  # start of a phrase with its label, end of a phrase, or a word
+PIECE = re.compile(
+    rf"\((\S+) |(\))|([^(){WHITE_SPACE}]+)"
+)  # start of a phrase with its label, end of a phrase, or a word
 MOST_LEVELS = 1000  # of nested phrases; the deepest tree of the published data has 30
 BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # None: neutral
 

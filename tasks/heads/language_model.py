@@ -17,7 +17,7 @@ from runner.layers.chunked_softmax import Precision, chunk_slices, vocabulary_lo
 from runner.layers.dropout import Dropout, LockedDropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import PAD, Vocab
+from runner.text.vocab import Vocab
 from tasks.targets import target_ids, target_rows, token_vectors
 
 
@@ -41,7 +41,7 @@ class SoftmaxVocabulary(nn.Module):
         self.chunk, self.precision = max(1, chunk_scores // len(vocab)), precision  # tokens
         # <pad> is excluded through the bias (V,): adding -inf to the scores would be a pass over (N, V) values.
         pad_bias = torch.zeros(len(vocab))
-        pad_bias[vocab.ids[PAD]] = -torch.inf
+        pad_bias[vocab.pad] = -torch.inf
         self.register_buffer("pad_bias", pad_bias, persistent=False)
         self.pad_bias: Tensor
 
@@ -93,8 +93,8 @@ class AdaptiveVocabulary(nn.Module):
 
     def __init__(self, input_size: int, vocab: Vocab, cutoffs: list[int]) -> None:
         super().__init__()
-        if vocab.ids[PAD] != 0:
-            raise ValueError(f"the first string of the vocabulary is {vocab.tokens[:1]}; it must be <pad>")
+        if vocab.pad != 0:
+            raise ValueError(f"the first id of the vocabulary is {vocab.tokens[:1]}; it must be <pad>")
         if not cutoffs or cutoffs != sorted(set(cutoffs)) or cutoffs[0] < 2 or cutoffs[-1] >= len(vocab):
             raise ValueError(
                 f"cutoffs {cutoffs} must increase, from at least 2 to below the vocabulary size {len(vocab)}"

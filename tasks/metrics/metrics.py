@@ -24,7 +24,7 @@ from runner.interfaces import InputKind, Scale
 from runner.ragged.batch import Batch
 from runner.tables.detail import SCORES, pair_table
 from runner.text.bpe import SPACE, characters_of
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import EOS, Vocab
 from tasks.spans.schemes import OwnTags
 from tasks.spans.table import Mode, Scheme, headline_mode
 from tasks.spans.tags import SpanArrays, SpanTags, are_right, spans
@@ -175,17 +175,17 @@ class PerplexityMetric:
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
         vocab = vocabs["target"]
-        # Characters, if every string of the vocabulary is one (`<eos>` is the line end); pieces of words, if merged.
-        self.per_character = all(len(string) == 1 for string in set(vocab.tokens) - {PAD, UNK, EOS})
+        # Characters, if every string of the vocabulary is one (a line end is one too); pieces of words, if merged.
+        self.per_character = all(len(string) == 1 for string in vocab.strings)
         self._total: Tensor | float = 0.0  # nats; float64, so that rounding does not depend on the batches
         self._count = 0
-        self._eos = vocab.ids[EOS]
+        self._eos = vocab.eos
         self._sizes: Tensor | None = None  # (V, 2): words and characters of each piece, if words are split
         self._text = torch.zeros(2, dtype=torch.int64)  # words and characters of all targets
         if vocab.merges is not None:
-            ends = {PAD: (0, 0), UNK: (0, 0), EOS: (1, 1)}
-            sizes = [ends.get(piece) or (piece.count(SPACE), characters_of(piece)) for piece in vocab.tokens]
-            self._sizes = torch.tensor(sizes, dtype=torch.int64)
+            special = [(1, 1) if name == EOS else (0, 0) for name in vocab.specials]
+            sizes = [(piece.count(SPACE), characters_of(piece)) for piece in vocab.strings]
+            self._sizes = torch.tensor(special + sizes, dtype=torch.int64)
 
     def update(self, nll: Tensor, batch: Batch) -> None:
         """Add the nats (N,) of a batch's targets."""

@@ -15,7 +15,7 @@ from runner.data.truncation import Truncation
 from runner.inference.generation.language_model import LanguageModel
 from runner.inference.trained import TrainedModel
 from runner.model import build_model
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import EOS, SPECIALS, Vocab
 from tests.helpers.composed import parts, run_config
 
 WORDS = ("a", "b", "c")
@@ -32,7 +32,7 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending:
     files = ("dataset=text", "data_dir=nowhere", *(f"dataset.{item}={item}.txt" for item in ("train", "valid", "test")))
     size = [] if "embedding=word_char" in overrides else ["embedding.size=5"]
     composed = run_config("task=lm", *files, f"encoder={encoder}", *SIZES[encoder], *size, *overrides)
-    vocab = Vocab((PAD, UNK, EOS, *words), unk=1)
+    vocab = Vocab((*words,), SPECIALS)
     result = parts(composed)
     table = pa.table({"tokens": pa.array([list(words)])})
     vocabs = {name: vocab if name == "words" else feature.vocab(table) for name, feature in result.features.items()}
@@ -41,7 +41,7 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending:
     model = build_model(result, vocabs).double().eval()
     with torch.no_grad():
         model.head.output.weight.mul_(8.0)  # type: ignore[attr-defined]
-        model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[attr-defined]
+        model.head.output.bias[vocab.eos] += ending  # type: ignore[attr-defined]
     truncation = Truncation(composed.max_length, composed.truncate)
     return TrainedModel(
         result.task, result.measures, model, result.features, vocabs, result.corpus, truncation, composed.malloc
@@ -53,12 +53,27 @@ def language_model(run: TrainedModel, allow_unk: bool = False) -> LanguageModel:
 
 
 def log_p_of(run: TrainedModel, words: Sequence[str]) -> npt.NDArray[Any]:
-    """(n + 1, V) log P of what is next, `<eos>` and the n words being read at once, as the task evaluates them."""
-    table = pa.table({"tokens": pa.array([list(words)], pa.list_(pa.string()))})
+    """(n + 1, V) log P of what is next, `<eos>` and the n words being read at once, as the task evaluates them.
+
+    In a stream, `<eos>` among the words ends a line.
+    """
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word == EOS:
+            lines.append([])
+        else:
+            lines[-1].append(word)
+    table = pa.table({"tokens": pa.array(lines, pa.list_(pa.string()))})
     batch = run.task.encode(columns_of(table, run.features, run.vocabs), table, run.vocabs)
     with torch.inference_mode():
         scores, _ = run.model(batch, None)
         return run.model.head.probabilities(scores, batch).log().numpy()
+
+
+def ids_of(run: TrainedModel) -> dict[str, int]:
+    """Return the ids of the words of `run`, and of `<eos>`."""
+    vocab = run.vocabs["target"]
+    return {**vocab.ids, EOS: vocab.eos}
 
 
 def rounding(model: LanguageModel, log_p: float, tokens: int = 16) -> float:

@@ -11,26 +11,26 @@ from torch import Tensor
 from runner.components.measures import Measures
 from runner.interfaces import Task
 from runner.ragged.batch import Batch
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tasks.metrics.metrics import LabelMetric, PerplexityMetric, SpanMetric
 from tasks.spans.table import as_scheme
 
 
 def label_metric(labels: Sequence[str]) -> LabelMetric:
     metric = LabelMetric()
-    metric.start({"target": Vocab(tuple(labels), unk=None)})
+    metric.start({"target": Vocab(tuple(labels))})
     return metric
 
 
 def span_metric(tags: Sequence[str], scheme: str) -> SpanMetric:
     metric = SpanMetric(scheme=as_scheme(scheme), learned_scheme=as_scheme(scheme))
-    metric.start({"target": Vocab(tuple(tags), unk=None)})
+    metric.start({"target": Vocab(tuple(tags))})
     return metric
 
 
 def perplexity_metric(per_character: bool = False) -> PerplexityMetric:
     metric = PerplexityMetric(feature="words", stream=False)
-    metric.start({"target": Vocab((PAD, UNK, EOS, "a" if per_character else "word"), unk=1)})
+    metric.start({"target": Vocab(("a" if per_character else "word",), SPECIALS)})
     return metric
 
 

@@ -41,7 +41,7 @@ def test_labels_become_ids_of_train() -> None:
 )
 def test_a_label_that_train_lacks_is_named_with_its_place(columns: dict[str, Any], where: str) -> None:
     actual = table(["pos", "odd"], **columns).replace_schema_metadata({"path": "dev.txt"})
-    vocab = Vocab(("neg", "pos"), unk=None)
+    vocab = Vocab(("neg", "pos"))
     with pytest.raises(
         HydromelError, match=rf"^{where}: label 'odd' is not in the training set, .* 2 labels: neg, pos$"
     ):
@@ -49,7 +49,7 @@ def test_a_label_that_train_lacks_is_named_with_its_place(columns: dict[str, Any
 
 
 def test_a_long_list_of_labels_is_cut_and_further_strangers_are_counted() -> None:
-    vocab = Vocab(tuple(f"c{number:02}" for number in range(50)), unk=None)
+    vocab = Vocab(tuple(f"c{number:02}" for number in range(50)))
     with pytest.raises(HydromelError) as error:
         classify().encode(words([[1]] * 3), table(["x", "c03", "y"]), {"target": vocab})
     assert str(error.value).startswith(
@@ -65,7 +65,7 @@ def test_a_data_set_without_labels() -> None:
 
 def test_loss_is_the_sum_over_rows() -> None:
     torch.manual_seed(0)
-    task, vocabs = classify(), {"target": Vocab(("a", "b", "c"), unk=None)}
+    task, vocabs = classify(), {"target": Vocab(("a", "b", "c"))}
     batch = labelled([2, 0, 1], lengths=[3, 0, 1])
     encoded = Ragged(torch.randn(4, 5, dtype=torch.float64), batch.rows, "packed")
     head = task.head(EncoderOf(5), vocabs, torch.nn.Identity()).double()
@@ -82,13 +82,13 @@ def test_loss_is_the_sum_over_rows() -> None:
 def test_an_encoder_of_one_vector_a_row_will_do() -> None:
     """A bag of words gives rows of length one, which pooling does not change."""
     task, batch = classify(pooling="mean"), labelled([0, 1], lengths=[5, 0])
-    head = task.head(EncoderOf(3), {"target": Vocab(("a", "b"), unk=None)}, torch.nn.Identity())
+    head = task.head(EncoderOf(3), {"target": Vocab(("a", "b"))}, torch.nn.Identity())
     vectors = torch.randn(2, 3)
     torch.testing.assert_close(head(Ragged(vectors, rows_of([1, 1]), "packed"), batch), head.linear(vectors))
 
 
 def test_majority_is_the_most_frequent_label_of_train_on_test() -> None:
-    task, vocabs = classify(), {"target": Vocab(("a", "b", "c"), unk=None)}
+    task, vocabs = classify(), {"target": Vocab(("a", "b", "c"))}
     test = labelled([1, 0, 0, 1, 1])
     figures = measured(task, task.majority(labelled([1, 1, 0, 2]), test, vocabs), test, vocabs)
     assert figures["accuracy"] == pytest.approx(60.0)

@@ -26,7 +26,7 @@ from tasks.targets import label_sets
 from tests.helpers.metrics import measured
 from tests.helpers.target_batches import classify, with_sets, words
 
-ABC = {"target": Vocab(("a", "b", "c"), unk=None)}
+ABC = {"target": Vocab(("a", "b", "c"))}
 
 
 def many(**changes: Any) -> Any:
@@ -134,7 +134,7 @@ def test_figures_are_those_of_scikit_learn(data: st.DataObject) -> None:
     n, known, unseen = data.draw(st.integers(1, 6)), data.draw(st.integers(2, 3)), data.draw(st.integers(0, 1))
     gold = np.array(data.draw(masks(n, known + unseen)))
     predicted = np.array(data.draw(masks(n, known)))
-    vocab = Vocab(tuple(f"l{i}" for i in range(known + unseen)), unk=None, extra=unseen)
+    vocab = Vocab(tuple(f"l{i}" for i in range(known + unseen)), extra=unseen)
     batch = with_sets([np.flatnonzero(row).tolist() for row in gold])
     metric = started(LabelSetMetric(), {"target": vocab})
     for start in range(0, n, 3):
@@ -221,7 +221,7 @@ def test_majority_and_svm() -> None:
     texts = [[2, 3], [2], [2, 4], [3], [5]]
     sets = [[word - 2 for word in text if word < 5] for text in texts]
     both = many().encode(words(texts * 8), table([["abc"[label] for label in row] for row in sets] * 8), ABC)
-    vocabs = {"words": Vocab(("<pad>", "<unk>", "w2", "w3", "w4", "w5"), unk=1), **ABC}
+    vocabs = {"words": Vocab(("w2", "w3", "w4", "w5"), ("<pad>", "<unk>")), **ABC}
     ((name, predicted),) = task.baselines(both, both, vocabs)
     assert name == "svm"
     assert measured(task, predicted, both, vocabs)["subset_accuracy"] == 100.0

@@ -17,13 +17,13 @@ from runner.common.errors import HydromelError
 from runner.components.measures import started
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import EOS, PAD, SPECIALS, UNK, Vocab
 from tasks.lm import Lm
 from tests.helpers.metrics import measured
 from tests.helpers.target_batches import EncoderOf, lm, words
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
-VOCAB = Vocab((PAD, UNK, EOS, "the", "cat", "sat"), unk=1)
+VOCAB = Vocab(("the", "cat", "sat"), SPECIALS)
 VOCABS = {"words": VOCAB, "target": VOCAB}
 TEXT = [[3, 4], [], [5], [1, 3, 4, 5]]
 EMPTY = pa.table({})
@@ -73,7 +73,7 @@ def test_no_rows_and_blank_rows() -> None:
 def test_every_feature_gets_the_end_of_its_own_vocabulary() -> None:
     features = words(TEXT)
     features["shape"] = features["words"].map(lambda ids: ids * 0 + 3)
-    shapes = Vocab((PAD, UNK, "x", "X", EOS), unk=1)
+    shapes = Vocab(("x", "X"), (PAD, UNK, "<bos>", "<cls>", EOS))
     batch = lm().encode(features, EMPTY, {**VOCABS, "shape": shapes})
     assert rows(batch.features["shape"]) == [[4, *[3] * len(row)] for row in TEXT]
 
@@ -85,7 +85,7 @@ def test_an_unknown_feature() -> None:
 
 
 def test_words_of_valid_and_test_are_not_predicted() -> None:
-    vocab = Vocab((PAD, UNK, EOS, "a", "b"), unk=1, extra=1)
+    vocab = Vocab(("a", "b"), SPECIALS, extra=1)
     table = pa.table({"tokens": pa.array([["a"]], pa.list_(pa.string()))})
     features = {"words": Ragged.from_lists([[3]], torch.int32)}
     with pytest.raises(
@@ -153,7 +153,7 @@ def test_one_vector_a_row_is_not_enough() -> None:
 
 
 def test_bits_per_character_where_tokens_are_characters() -> None:
-    characters = Vocab((PAD, UNK, EOS, "a", "é", "<", " "), unk=1)
+    characters = Vocab(("a", "é", "<", " "), SPECIALS)
     batch = encode([[3, 4]])
     for vocab, expected in ((characters, True), (VOCAB, False)):
         metric = started(lm().metric, {"target": vocab})

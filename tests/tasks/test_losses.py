@@ -16,12 +16,12 @@ from runner.interfaces import Head, Task
 from runner.layers.pooling import sum_pool
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tests.helpers.target_batches import EncoderOf, labelled, tagged
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "task"
 TASKS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-VOCABS: Mapping[str, Vocab] = {name: Vocab(("<pad>", "<unk>", "<eos>", "a"), unk=1) for name in ("words", "target")}
+VOCABS: Mapping[str, Vocab] = {name: Vocab(("a",), SPECIALS) for name in ("words", "target")}
 
 
 def per_row(losses: torch.Tensor | Ragged) -> torch.Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from runner.model import build_model
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tests.helpers.composed import parts, run, run_config
 from tests.helpers.target_batches import words
 
-VOCAB = Vocab((PAD, UNK, EOS, *"abcdefghij"), unk=1)
+VOCAB = Vocab((*"abcdefghij",), SPECIALS)
 VOCABS = {"words": VOCAB, "target": VOCAB}
 
 

@@ -25,14 +25,14 @@ from runner.layers.pooling import PairPool, max_pool, mean_pool
 from runner.model import Model, build_model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tasks.baselines.baselines import bags, features_of, linear_svm, texts_of
 from tests.helpers.composed import QUIET, data_of, pair_files, parts, run, run_config
 from tests.helpers.contract import POISON, lay_out
 from tests.helpers.target_batches import classify, words
 
 SMALL = ("encoder=conv", "encoder.filters=4", "embedding.size=6", "threads=1")
-VOCAB = Vocab((PAD, UNK, EOS, "a", "b", "c"), unk=1)
+VOCAB = Vocab(("a", "b", "c"), SPECIALS)
 
 
 def model_of(pairs: str, folder: Path, *overrides: str) -> tuple[Model, Batch]:

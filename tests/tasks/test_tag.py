@@ -19,7 +19,7 @@ from tests.helpers.metrics import by_name, measured
 from tests.helpers.target_batches import EncoderOf, tag, tagged, words
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
-ABC = {"target": Vocab(("a", "b", "c"), unk=None)}
+ABC = {"target": Vocab(("a", "b", "c"))}
 
 
 def table(tags: list[list[str]], **columns: Any) -> pa.Table:
@@ -158,7 +158,7 @@ def test_majority() -> None:
     task, test = tag(), tagged([[1], [0, 1, 1]])
     figures = measured(task, task.majority(tagged([[1, 1], [0]]), test, ABC), test, ABC)
     assert figures["accuracy"] == pytest.approx(75.0)
-    task, vocabs = tag(span_scheme="IOB2"), {"target": Vocab(("O", "B-A", "I-A"), unk=None)}
+    task, vocabs = tag(span_scheme="IOB2"), {"target": Vocab(("O", "B-A", "I-A"))}
     test = tagged([[0, 1, 2], [0]])
     spans = measured(task, task.majority(tagged([[0, 0, 1]]), test, vocabs), test, vocabs)
     assert (spans["accuracy"], spans["f1"], by_name(spans["per_type"])["A"]["support"]) == (50.0, 0.0, 1)

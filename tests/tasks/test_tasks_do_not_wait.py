@@ -15,7 +15,7 @@ from runner.components.measures import started
 from runner.interfaces import ChoosesOnValid
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tests.helpers.target_batches import EncoderOf, classify, labelled, lm, tag, tagged, with_sets, words
 
 # what reads a value on the host, or has a shape that depends on values
@@ -35,9 +35,9 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-VOCAB = Vocab((PAD, UNK, EOS, "a"), unk=1)
-LABELS = {"words": VOCAB, "target": Vocab(("O", "B-A", "I-A", "B-B"), unk=None)}
-FIVE = {"words": VOCAB, "target": Vocab(tuple("abcde"), unk=None)}  # as many as the encoder's vectors have numbers
+VOCAB = Vocab(("a",), SPECIALS)
+LABELS = {"words": VOCAB, "target": Vocab(("O", "B-A", "I-A", "B-B"))}
+FIVE = {"words": VOCAB, "target": Vocab(tuple("abcde"))}  # as many as the encoder's vectors have numbers
 
 
 def lm_batch(task: Any) -> Batch:

@@ -46,7 +46,7 @@ class RestoreCase:
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the possible targets."""
-        return Vocab(CASES, unk=None)
+        return Vocab(CASES)
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
         """Return a split with its targets, one id per token."""

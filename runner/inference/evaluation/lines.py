@@ -20,8 +20,9 @@ from runner.interfaces import START, State
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
-from runner.text.arrow import split_characters, split_on_spaces
-from runner.text.vocab import PAD, UNK
+from runner.text.arrow import split_characters
+from runner.text.tokenizers import split_words
+from runner.text.vocab import UNK
 
 TOKENS = 16_384  # tokens of all lines in a batch
 WINDOW = 2_048  # tokens of a line or text in a batch; longer ones are read in windows with carried state
@@ -52,7 +53,7 @@ class LineScorer:
     def score(self, lines: list[str]) -> list[Tally]:
         """Return a tally for each line; raise a HydromelError if the model cannot read one of them."""
         strings = pa.array(lines, pa.string())
-        tokens = split_characters(strings) if self.model.text.unit == "char" else split_on_spaces(strings)
+        tokens = split_characters(strings) if self.model.text.unit == "char" else split_words(strings)
         text = self._numericalize(tokens)
         assert isinstance(text.target, Ragged)
         unknown = text.target.values.numpy() == self.model.vocab.unk
@@ -69,10 +70,6 @@ class LineScorer:
         assert isinstance(batch.target, Ragged)
         if model.vocab.unk is None and bool((batch.target.values < 0).any()):
             raise HydromelError(f"{model.where}: the text has unknown tokens, and the vocabulary has no {UNK}")
-        if bool((batch.target.values == model.vocab.ids[PAD]).any()):
-            raise HydromelError(
-                f"{model.where}: the text has the token {PAD}, which models never predict; remove or replace it"
-            )
         features = {name: Ragged(feature.values, rows, "packed") for name, feature in batch.features.items()}
         return Batch(features, Ragged(batch.target.values, rows, "packed"), np.arange(rows.n_rows))
 

@@ -25,9 +25,11 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
 from runner.text.bpe import decode_pieces
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.tokenizers import split_words
+from runner.text.vocab import Vocab
 
 READ_TOKENS = 16_384  # tokens of all prompts in memory at once; longer prompts are read in windows
+LINE_END = "\n"  # in lists of tokens; no word and no character of a line is one
 _CPU = torch.device("cpu")
 Unit = Literal["word", "char"]
 Inputs = dict[str, IntArray]  # (R,) ids of each feature, one for each row
@@ -65,7 +67,7 @@ class HasUnit(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """A tokenization into words between spaces, or characters; the end of a line is the token `<eos>`."""
+    """A tokenization into words between white space, or characters; the end of a line is the token `LINE_END`."""
 
     unit: Unit  # `word` or `char`
     merges: tuple[str, ...] | None = None  # merges that split words into pieces (`runner.text.bpe`); None: whole words
@@ -75,12 +77,12 @@ class Text:
         """Return the corpus's tokenization, or characters if all strings of the vocabulary are single characters."""
         if isinstance(corpus, HasUnit):
             return cls(corpus.unit, vocab.merges)
-        is_characters = all(len(token) == 1 for token in set(vocab.tokens) - {PAD, UNK, EOS})
+        is_characters = all(len(string) == 1 for string in vocab.strings)
         return cls("char" if is_characters else "word", vocab.merges)
 
     def split(self, line: str) -> list[str]:
         """Split a line into tokens."""
-        return list(line) if self.unit == "char" else line.split()
+        return list(line) if self.unit == "char" else split_words(pa.array([line], pa.string()))[0].as_py()
 
     def pieces(self, tokens: Iterable[str], behind: str) -> Iterator[str]:
         """Yield the text of each token, with the space before it; `behind` is the text that precedes them."""
@@ -89,8 +91,8 @@ class Text:
             yield from _spell(tokens, is_start)
             return
         for token in tokens:
-            yield "\n" if token == EOS else token if is_start or self.unit == "char" else f" {token}"
-            is_start = token == EOS
+            yield token if is_start or self.unit == "char" or token == LINE_END else f" {token}"
+            is_start = token == LINE_END
 
     def joined(self, tokens: Iterable[str], behind: str) -> str:
         """Return the text of all tokens."""
@@ -99,9 +101,9 @@ class Text:
 
 def _spell(tokens: Iterable[str], is_start: bool) -> Iterator[str]:
     """Yield the text of pieces of words; a word starts with a space, except at the start of a line."""
-    for is_end, group in groupby(tokens, key=lambda token: token == EOS):
+    for is_end, group in groupby(tokens, key=lambda token: token == LINE_END):
         if is_end:
-            yield from ("\n" for _ in group)
+            yield from group
         else:
             for text in decode_pieces(group):
                 yield text.removeprefix(" ") if is_start else text
@@ -161,12 +163,12 @@ class LanguageModel:
                 f"{where}: it reads the features {', '.join(self.features)}; with pieces of words, use a run with a "
                 "single feature"
             )
-        if self.feature not in self.features or self.vocab.tokens != self.vocabs[self.feature].tokens:
+        if self.feature not in self.features or self.vocab.strings != self.vocabs[self.feature].strings:
             raise HydromelError(f"{where}: damaged, its vocabularies of {self.feature} and {TARGET} differ")
         (self.column,) = columns
         self.device = device_of(self.model)
         self.text = Text.of(trained.corpus, self.vocab)
-        self.end = self.vocab.ids[EOS] if self.unit == "line" else None
+        self.end = self.vocab.eos if self.unit == "line" else None
         self.forbidden = torch.zeros(len(self.vocab), dtype=torch.bool, device=self.device)
         if self.vocab.unk is not None and not allow_unk:
             self.forbidden[self.vocab.unk] = True
@@ -183,9 +185,9 @@ class LanguageModel:
             )
         lines = [[self.text.split(line) for line in text.split("\n")] for text in texts]
         whole = self.vocab.merges is None
-        # The whole vocabulary is read as the first row, which gives every feature's id of every string that may be
-        # generated. Pieces of words need no such row: they have a single feature.
-        texts_read = [[*self.vocab.tokens] if whole else [], *chain(*lines)]
+        # All strings of the vocabulary are read as the first row, which gives every feature's id of every string that
+        # may be generated. Pieces of words need no such row: they have a single feature.
+        texts_read = [[*self.vocab.strings] if whole else [], *chain(*lines)]
         batch, lengths = self.encode(pa.array(texts_read, pa.list_(pa.string())))
         ends = np.cumsum(lengths)[np.cumsum([0, *map(len, lines)])]
         rows = Rows(np.diff(ends), _CPU)
@@ -194,8 +196,8 @@ class LanguageModel:
             return Prompts(ids, [[] for _ in texts], {self.feature: np.arange(len(self.vocab))})
         following = {}
         for name, feature in batch.features.items():
-            following[name] = feature.values[1 : ends[0]].numpy().astype(np.int64)
-            following[name][self.vocab.ids[EOS]] = self.vocabs[name].ids[EOS]
+            special = [self.vocabs[name].specials.index(role) for role in self.vocab.specials]
+            following[name] = np.concatenate((special, feature.values[1 : ends[0]].numpy())).astype(np.int64)
         return Prompts(ids, self._unknown(ids[self.feature], lines), following)
 
     def encode(self, lines: pa.ListArray) -> tuple[Batch, IntArray]:
@@ -205,6 +207,10 @@ class LanguageModel:
         batch = self.task.encode(columns, table, self.vocabs)
         return batch, next(iter(columns.values())).rows.host_lengths + 1
 
+    def strings(self, ids: Iterable[int]) -> list[str]:
+        """Return the strings of predicted ids, with `LINE_END` for line ends, for `text.pieces` and `text.joined`."""
+        return [LINE_END if token == self.vocab.eos else self.vocab.tokens[token] for token in ids]
+
     def _unknown(self, ids: Ragged, lines: list[list[list[str]]]) -> list[list[str]]:
         """Return the unknown strings of each prompt (given as lines); raise a HydromelError if they have no id."""
         offsets = ids.rows.host_offsets
@@ -213,7 +219,7 @@ class LanguageModel:
         unknown: list[list[str]] = [[] for _ in lines]
         rows = np.searchsorted(offsets, places, side="right") - 1
         for row in np.unique(rows):
-            strings = [string for line in lines[row] for string in (EOS, *line)]
+            strings = [string for line in lines[row] for string in (LINE_END, *line)]
             unknown[row] = list(dict.fromkeys(strings[place] for place in places[rows == row] - offsets[row]))
         if self.vocab.unk is None and any(unknown):
             raise HydromelError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,9 @@ from runner.data.numericalize import TARGET
 from runner.inference.generation.language_model import Text
 from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
+from runner.text.arrow import lengths_of
 from runner.text.bpe import characters_of, pieces_of
+from runner.text.tokenizers import WhiteSpaceTokenizer
 
 _ROWS = 32  # lines per batch, for a model that reads each line by itself
 
@@ -31,7 +32,7 @@ class Reading:
     batch: Batch  # N + 1 positions: `<eos>`, which starts a text, and the tokens
     by_line: bool  # each line is a separate row, without context
     unknown: int  # number of tokens that the model does not know
-    characters: bool  # tokens are characters, not words between spaces
+    characters: bool  # tokens are characters, not words between white space
 
     @property
     def tokens(self) -> list[str]:
@@ -52,7 +53,7 @@ class Reading:
 
 
 def read(trained: TrainedModel, text: str, name: str) -> Reading:
-    """Read a text, whose lines end with a line feed, in the run's own tokens: characters, or words between spaces.
+    """Read a text, whose lines end with a line feed, in the run's own tokens: characters, or words between white space.
 
     Raises:
         HydromelError: the text has no token, or none that the model knows, or the model reads more than tokens.
@@ -96,9 +97,13 @@ def of_characters(trained: TrainedModel) -> bool:
 
 
 def _words(text: str) -> tuple[list[list[str]], IntArray]:
-    """Split a text into each line's words between spaces, and the end of each word, line ends included."""
-    rows = [[word for word in line.split(" ") if word] for line in text.split("\n")]
-    return rows, np.array([match.end() for match in re.finditer(r"[^ \n]+|\n", text)], dtype=np.int64)
+    """Split a text into each line's words between white space, and the end of each word, line ends included."""
+    lines = text.split("\n")
+    spans = WhiteSpaceTokenizer().spans(pa.array(lines, pa.string()))
+    starts_of_lines = np.cumsum([0, *(len(line) + 1 for line in lines)])
+    ends = spans.characters()[1]
+    of_words = ends.flatten().to_numpy() + np.repeat(starts_of_lines[:-1], lengths_of(ends))
+    return spans.tokens().to_pylist(), np.sort(np.concatenate((of_words, starts_of_lines[1:-1])))
 
 
 def _piece_ends(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) -> IntArray:

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from runner.common.errors import HydromelError, unknown
-from runner.text.arrow import split_on_spaces
 from runner.text.formats.base import Parsed, PassagePredictions, cells_of
 from runner.text.formats.reader import MOST_CHARACTERS, Passage
+from runner.text.tokenizers import split_words
 
 Column = int | str
 QUOTE = {csv.QUOTE_MINIMAL: '"', csv.QUOTE_NONE: None}
@@ -93,7 +93,7 @@ class Delimited:
         for name in columns:
             indices = [] if self.width is None else [self._index(column, passage) for column in self.columns[name]]
             texts = [" ".join(record[index] for index in indices) for record in records]
-            table[name] = split_on_spaces(pa.array(texts, pa.string()))
+            table[name] = split_words(pa.array(texts, pa.string()))
         return Parsed(pa.table(table), np.array(ends, dtype=np.int64))
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:

@@ -1,4 +1,4 @@
-"""Formats with one row per line: tokens separated by spaces, and JSON Lines."""
+"""Formats with one row per line: text, and JSON Lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, did_you_mean
-from runner.text.arrow import lengths_of, split_on_spaces
+from runner.text.arrow import lengths_of
 from runner.text.formats.base import (
     DIGITS,
     STRINGS,
@@ -24,12 +24,13 @@ from runner.text.formats.base import (
     replace_lines,
 )
 from runner.text.formats.reader import Passage, single
+from runner.text.tokenizers import split_words, words_of
 
 TOKENS_B = "tokens_b"  # the column of the second text of a pair
 
 
 class Lines:
-    """A format with one row per line and tokens separated by spaces.
+    """A format with one row per line and tokens separated by white space.
 
     The output has one line per row: the label, the number, or the tags separated by spaces; then, if probabilities are
     written, a tab and the probabilities. Several labels are separated by tabs, each followed by its probability if
@@ -46,7 +47,7 @@ class Lines:
                 raise HydromelError(f"this run also needs the column '{column}'; use --format {other}")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        tokens = split_on_spaces(pa.array(passage.lines, pa.string()))
+        tokens = split_words(pa.array(passage.lines, pa.string()))
         places = np.flatnonzero(lengths_of(tokens))
         return Parsed(pa.table({"tokens": tokens.take(pa.array(places))}), places)
 
@@ -79,7 +80,7 @@ class TextFields:
     """The fields of an object that may hold one text."""
 
     tokens_field: str | None  # with a list of strings
-    text_field: str | None  # with a string, split on spaces, for objects without `tokens_field`
+    text_field: str | None  # with a string, split at white space, for objects without `tokens_field`
 
     def tokens(self, at: str, fields: dict[str, object]) -> list[str]:
         """Return the tokens of an object; raise a HydromelError that begins with `at` if it has none."""
@@ -94,7 +95,7 @@ class TextFields:
         text = fields[self.text_field]
         if not isinstance(text, str):
             raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
-        return [token for token in text.split(" ") if token]  # only U+0020, as for data sets
+        return words_of(text)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
 from runner.config.instantiate import alternatives, build, check_options
-from runner.text.vocab import Vocab
+from runner.text.vocab import PAD, UNK, Vocab
 from runner.training.schedules import Step, WarmupLinear
 
 LINEAR = {"_target_": "runner.training.schedules.WarmupLinear", "warmup": 2}
@@ -97,7 +97,7 @@ def test_nodes_within_nodes_are_built_first_and_named_in_full() -> None:
     }
     parts = {"words": word, "again": word | {"size": 3}}
     concat = {"_target_": "runner.embeddings.concat.JoinedEmbedding", "parts": parts, "join": "concat", "dropout": 0.0}
-    runtime = {"vocabs": {"words": Vocab(("<pad>", "<unk>"), unk=1)}}
+    runtime = {"vocabs": {"words": Vocab((), (PAD, UNK))}}
     assert build(concat, "embedding", runtime).output_size == 7
     with pytest.raises(HydromelError, match=r"^embedding\.parts\.again\.size=0"):
         build(concat | {"parts": parts | {"again": word | {"size": 0}}}, "embedding", runtime)

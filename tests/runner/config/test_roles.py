@@ -19,7 +19,7 @@ from runner.text.vocab import PAD, UNK, Vocab
 from tests.helpers.plugin_module import plugin_module
 from tests.helpers.target_batches import tagged
 
-VOCABS = {"words": Vocab((PAD, UNK, "a", "b"), unk=1), "target": Vocab(("x", "y"), unk=None)}
+VOCABS = {"words": Vocab(("a", "b"), (PAD, UNK)), "target": Vocab(("x", "y"))}
 BROKEN = """
 from torch import nn
 

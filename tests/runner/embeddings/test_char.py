@@ -22,13 +22,13 @@ from runner.model import build_model, descriptions
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.characters import spell
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import PAD, SPECIALS, UNK, Vocab
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.composed import config, data_of, parts, run, run_config, tag_files
 from tests.helpers.contract import rows_of
 
 FORMS = ("a", "the", "ab", "abracadabra", "x", "the-end")
-VOCAB = Vocab((PAD, UNK, EOS, *FORMS), unk=1, alphabet="abcdehrt")
+VOCAB = Vocab((*FORMS,), SPECIALS, alphabet="abcdehrt")
 MAX = 9  # abracadabra is cut
 TEXT = [[3, 4, 4, 1], [], [6], [5, 4, 8, 7, 2, 6, 3]]
 META = torch.device("meta")
@@ -81,7 +81,7 @@ MODULES = [
 
 
 def by_hand(module: CharConv | CharRnn, form: int) -> Tensor:
-    result = spell(VOCAB.tokens, VOCAB.alphabet, MAX)
+    result = spell(VOCAB, VOCAB.alphabet, MAX)
     symbols = result.symbols[result.offsets[form] : result.offsets[form + 1]]
     characters = module.spelled.table(torch.from_numpy(symbols))
     return conv_by_hand(module, characters) if isinstance(module, CharConv) else rnn_by_hand(module, characters)
@@ -152,7 +152,7 @@ def test_tokens_of_one_form_have_different_dropout_masks(name: str) -> None:
 
 
 def test_long_words_are_truncated() -> None:
-    longer = Vocab((*VOCAB.tokens, "abracadab", "abracadac"), unk=1, alphabet=VOCAB.alphabet)
+    longer = Vocab((*VOCAB.strings, "abracadab", "abracadac"), SPECIALS, alphabet=VOCAB.alphabet)
     values = embedding("char_conv", longer)({"chars": ids_of([[6, 9, 10]])}).values
     assert torch.equal(values[0], values[1])
     assert not torch.equal(values[0], values[2])
@@ -181,7 +181,7 @@ def test_truncated_words_are_counted() -> None:
 def test_weights_fit_any_vocabulary_of_forms(tmp_path: Path) -> None:
     module = embedding("char_rnn")
     save_checkpoint(tmp_path / "one", module, {})
-    other = Vocab((PAD, UNK, EOS, "there", "the"), unk=1, alphabet=VOCAB.alphabet)
+    other = Vocab(("there", "the"), SPECIALS, alphabet=VOCAB.alphabet)
     torch.manual_seed(2)
     again = embedding("char_rnn", other)
     load_checkpoint(tmp_path / "one", again)
@@ -192,7 +192,7 @@ def test_weights_fit_any_vocabulary_of_forms(tmp_path: Path) -> None:
     ("vocabs", "message"),
     [
         ({"words": VOCAB}, r"feature 'chars' is unknown .* Allowed: words"),
-        ({"chars": Vocab((PAD, UNK, "a"), unk=1)}, "features.chars has no characters; .* features=words_chars"),
+        ({"chars": Vocab(("a",), (PAD, UNK))}, "features.chars has no characters; .* features=words_chars"),
     ],
 )
 def test_a_feature_that_is_missing_or_has_no_characters_is_named(vocabs: dict[str, Vocab], message: str) -> None:

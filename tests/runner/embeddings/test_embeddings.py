@@ -12,16 +12,16 @@ from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.layers.dropout import Dropout
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import Vocab
+from runner.text.vocab import PAD, UNK, Vocab
 from tests.helpers.composed import config
 from tests.helpers.contract import rows_of
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "embedding"
 EMBEDDINGS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 VOCABS = {
-    "words": Vocab(("<pad>", "<unk>", "a", "b"), 1),
-    "pos": Vocab(("<pad>", "<unk>", "N"), 1),
-    "chars": Vocab(("<pad>", "<unk>", "a", "bab"), 1, alphabet="ab"),
+    "words": Vocab(("a", "b"), (PAD, UNK)),
+    "pos": Vocab(("N",), (PAD, UNK)),
+    "chars": Vocab(("a", "bab"), (PAD, UNK), alphabet="ab"),
 }
 IDS = {"words": [1, 2, 3, 2], "pos": [2, 2, 1, 2], "chars": [1, 2, 3, 2]}
 PATHS = {  # of the file, where an embedding needs one

@@ -16,7 +16,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import PAD, UNK, Vocab
 from tests.helpers.contract import NoWaiting, rows_of
 
-VOCABS = {"words": Vocab((PAD, UNK, *"abcdef", "only in test"), unk=1, extra=1), "target": Vocab(("x", "y"), None)}
+VOCABS = {"words": Vocab((*"abcdef", "only in test"), (PAD, UNK), extra=1), "target": Vocab(("x", "y"))}
 LENGTHS = (4, 0, 1, 6, 2)
 IDS = [2, 3, 4, 3, 5, 1, 7, 2, 3, 4, 2, 8, 2]
 

@@ -20,15 +20,15 @@ from runner.embeddings.word import WordEmbedding
 from runner.model import descriptions
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import PAD, SPECIALS, UNK, Vocab
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
 from runner.training.setup import build_optimizer
 from tests.helpers.composed import run, run_config, tag_files
 from tests.helpers.contract import rows_of
 
 CONFIG = Path(__file__).parents[3] / "configs/embedding/vectors.yaml"
-WORDS = Vocab((PAD, UNK, EOS, "the", "The", "lacks", "B"), unk=1)
-EXTENDED = Vocab((*WORDS.tokens, "new", "unheard"), unk=1, extra=2)
+WORDS = Vocab(("the", "The", "lacks", "B"), SPECIALS)
+EXTENDED = Vocab((*WORDS.strings, "new", "unheard"), SPECIALS, extra=2)
 FILE = {"the": [1.0, 2.0], "B": [3.0, -2.0], "new": [0.5, 0.25], "other": [9.0, 9.0]}
 
 
@@ -68,7 +68,7 @@ def test_own_vectors_are_drawn_within_the_files_spread(tmp_path: Path) -> None:
     path.write_text("".join(f"w{i} {a:.6f} {b:.6f}\n" for i, (a, b) in enumerate(numbers.tolist())), encoding="utf-8")
     words = [f"w{i}" for i in range(500)] + [f"x{i}" for i in range(4000)]
     torch.manual_seed(1)
-    module = vectors(path, Vocab((PAD, UNK, *words), unk=1))
+    module = vectors(path, Vocab((*words,), (PAD, UNK)))
     assert len(module.own) == 4002
     drawn = module.own[1:].detach()
     torch.testing.assert_close(drawn.mean(dim=0), numbers.mean(dim=0), atol=0.3, rtol=0)
@@ -176,9 +176,9 @@ def test_coverage_is_counted_by_hand(file: Path) -> None:
 
 def test_invalid_options_raise_one_line_errors(file: Path) -> None:
     with pytest.raises(HydromelError, match=r"none of the 1 words of features\.words is in this file \(GloVe text\)"):
-        vectors(file, Vocab((PAD, UNK, "q"), unk=1))
+        vectors(file, Vocab(("q",), (PAD, UNK)))
     with pytest.raises(HydromelError, match=r"features\.words has no words to look up in .*; lower its min_count"):
-        vectors(file, Vocab((PAD, UNK), unk=1))
+        vectors(file, Vocab((), (PAD, UNK)))
     with pytest.raises(HydromelError, match=r"embedding\.path=v\.txt is relative to data_dir; give data_dir=FOLDER"):
         vectors(file, path="v.txt")
     with pytest.raises(HydromelError, match=r"feature 'wrods' is unknown .* did you mean 'words'"):

@@ -6,10 +6,10 @@ import torch
 
 from runner.embeddings.word import UnkDropout
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tests.helpers.contract import rows_of
 
-VOCAB = Vocab((PAD, UNK, EOS, "a", "b"), unk=1)
+VOCAB = Vocab(("a", "b"), SPECIALS)
 
 
 def replaced(module: UnkDropout, *ids: int) -> torch.Tensor:
@@ -32,7 +32,7 @@ def test_unk_dropout_replaces_a_share_of_known_tokens_only_in_training() -> None
 
 def test_special_tokens_stay() -> None:
     assert set(replaced(UnkDropout(VOCAB, 0.99), *[0, 1, 2] * 200).tolist()) == {0, 1, 2}
-    assert replaced(UnkDropout(Vocab(("x", "y"), unk=None), 0.99), *[0, 1] * 50).tolist() == [0, 1] * 50
+    assert replaced(UnkDropout(Vocab(("x", "y")), 0.99), *[0, 1] * 50).tolist() == [0, 1] * 50
 
 
 def test_a_seeded_row_draws_the_same_in_any_batch_and_layout() -> None:

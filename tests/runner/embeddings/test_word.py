@@ -12,9 +12,9 @@ import torch
 from runner.embeddings.word import WordEmbedding
 from runner.layers.dropout import number_dropout_layers
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import SPECIALS, Vocab
 
-VOCAB = Vocab((PAD, UNK, EOS, *(f"w{i}" for i in range(60))), unk=1)
+VOCAB = Vocab(tuple(f"w{i}" for i in range(60)), SPECIALS)
 
 
 def word(**changes: Any) -> WordEmbedding:

@@ -48,7 +48,7 @@ def slow_pieces(word: str, merges: tuple[str, ...]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def merges() -> tuple[str, ...]:
-    return learn_merges(pa.array(WORDS), 30, 2, forbidden=())
+    return learn_merges(pa.array(WORDS), 30, 2)
 
 
 def test_each_merge_is_of_the_most_frequent_pair(merges: tuple[str, ...]) -> None:
@@ -68,7 +68,7 @@ def test_each_merge_is_of_the_most_frequent_pair(merges: tuple[str, ...]) -> Non
 def test_the_order_of_words_changes_no_merge(merges: tuple[str, ...]) -> None:
     for seed in range(3):
         shuffled = np.random.default_rng(seed).permutation(WORDS).tolist()
-        assert learn_merges(pa.array(shuffled), 30, 2, forbidden=()) == merges
+        assert learn_merges(pa.array(shuffled), 30, 2) == merges
 
 
 def test_pieces_equal_those_of_merging_in_order(merges: tuple[str, ...]) -> None:
@@ -81,7 +81,7 @@ def test_pieces_equal_those_of_merging_in_order(merges: tuple[str, ...]) -> None
 
 @given(ANY_WORDS)
 def test_decoding_pieces_restores_the_words(words: list[str]) -> None:
-    merges = learn_merges(pa.array(WORDS), 30, 2, forbidden=())
+    merges = learn_merges(pa.array(WORDS), 30, 2)
     counts, pieces = pieces_of(pa.array(words, pa.string()), merges)
     assert counts.sum() == len(pieces)
     known = set(all_pieces(merges))
@@ -98,15 +98,18 @@ def test_bytes_that_are_no_utf8_are_shown_as_such() -> None:
     assert "".join(decode_pieces([first])) == "�"
 
 
-def test_special_tokens_are_never_merged() -> None:
-    words = pa.array(["x<eos>"] * 9)
-    free = set(all_pieces(learn_merges(words, 99, 2, forbidden=())))
-    whole = f"{SPACE}x<eos>"
-    assert whole in free
-    kept = all_pieces(learn_merges(words, 99, 2, forbidden=[whole]))
-    assert set(kept) == free - {whole}
-    longest = max(free - {whole}, key=len)  # what is made of a piece that must not be, is not made either
-    assert not set(all_pieces(learn_merges(words, 99, 2, forbidden=[longest]))) & {whole, longest}
+def test_pieces_that_look_like_special_tokens_are_pieces() -> None:
+    feature = Bpe(column="tokens", merges=99, min_count=2)
+    table = pa.table({"tokens": pa.array([["x<eos>", "<pad>"] * 9])})
+    vocab = feature.vocab(table)
+    pieces = [f"{SPACE}x<eos>", f"{SPACE}<pad>"]
+    assert pieces_of(pa.array(["x<eos>", "<pad>"]), vocab.merges or ())[1].to_pylist() == pieces
+    ids = columns_of(table, {"words": feature}, {"words": vocab})["words"].values
+    assert set(ids.tolist()) == {vocab.ids[piece] for piece in pieces}
+    assert ids.min() > 2
+    # Inside words, a piece can be spelled exactly as a special token.
+    within = pa.table({"tokens": pa.array([["a<pad>", "b<pad>", "c<pad>"] * 9])})
+    assert feature.vocab(within).ids["<pad>"] > 2
 
 
 @pytest.mark.parametrize("word", ["", " ", "a b"])
@@ -142,7 +145,7 @@ def test_generated_pieces_are_written_as_words(merges: tuple[str, ...]) -> None:
     text = Text("word", merges)
     for lines in ("lowest 戦 new\nwidest", "x\n\nlow", "low", "\nx\n"):
         cut = [pieces_of(pa.array(line.split(), pa.string()), merges)[1].to_pylist() for line in lines.split("\n")]
-        tokens = [token for line in cut for token in (EOS, *line)][1:]
+        tokens = [token for line in cut for token in ("\n", *line)][1:]
         assert text.joined(tokens, behind="") == lines
         assert text.joined(tokens, behind="so") == (lines if lines.startswith("\n") else f" {lines}")
     assert text.joined(["w", "est", f"{SPACE}low"], behind="new lo") == "west low"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runner.text.characters import BEGIN, END, FIRST, UNKNOWN, alphabet_of, spell
 from runner.text.features import Affix, Casing, Characters, casing
-from runner.text.vocab import EOS, PAD, UNK, Feature
+from runner.text.vocab import EOS, PAD, SPECIALS, UNK, Feature, Vocab
 
 WORDS = st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=6), max_size=8)
 
@@ -89,26 +89,19 @@ def test_every_form_has_an_id_and_only_frequent_characters_are_learned() -> None
     assert type(grown).from_plain(grown.to_plain()) == grown
 
 
-def slow_text(form: str) -> str:
-    """The characters of a form: special ones have none, or one that no text has."""
-    return {PAD: "", EOS: "", UNK: "\U0010ffff"}.get(form, form)
-
-
 def slow_spelling(form: str, alphabet: str, limit: int) -> list[int]:
-    if form == PAD:
-        return []
-    text = slow_text(form)[:limit]
+    text = form[:limit]
     return [BEGIN, *[FIRST + alphabet.index(item) if item in alphabet else UNKNOWN for item in text], END]
 
 
 @given(WORDS, st.integers(1, 5), st.integers(1, 3))
-@example([PAD, UNK, EOS, "\U0010ffff", "ad"], 1, 1)  # a special form stays special wherever it stands
+@example([PAD, UNK, EOS, "\U0010ffff", "ad"], 9, 1)  # forms that look like special ids are spelled like any other
 def test_spelling_is_that_of_each_form_by_itself(words: list[str], limit: int, min_count: int) -> None:
-    forms = [PAD, UNK, EOS, *words]
-    alphabet = alphabet_of(forms, min_count)
-    counts = Counter("".join(map(slow_text, forms)))
+    alphabet = alphabet_of(words, min_count)
+    counts = Counter("".join(words))
     assert list(alphabet) == sorted(item for item, n in counts.items() if n >= min_count and item != "\U0010ffff")
-    actual = spell(forms, alphabet, limit)
+    actual = spell(Vocab(tuple(words), SPECIALS), alphabet, limit)
     parts = np.split(actual.symbols, actual.offsets[1:-1])
-    assert [part.tolist() for part in parts] == [slow_spelling(form, alphabet, limit) for form in forms]
-    assert actual.cut.tolist() == [len(slow_text(form)) > limit for form in forms]
+    special = [[], [BEGIN, UNKNOWN, END], [BEGIN, END]]
+    assert [part.tolist() for part in parts] == special + [slow_spelling(form, alphabet, limit) for form in words]
+    assert actual.cut.tolist() == [False] * 3 + [len(form) > limit for form in words]

@@ -29,10 +29,10 @@ def test_words_are_sorted_by_decreasing_count_then_alphabet(
 ) -> None:
     counts = Counter(words)
     kept = [word for word in sorted(counts, key=lambda word: (-counts[word], word)) if counts[word] >= min_count]
-    kept = [word for word in kept if word != UNK][:max_size]  # text that looks like a special string is that string
-    vocab = Vocab.words(pa.array(words, pa.string()), min_count, max_size, specials=(EOS,))
+    kept = kept[:max_size]
+    vocab = Vocab.words(pa.array(words, pa.string()), min_count, max_size)
     assert vocab.tokens == (PAD, UNK, EOS, *kept)
-    expected = [vocab.tokens.index(word) if word in vocab.tokens else 1 for word in words]
+    expected = [3 + kept.index(word) if word in kept else 1 for word in words]  # a written <unk> is that string
     assert vocab.encode(pa.array(words, pa.string())).tolist() == expected
 
 
@@ -67,7 +67,28 @@ def test_encoded_ids_can_be_written_to() -> None:
 
 def test_a_frozen_vocabulary() -> None:
     with pytest.raises(AttributeError):
-        Vocab(("a",), unk=None).unk = 1  # type: ignore[misc]
+        Vocab(("a",)).extra = 1  # type: ignore[misc]
+
+
+def test_special_ids_stand_for_no_string() -> None:
+    rows = table(["a", PAD, "a", UNK], [EOS, UNK])
+    vocab = feature().vocab(rows)
+    assert (vocab.pad, vocab.unk, vocab.eos, len(vocab)) == (0, 1, 2, 7)
+    assert vocab.tokens == (PAD, UNK, EOS, UNK, "a", EOS, PAD)
+    assert vocab.encode(pa.array([PAD, UNK, EOS, "a", "b", None])).tolist() == [6, 3, 5, 4, 1, 1]
+    assert vocab.ids == {UNK: 3, "a": 4, EOS: 5, PAD: 6}
+    assert feature(min_count=2).vocab(rows).encode(pa.array([PAD, UNK, EOS])).tolist() == [1, 3, 1]
+    extended = feature(min_count=9).vocab(rows).extend([feature().strings(rows)])
+    assert (extended.known, extended.strings) == (3, (EOS, PAD, UNK, "a"))
+    assert Vocab.from_plain(extended.to_plain()) == extended
+
+
+def test_a_word_by_which_the_data_marks_unknown_words() -> None:
+    marked, rows = feature(unk_string=UNK), table(["a", UNK, PAD], [UNK])
+    vocab = marked.vocab(rows)
+    assert vocab.strings == (PAD, "a")
+    assert vocab.encode(marked.strings(rows)).tolist() == [4, 1, 3, 1]
+    assert vocab.extend([marked.strings(rows)]).strings == (PAD, "a")
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=20), st.lists(st.sampled_from(["z", *WORDS]), max_size=20))
@@ -75,6 +96,6 @@ def test_an_extended_vocabulary_knows_every_string_and_has_learned_the_same(trai
     texts = [pa.array(words, pa.string()) for words in (train, other)]
     vocab = Vocab.words(texts[0], 2, None)
     extended = vocab.extend(texts)
-    assert extended.tokens == (*vocab.tokens, *sorted({*train, *other} - {*vocab.tokens}))
+    assert extended.strings == (*vocab.strings, *sorted({*train, *other} - {*vocab.strings}))
     assert (extended.known, extended.unk) == (len(vocab), 1)
     assert extended.decode(extended.encode(texts[1])) == other

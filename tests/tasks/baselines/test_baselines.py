@@ -15,7 +15,7 @@ from runner.config.hashes import comparison_hash
 from runner.interfaces import HasBaselines
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import PAD, SPECIALS, UNK, Vocab
 from tasks.baselines.baselines import linear_svm, most_frequent, token_rows, uniform
 from tasks.lm import Lm
 from tests.helpers.composed import config, data_of, label_files, parts, run, run_config, tag_files
@@ -26,7 +26,7 @@ from tests.helpers.published import DATA
 from tests.helpers.target_batches import words
 
 SMALL = ["train.epochs=1", "embedding.size=8"]
-VOCAB = Vocab((PAD, UNK, "a", "b", "c", "only in test"), unk=1, extra=1)
+VOCAB = Vocab(("a", "b", "c", "only in test"), (PAD, UNK), extra=1)
 
 
 def tagged_words(lists: list[list[int]], tags: list[int]) -> Batch:
@@ -90,7 +90,7 @@ def test_n_grams_stand_beside_every_language_model(
 def test_their_text_is_what_the_task_predicts() -> None:
     """A blank line is a row, and its end is a target."""
     task = Lm(**{key: value for key, value in config("task=lm")["task"].items() if key != "_target_"})
-    vocab = Vocab((PAD, UNK, EOS, "a", "b"), unk=1)
+    vocab = Vocab(("a", "b"), SPECIALS)
     split = task.encode(words([[3, 4], [], [1]]), pa.table({}), {"words": vocab, "target": vocab})
     text = token_rows(split, "words")
     assert text.tokens.tolist() == [2, 3, 4, 2, 2, 2, 2, 1, 2]

@@ -76,9 +76,9 @@ def test_the_worked_case_of_the_margin() -> None:
 
 
 def test_rows_of_ngrams_are_those_of_the_embedding() -> None:
-    vocab = Vocab((PAD, UNK, *"abcdefg"), unk=1)
+    vocab = Vocab((*"abcdefg",), (PAD, UNK))
     ids = Ragged(torch.tensor([2, 3, 2, 4, 2, 3, 2, 3, 5]), rows_of([4, 0, 1, 4]), "packed")
-    vocabs = {"words": vocab, "target": Vocab(("x", "y", "z"), None)}
+    vocabs = {"words": vocab, "target": Vocab(("x", "y", "z"))}
     module = NgramEmbedding(
         vocabs=vocabs, feature="words", lengths=[1, 2], buckets=BUCKETS, size=None, dropout=0.0
     ).double()

@@ -23,7 +23,7 @@ from tests.helpers.composed import label_files, run
 from tests.helpers.metrics import matrix
 from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged
 
-VOCAB = Vocab(("a", "b", "c"), unk=None, counts=(6, 3, 1))
+VOCAB = Vocab(("a", "b", "c"), counts=(6, 3, 1))
 LABELS = {"target": VOCAB}
 
 

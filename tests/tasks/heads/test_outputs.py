@@ -19,7 +19,7 @@ from tests.helpers.composed import config, label_files, run, tag_files
 from tests.helpers.counted_tags import most_frequent, noisy_tag_files
 from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged, words
 
-LABELS = {"target": Vocab(("a", "b", "c"), unk=None)}
+LABELS = {"target": Vocab(("a", "b", "c"))}
 LR = 0.25
 
 

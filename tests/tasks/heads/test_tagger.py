@@ -25,7 +25,7 @@ from tests.helpers import target_batches
 from tests.helpers.target_batches import EncoderOf, tagged
 
 TAGS = tuple(all_tags(["LOC", "PER"], "IOBES"))
-VOCABS = {"target": Vocab(TAGS, unk=None)}
+VOCABS = {"target": Vocab(TAGS)}
 GOLD = [[0, 4, 1, 3], [], [5, 7], [0]]
 
 
@@ -131,7 +131,7 @@ def test_what_is_measured_is_what_is_decoded() -> None:
 
 
 def test_a_crf_over_plain_tags_has_nothing_to_forbid() -> None:
-    task, vocabs = tag(span_scheme=None), {"target": Vocab(("N", "V"), unk=None)}
+    task, vocabs = tag(span_scheme=None), {"target": Vocab(("N", "V"))}
     head: Any = task.head(EncoderOf(4), vocabs, nn.Identity())
     assert head.predict(torch.zeros(7, 2), tagged(GOLD)).shape == (7,)
     with pytest.raises(

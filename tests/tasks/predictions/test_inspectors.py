@@ -33,7 +33,7 @@ from tests.helpers.target_batches import EncoderOf, ids, labelled, tag, tagged
 
 SMALL = ("encoder=rnn", "encoder.hidden=8", "train.epochs=3", "batching.batch_size=8", "optimizer.lr=0.01")
 TYPES = ("LOC", "PER", "a-b")
-VOCABS = {"target": Vocab(("a", "b", "c", "d"), unk=None)}
+VOCABS = {"target": Vocab(("a", "b", "c", "d"))}
 
 
 def sentences(path: Path) -> list[list[str]]:

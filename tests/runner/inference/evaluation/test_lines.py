@@ -16,7 +16,7 @@ from runner.inference.evaluation.lines import LineScorer
 from runner.inference.evaluation.tally import Tally
 from runner.inference.trained import TrainedModel
 from runner.text.vocab import EOS
-from tests.helpers.language_models import language_model, log_p_of, trained
+from tests.helpers.language_models import ids_of, language_model, log_p_of, trained
 
 ENCODERS = ("lstm", "conv", "transformer", "none")
 TEXT = ["a b c a", "", "c  c c zebra b a a b c", "b", "  a", "", "c a b b a c c", "zebra zoo a\tb"]
@@ -25,7 +25,7 @@ EXACT = {"rel": 1e-9, "abs": 1e-9}
 
 def expected(run: TrainedModel, words: Sequence[str]) -> float:
     """Return -log P of the words and the line's end, from the probabilities of the whole line."""
-    log_p, ids = log_p_of(run, words), run.vocabs["target"].ids
+    log_p, ids = log_p_of(run, words), ids_of(run)
     return -sum(float(log_p[place, ids.get(word, 1)]) for place, word in enumerate([*words, EOS]))
 
 
@@ -40,13 +40,13 @@ def _windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_lines_by_themselves(encoder: str) -> None:
     run = trained(encoder)
-    words = [[word for word in line.split(" ") if word] for line in TEXT]
+    words = [line.split() for line in TEXT]
     wanted = [expected(run, some) for some in words]
     for batch_size in (1, 3, 100):
         actual = LineScorer(language_model(run), False, batch_size).score(TEXT)
         assert [item.nats for item in actual] == pytest.approx(wanted, **EXACT)
     assert [item.tokens for item in actual] == [len(some) + 1 for some in words]
-    assert [item.unknown for item in actual] == [0, 0, 1, 0, 0, 0, 0, 3], "words are between spaces, as in training"
+    assert [item.unknown for item in actual] == [0, 0, 1, 0, 0, 0, 0, 2], "white space separates, as in training"
     assert [item.words for item in actual] == [item.tokens for item in actual]
     assert [item.characters for item in actual] == [len(" ".join(some)) + 1 for some in words]
 
@@ -57,9 +57,9 @@ def test_a_text_with_its_context(encoder: str) -> None:
     """log P of line k is that of k lines minus that of k - 1 lines, for any number of lines per call."""
     memory = ["encoder.memory=4"] if encoder == "transformer" else []
     run = trained(encoder, "task.unit=stream", *memory)
-    tokens = [word for line in TEXT for word in (*line.split(" "), EOS) if word]
-    lengths = np.array([len([word for word in line.split(" ") if word]) + 1 for line in TEXT])
-    log_p, ids = log_p_of(run, tokens[:-1]), run.vocabs["target"].ids
+    tokens = [word for line in TEXT for word in (*line.split(), EOS)]
+    lengths = np.array([len(line.split()) + 1 for line in TEXT])
+    log_p, ids = log_p_of(run, tokens[:-1]), ids_of(run)
     item = [-float(log_p[place, ids.get(word, 1)]) for place, word in enumerate(tokens)]
     wanted = [sum(some) for some in np.split(np.array(item), np.cumsum(lengths)[:-1])]
     for at_a_time in (1, 3, 100):
@@ -107,9 +107,11 @@ def test_models_that_cannot_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> 
         LineScorer(language_model(run), True, 2)
 
 
-def test_texts_without_a_probability() -> None:
-    with pytest.raises(HydromelError, match="run: the text has the token <pad>"):
-        LineScorer(language_model(trained("lstm")), False, 2).score(["a", "b <pad> c"])
+def test_a_written_pad_is_an_unknown_word() -> None:
+    run = trained("lstm")
+    written = LineScorer(language_model(run), False, 2).score(["a", "b <pad> <eos> <unk> c"])
+    assert written == LineScorer(language_model(run), False, 2).score(["a", "b xxxxx yyyyy zzzzz c"])
+    assert [item.unknown for item in written] == [0, 3]
 
 
 def test_figures_of_a_worked_case() -> None:

@@ -18,10 +18,10 @@ from runner.inference.trained import TrainedModel
 from runner.ragged.ragged import Ragged
 from runner.text.bpe import all_pieces, learn_merges
 from runner.text.features import extend_vocabulary
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import EOS, SPECIALS, Vocab
 from tests.helpers.language_models import language_model, trained
 
-MERGES = learn_merges(pa.array(["café", "low", "lower", "lowest"] * 9), 12, 2, forbidden=())
+MERGES = learn_merges(pa.array(["café", "low", "lower", "lowest"] * 9), 12, 2)
 
 
 @dataclass
@@ -68,8 +68,8 @@ def test_pieces_of_words() -> None:
         start, end = prompts.ids["words"].rows.host_offsets[place : place + 2]
         ids = prompts.ids["words"].values[start:end].tolist()
         assert ids == inputs_of(run, [text.split()])["words"]
-        assert model.text.joined(vocab.decode(ids[1:]), behind="") == text
-        assert "".join(model.text.pieces(vocab.decode(ids[1:]), behind="x")) == (f" {text}" if text else "")
+        assert model.text.joined(model.strings(ids[1:]), behind="") == text
+        assert "".join(model.text.pieces(model.strings(ids[1:]), behind="x")) == (f" {text}" if text else "")
     assert prompts.unknown == [[], [], []]
     assert prompts.inputs(torch.tensor([5, 2]).numpy())["words"].tolist() == [5, 2]
 
@@ -78,17 +78,17 @@ def test_pieces_of_words() -> None:
     ("text", "tokens", "behind", "expected"),
     [
         (Text("word"), ["a", "b"], "", ["a", " b"]),
-        (Text("word"), ["a", EOS, EOS, "b"], "x", [" a", "\n", "\n", "b"]),
+        (Text("word"), ["a", "\n", "\n", "b"], "x", [" a", "\n", "\n", "b"]),
         (Text("word"), ["a"], "x ", ["a"]),
-        (Text("char"), ["a", " ", EOS, "b"], "x", ["a", " ", "\n", "b"]),
+        (Text("char"), ["a", " ", "\n", "b"], "x", ["a", " ", "\n", "b"]),
         (
             Text("word", MERGES),
-            ["Ġ", "Ã", "©", EOS, EOS, "Ġlow", "er", EOS],
+            ["Ġ", "Ã", "©", "\n", "\n", "Ġlow", "er", "\n"],
             "x",
             [" ", "", "é", "\n", "\n", "low", "er", "\n"],
         ),
         (Text("word", MERGES), ["er", "Ġlow"], "low", ["er", " low"]),
-        (Text("word", MERGES), ["Ġlow", "Ã", EOS], "", ["low", "", "�", "\n"]),
+        (Text("word", MERGES), ["Ġlow", "Ã", "\n"], "", ["low", "", "�", "\n"]),
     ],
 )
 def test_text_of_each_token(text: Text, tokens: list[str], behind: str, expected: list[str]) -> None:
@@ -99,7 +99,7 @@ def test_text_of_each_token(text: Text, tokens: list[str], behind: str, expected
 
 
 def test_the_unit_of_tokens() -> None:
-    letters, words = (Vocab((PAD, UNK, EOS, *some), unk=1) for some in ("ab", ("ab", "c")))
+    letters, words = (Vocab((*some,), SPECIALS) for some in ("ab", ("ab", "c")))
     assert Text.of(Corpus("word"), letters) == Text("word")  # type: ignore[arg-type]
     assert Text.of(Corpus("char"), words) == Text("char")  # type: ignore[arg-type]
     assert Text.of(object(), letters) == Text("char")  # type: ignore[arg-type]
