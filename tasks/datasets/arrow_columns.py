@@ -17,7 +17,12 @@ from tasks.spans.table import SpanScheme
 
 IGNORED = -100  # class of a target that does not count, the default `ignore_index` of PyTorch's cross entropy
 TARGETS = ("label", "tags")  # columns in which a value may be ignored
-SHAPES = {"label": "one value per row", "tags": "lists with one tag per token", "labels": "lists of labels"}
+SHAPES = {
+    "label": "one value per row",
+    "group": "one value per row",
+    "tags": "lists with one tag per token",
+    "labels": "lists of labels",
+}
 _FEATURES = b"huggingface"  # key of the schema's metadata in which `datasets` keeps the types of columns
 
 

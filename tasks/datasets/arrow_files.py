@@ -23,10 +23,11 @@ class ArrowFiles(FilesCorpus):
     """A reader of tables in Parquet, Arrow (file or stream, as `datasets` saves them) or Feather.
 
     Args:
-        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name
-            -> the name of the column in the file, or of a field of a struct (`translation.en`). Strings that become
-            `tokens` or `tokens_b` are split on spaces; lists are kept; class numbers become class names if `datasets`
-            wrote the file. -100 in `label` or `tags` is no target.
+        columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags`, `group` (rows with
+            equal values stay together when splits are cut) or any other name -> the name of the column in the file, or
+            of a field of a struct (`translation.en`). Strings that become `tokens` or `tokens_b` are split on spaces;
+            lists are kept; class numbers become class names if `datasets` wrote the file. -100 in `label` or `tags` is
+            no target.
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """

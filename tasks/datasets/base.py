@@ -38,7 +38,7 @@ class FilesCorpus(ABC):
             for standard input. Rows are in the order of the files.
         valid: files of the validation set (null: cut from the training set).
         test: files of the test set (null: cut from the training set).
-        cut: how missing splits are cut: by a `hash` of the text, or `contiguous` (train first, then valid, then test).
+        cut: how missing splits are cut (`cut_missing`): `stratified` by label, by `hash` of the text, or `contiguous`.
         valid_fraction: share of the training set cut off for validation if `valid` is null (0: no validation set).
         test_fraction: share of the training set cut off for testing if `test` is null (0: no test set).
     """

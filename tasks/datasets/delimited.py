@@ -30,6 +30,7 @@ from runner.text.tokenizers import split_words
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
+from tasks.datasets.split import GROUP
 
 Column = Position | Text
 Columns = Column | Annotated[list[Column], Field(min_length=1)]
@@ -147,6 +148,8 @@ class Delimited(LocalCorpus):
         label_column: column by name or by position from 0 (null: none, for language models).
         label_separator: what separates several labels in that column; spaces around labels are dropped, and an empty
             field has no labels (null: a field is one label).
+        group_column: column by name or by position from 0: rows with equal values stay together when splits are cut
+            from the training set (null: none).
     """
 
     delimiter: Delimiter
@@ -156,6 +159,7 @@ class Delimited(LocalCorpus):
     text_columns: Columns | PairOf[Columns]
     label_column: Column | None
     label_separator: Mark | None
+    group_column: Column | None
 
     def __post_init__(self) -> None:
         if self.escape == self.delimiter:
@@ -176,6 +180,14 @@ class Delimited(LocalCorpus):
         def named(column: Column, key: str) -> pa.Array:
             return columns[_place(column, file, names, len(columns), f"dataset.{key}")]
 
+        def filled(column: Column, what: str) -> pa.Array:
+            values = named(column, f"{what}_column")
+            refuse(
+                is_empty(values),
+                lambda row: f"{file.at(line[row])}: column {column}: the {what} is empty; every row needs one",
+            )
+            return values
+
         def tokens(columns: Columns, key: str) -> pa.ListArray:
             texts = [named(column, key) for column in (columns if isinstance(columns, list) else [columns])]
             return split_words(pc.binary_join_element_wise(*texts, " "))
@@ -187,14 +199,9 @@ class Delimited(LocalCorpus):
         if self.label_column is not None and self.label_separator is not None:
             table["labels"] = split_labels(named(self.label_column, "label_column"), self.label_separator)
         elif self.label_column is not None:
-            table["label"] = named(self.label_column, "label_column")
-            empty = is_empty(table["label"])
-            refuse(
-                empty,
-                lambda row: (
-                    f"{file.at(line[row])}: column {self.label_column}: the label is empty; every row needs one"
-                ),
-            )
+            table["label"] = filled(self.label_column, "label")
+        if self.group_column is not None:
+            table[GROUP] = filled(self.group_column, "group")
         return example_table(table, line, file.path)
 
     def text_format(self) -> DelimitedText:

@@ -15,6 +15,7 @@ from runner.text.tokenizers import split_words
 from tasks.datasets.base import LocalCorpus, check_tag_lists
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
+from tasks.datasets.split import GROUP
 from tasks.spans.table import SpanScheme
 
 STRINGS = pa.list_(pa.string())
@@ -42,6 +43,8 @@ class Jsonl(LocalCorpus):
         tokens_field: field with a list of strings (null: use `text_field`).
         label_field: field with a string, integer or boolean; or with a list of these, of several labels; or with a
             number, if some are no integers, for regression (null: none).
+        group_field: field with a string or an integer: rows with equal values stay together when splits are cut from
+            the training set (null: none).
         tags_field: field with a list of strings, one per token (null: none).
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, such as parts of
             speech).
@@ -51,6 +54,7 @@ class Jsonl(LocalCorpus):
     text_field: Text | PairOf[Text] | None
     tokens_field: Text | PairOf[Text] | None
     label_field: Text | None
+    group_field: Text | None
     tags_field: Text | None
     span_scheme: SpanScheme
     strict_tags: bool
@@ -77,6 +81,8 @@ class Jsonl(LocalCorpus):
                 columns["labels"] = labels.cast(STRINGS)
             else:
                 columns["label"] = labels.cast(pa.string())
+        if self.group_field is not None:
+            columns[GROUP] = values[self.group_field].cast(pa.string())
         if self.tags_field is not None:
             tags = columns["tags"] = values[self.tags_field]
             check_tag_lists(columns["tokens"], tags, self.span_scheme, self.strict_tags, lambda row: file.at(row + 1))
@@ -111,6 +117,8 @@ class Jsonl(LocalCorpus):
             labels = (_object(file, line).get(self.label_field) for line in range(1, len(file.lines) + 1))
             label = next((label for label in labels if label != []), [])
             fields[self.label_field] = _kind(label) or pa.string()
+        if self.group_field is not None and self.group_field not in fields:
+            fields[self.group_field] = LABEL_TYPES.get(type(_object(file, 1).get(self.group_field)), pa.string())
         return fields
 
 
