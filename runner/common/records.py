@@ -361,10 +361,13 @@ class ResultRecord(TypedDict, total=False):
     # `size` by feature; `oov_rate` by split and feature (share of unknown tokens, 0 to 1); lists of what the model's
     # parts report, such as `vectors` and `characters`
     vocab: OnErrorOmit[Figures]
+    # by split: what the reader of the data left out or had to decide, and how often; missing if nothing
+    notes: OnErrorOmit[Mapping[str, Mapping[str, int]]]
     provenance: Required[ProvenanceRecord]
 
 
-RESULT_KEYS = tuple(key for key in ResultRecord.__annotations__ if key != "counters")  # those of every run
+_OF_SOME_RUNS = ("counters", "notes")
+RESULT_KEYS = tuple(key for key in ResultRecord.__annotations__ if key not in _OF_SOME_RUNS)  # those of every run
 PADDING_CAUSES = tuple(PaddingRecord.__annotations__)
 SECONDS_KEYS = tuple(SecondsRecord.__annotations__)
 

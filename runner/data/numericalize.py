@@ -29,6 +29,7 @@ from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser, Task
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
+from runner.text.arrow import notes_of
 from runner.text.bpe import pieces_of
 from runner.text.features import TokenFeature
 from runner.text.vocab import Vocab
@@ -46,6 +47,7 @@ class Data:
     vocabs: dict[str, Vocab]  # a vocabulary for each feature, and `target`
     oov_rate: dict[str, dict[str, float]]  # by split and feature: the share (0 to 1) of tokens unknown to training
     truncated_tokens: dict[str, int]  # by split: the number of tokens cut off by max_length
+    notes: dict[str, dict[str, int]]  # by split: what its reader left out or had to decide, and how often
     fingerprint: str  # hash of the corpus: its files and the options for reading them
     cached: bool  # whether it comes from the cache
 
@@ -117,7 +119,7 @@ def _numericalize(
         # `runner.text.features.extend_vocabulary` does the same for text after training
         if feature.extend and given is None:
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in texts.values()])
-    data = Data({}, vocabs, {}, {}, fingerprint, cached=False)
+    data = Data({}, vocabs, {}, {}, {}, fingerprint, cached=False)
     for split in (split for split in SPLITS if split in tables):
         ids_of = columns_of(texts[split], features, vocabs)
         data.oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
@@ -130,6 +132,7 @@ def _numericalize(
         kept = truncation.apply(whole)
         data.truncated_tokens[split] = whole.real_tokens - kept.real_tokens
         data.splits[split] = arrange_texts(kept, task, vocabs)
+        data.notes[split] = notes_of(tables[split])
     return data
 
 
@@ -172,6 +175,7 @@ def _to_bytes(data: Data) -> bytes:
         "vocabs": {name: vocab.to_plain() for name, vocab in data.vocabs.items()},
         "oov_rate": data.oov_rate,
         "truncated_tokens": data.truncated_tokens,
+        "notes": data.notes,
         "fingerprint": data.fingerprint,
         "features": {split: list(batch.features) for split, batch in data.splits.items()},
     }
@@ -204,7 +208,8 @@ def _read(path: Path) -> Data | None:
         header = json.loads(arrays["header"].tobytes())
         splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
     vocabs = {name: Vocab.from_plain(plain) for name, plain in header["vocabs"].items()}
-    return Data(splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True)
+    of_reading = (header["oov_rate"], header["truncated_tokens"], header["notes"])
+    return Data(splits, vocabs, *of_reading, header["fingerprint"], cached=True)
 
 
 def _batch(arrays: Mapping[str, IntArray], split: str, names: list[str]) -> Batch:
@@ -252,4 +257,5 @@ def describe_data(name: str, data: Data, truncation: Truncation) -> str:
     where = "from the cache" if data.cached else "read"
     cut, longest = data.truncated_tokens["train"], truncation.max_length
     kept = f" ({cut:,} more cut off: max_length={longest}, truncate={truncation.keep})" if cut else ""
-    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary sizes: {sizes_of}"
+    notes = "".join(f"; {split}: {count:,} {note}" for split in data.notes for note, count in data.notes[split].items())
+    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary sizes: {sizes_of}{notes}"

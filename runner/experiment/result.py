@@ -76,6 +76,8 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "vocab": _vocab(t.model, data),
         "provenance": provenance(config, t.clock.device, data.fingerprint),
     }
+    if any(data.notes.values()):
+        result["notes"] = data.notes
     if counters := t.costs.other_counters():
         result["counters"] = counters
     return result

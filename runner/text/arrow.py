@@ -3,7 +3,8 @@
 Shapes: B examples, N tokens in total. A list column is flat values with (B+1,) offsets.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
+
+_NOTES = b"notes"
 
 
 def array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -88,7 +91,25 @@ def split_characters(text: pa.Array) -> pa.ListArray:
     return list_column(characters, characters_before[offsets])
 
 
-def example_table(columns: dict[str, pa.Array], line: IntArray, path: Path) -> pa.Table:
-    """Return the table of a file: the columns, the 1-based `line` (B,), and the path in the schema's metadata."""
-    table = pa.table({**columns, "line": pa.array(line, pa.int64())})
-    return table.replace_schema_metadata({b"path": str(path).encode()})
+def example_table(
+    columns: dict[str, pa.Array], line: IntArray, path: Path, notes: Mapping[str, int] | None = None
+) -> pa.Table:
+    """Return the table of a file: the columns, the 1-based `line` (B,), and the path in the schema's metadata.
+
+    `notes` say what the reader left out or had to decide, and how often.
+    """
+    table = pa.table({**columns, "line": pa.array(line, pa.int64())}).replace_schema_metadata({"path": str(path)})
+    return with_notes(table, notes or {})
+
+
+def with_notes(table: pa.Table, notes: Mapping[str, int]) -> pa.Table:
+    """Return the table with the notes that are counted at least once, in place of its own."""
+    counted = {note: count for note, count in notes.items() if count}
+    others = {key: value for key, value in (table.schema.metadata or {}).items() if key != _NOTES}
+    return table.replace_schema_metadata({**others, _NOTES: json.dumps(counted)} if counted else others)
+
+
+def notes_of(table: pa.Table) -> dict[str, int]:
+    """Return the notes of a table's reader."""
+    notes: dict[str, int] = json.loads((table.schema.metadata or {}).get(_NOTES, b"{}"))
+    return notes

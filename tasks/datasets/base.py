@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.types import Encoding, FilePath, Fraction, Name
-from runner.text.arrow import lengths_of, offsets_of, refuse
+from runner.text.arrow import lengths_of, notes_of, offsets_of, refuse, with_notes
 from tasks.datasets.files import MAX_BYTES, Files, TextFile, find_all, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
 from tasks.spans.finding import check_tags
@@ -122,7 +123,8 @@ def _joined(parts: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Table:
         for path, part in zip(paths, parts, strict=True)
     ]
     joined = pa.concat_tables(part.append_column("origin", origin) for part, origin in zip(parts, origins, strict=True))
-    return joined.replace_schema_metadata({b"path": str(paths[0]).encode()})
+    notes = sum((Counter(notes_of(part)) for part in parts), Counter[str]())
+    return with_notes(joined.replace_schema_metadata({b"path": str(paths[0]).encode()}), notes)
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """Column files (CoNLL): one token per line with its fields in columns, and a blank line between sentences."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pyarrow.compute as pc
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Name, Position, Text
-from runner.text.arrow import array, example_table, is_empty, lengths_of, list_column, mask_of, refuse, split_on_spaces
-from runner.text.formats.columns import MARKS, Columns, Separator
+from runner.text.arrow import array, example_table, is_empty, lengths_of, list_column, mask_of, refuse
+from runner.text.formats.columns import MARKS, Columns, LineKinds, Separator, split_columns
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import path_of
@@ -31,42 +32,54 @@ class Cells:
     width: int  # number of columns, the same on every line
     line: IntArray  # (N,) 1-based line numbers
     sentence: IntArray  # (N,) sentence numbers, non-decreasing
+    notes: Mapping[str, int]  # what was left out or decided, and how often
 
     @classmethod
     def of(cls, file: TextFile, separator: Separator, comment_prefix: Text | None, skip_docstart: bool) -> "Cells":
         """Split a file into cells.
 
-        Blank lines (only white space) and document marks end a sentence; comments do not.
+        Blank lines (only white space) and document marks end a sentence; comments stand before one (`LineKinds`).
 
         Raises:
-            HydromelError: there are no token lines, or a line has a different number of columns or an empty column.
+            HydromelError: there are no token lines, or a line has a different number of columns, an empty one, or one
+                with a carriage return in it.
         """
-        # A blank line ends a sentence, so the number of blank lines before a line numbers its sentence.
-        blank = is_empty(pc.ascii_trim_whitespace(file.lines))
-        if skip_docstart:
-            blank |= mask_of(pc.starts_with(file.lines, DOCSTART))
-        kept = ~blank
-        if comment_prefix is not None:
-            kept &= ~mask_of(pc.starts_with(file.lines, comment_prefix))
+        kinds = LineKinds.of(file.lines, separator, comment_prefix, DOCSTART if skip_docstart else None, None)
+        kept = kinds.tokens
         if not kept.any():
             raise HydromelError(f"{file.path}: no examples in the file")
         lines = file.lines.filter(pa.array(kept))
-        fields = split_on_spaces(lines) if separator == "space" else pc.split_pattern(lines, "\t")
+        fields = split_columns(lines, separator)
         line = file.numbers[kept]
         widths = lengths_of(fields)
         width = int(np.bincount(widths).argmax())
-        refuse(
-            widths != width,
-            lambda row: (
-                f"{file.at(line[row])}: {widths[row]} {separator}-separated columns; the file's other lines "
-                f"have {width}"
-            ),
-        )
+
+        def wrong_width(row: int) -> str:
+            hint = ""
+            if lines[row].as_py().startswith(comment_prefix or "#"):
+                within = "a comment stands before a sentence, not within it"
+                hint = f"; {within}" if comment_prefix else "; if it is a comment, set dataset.comment_prefix='#'"
+            return (
+                f"{file.at(line[row])}: {widths[row]} {separator}-separated columns; the file's other lines have "
+                f"{width}{hint}"
+            )
+
+        refuse(widths != width, wrong_width)
         refuse(
             is_empty(fields.flatten()),
             lambda field: f"{file.at(line[field // width])}: column {field % width} is empty",
         )
-        return cls(file, fields, width, line, np.cumsum(blank, dtype=np.int64)[kept])
+        if "\r" in file.text:
+            refuse(
+                mask_of(pc.match_substring(fields.flatten(), "\r")),
+                lambda field: f"{file.at(line[field // width])}: column {field % width} has a carriage return in it",
+            )
+        notes = {
+            f"document marks ({DOCSTART}) left out": kinds.documents,
+            f"lines of tokens that start like comments, with {comment_prefix}": kinds.like_comments,
+        }
+        # A blank line ends a sentence, so the number of blank lines before a line numbers its sentence.
+        return cls(file, fields, width, line, np.cumsum(kinds.ends, dtype=np.int64)[kept], notes)
 
     def column(self, place: int) -> pa.StringArray:
         """Return a column (N,); negative positions count from the right.
@@ -83,7 +96,8 @@ class Cells:
 
     def keep(self, mask: BoolArray) -> "Cells":
         """Return the cells of the lines selected by `mask` (N,)."""
-        return Cells(self.file, self.fields.filter(pa.array(mask)), self.width, self.line[mask], self.sentence[mask])
+        fields = self.fields.filter(pa.array(mask))
+        return Cells(self.file, fields, self.width, self.line[mask], self.sentence[mask], self.notes)
 
     def lines_of(self, table: pa.Table) -> pa.ListArray:
         """Return the original lines of the sentences of a table that was read from this file.
@@ -120,9 +134,10 @@ class Cells:
                     f"{self.file.at(self.line[0])}: {same[0]} and tags are the same column, {tags} of {self.width}; "
                     "set different positions in dataset.columns, or another dataset.separator (tab, space)"
                 )
+            values["tags"] = pc.utf8_trim_whitespace(values["tags"])
             check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
         lists = {name: list_column(value, offsets) for name, value in values.items()}
-        return example_table(lists, self.line[offsets[:-1]], self.file.path)
+        return example_table(lists, self.line[offsets[:-1]], self.file.path, self.notes)
 
 
 @dataclass(kw_only=True)
@@ -165,8 +180,9 @@ class ColumnsFile(TokenLines):
         columns: name -> column from 0, negative from the right; must contain `tokens`, and `tags` for tagging.
         span_scheme: scheme of the column `tags` (null: plain tags, such as parts of speech).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
-        skip_docstart: ignore lines that start with `-DOCSTART-`.
-        comment_prefix: ignore lines that start with this prefix (null: none).
+        skip_docstart: leave out lines whose first word is `-DOCSTART-`, and tell their number.
+        comment_prefix: leave out lines that start with this prefix before a sentence (null: none); a line that has the
+            columns of a token is one.
     """
 
     separator: Separator

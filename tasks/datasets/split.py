@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import HydromelError
-from runner.text.arrow import array, lengths_of, list_column, offsets_of, utf8_bytes
+from runner.text.arrow import array, lengths_of, list_column, offsets_of, utf8_bytes, with_notes
 
 Cut = Literal["stratified", "hash", "contiguous"]
 SPLITS = ("train", "valid", "test")
@@ -62,6 +62,7 @@ def cut_missing(
     assigned = _assigned(train, cut, fractions)
     parts = {split: tables["train"].filter(pa.array(assigned == split)) for split in ("train", *fractions)}
     note = ", which keeps every label in train" if cut == "stratified" else ""
+    parts |= {split: with_notes(parts[split], {}) for split in fractions}  # those of the file are train's
     for split, table in parts.items():
         if table.num_rows == 0:
             raise HydromelError(

@@ -85,18 +85,13 @@ def find_scheme(tagging: Tagging) -> Scheme | None:
                 f"mean different spans; give dataset.span_scheme={first}, or the other"
             )
         same = f"; {', '.join(others)} would read the same spans" if others else ""
-        kinds = len(set(reading[2]))
-        log.info(
-            "span_scheme=%s, as all tags of train show: %s spans of %d types%s",
-            first,
-            f"{len(reading[0]):,}",
-            kinds,
-            same,
-        )
+        types = _shown([name or "of one type" for name in sorted(set(reading[2]))])
+        count = f"{len(reading[0]):,}"
+        log.info("span_scheme=%s, worked out from the tags of train: %s spans (%s)%s", first, count, types, same)
         return first
     if spans_without_scheme := _looks_like_spans(tagging):
         raise HydromelError(_question(tagging, spans_without_scheme, wrong))
-    log.info("span_scheme=null: the tags of train (%s) are plain tags", _shown(tagging.distinct))
+    log.info("span_scheme=null: the tags of train (%s) are plain tags, not those of spans", _shown(tagging.distinct))
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
-from runner.text.arrow import is_empty, lengths_of, list_column, mask_of, split_on_spaces
+from runner.text.arrow import is_empty, lengths_of, list_column, mask_of, offsets_of, split_on_spaces
 from runner.text.formats.base import Parsed, PassagePredictions, escaped, format_numbers, replace_lines
 from runner.text.formats.reader import Passage, grouped
 
@@ -21,17 +22,72 @@ MARKS = {"tab": "\t", "space": " "}
 WHITE = " \t\v\f\r"  # a line of only these characters is blank
 
 
+@dataclass(frozen=True)
+class LineKinds:
+    """What each of L lines of a column file is."""
+
+    ends: BoolArray  # (L,) blank lines and document marks, which end a sentence
+    tokens: BoolArray  # (L,) lines with the columns of a token
+    documents: int  # number of document marks
+    like_comments: int  # number of lines of tokens that start with the prefix of comments
+
+    @classmethod
+    def of(
+        cls, lines: pa.Array, separator: Separator, comment_prefix: str | None, docstart: str | None, width: int | None
+    ) -> LineKinds:
+        """Tell tokens from comments: a comment stands before a sentence, and has not the `width` columns of tokens.
+
+        A line with the prefix of comments that is neither counts as a token; its number of columns is wrong. Without a
+        `width` (None) it is that of most other lines.
+        """
+        ends = is_empty(pc.ascii_trim_whitespace(lines))
+        documents = np.zeros(len(lines), dtype=np.bool_)
+        if docstart is not None:
+            documents = mask_of(pc.match_substring_regex(lines, _starting(docstart).pattern))
+            ends |= documents
+        tokens, like_comments = ~ends, 0
+        if comment_prefix is not None:
+            prefixed = tokens & mask_of(pc.starts_with(lines, comment_prefix))
+            places, sure = np.flatnonzero(prefixed), np.flatnonzero(tokens & ~prefixed)
+            if width is None and len(sure):
+                width = int(np.bincount(lengths_of(split_columns(lines.take(pa.array(sure)), separator))).argmax())
+            candidates = lines.take(pa.array(places))
+            widths = lengths_of(split_columns(candidates, separator))
+            # A comment is text: it has no tab, and more than one word.
+            has_columns = widths == width if width is not None else (widths > 1) & (separator == "tab")
+            if width == 1:
+                has_columns &= lengths_of(split_on_spaces(candidates)) == 1
+            like_comments = int(np.count_nonzero(has_columns))
+            tokens[places[~has_columns]] = False
+            order = np.arange(len(lines))
+            last_end, last_token = (np.maximum.accumulate(np.where(mask, order, -1)) for mask in (ends, tokens))
+            tokens |= prefixed & (last_token > last_end)
+        return cls(ends, tokens, int(np.count_nonzero(documents)), like_comments)
+
+
+def _starting(word: str) -> re.Pattern[str]:
+    """Return a pattern of lines with this first word."""
+    return re.compile(rf"^{re.escape(word)}([ \t\v\f\r]|$)")
+
+
+def split_columns(lines: pa.Array, separator: Separator) -> pa.ListArray:
+    """Return the columns of each line, without white space (ASCII) around them."""
+    fields = pc.split_pattern(lines, "\t") if separator == "tab" else split_on_spaces(lines)
+    return list_column(pc.ascii_trim_whitespace(fields.flatten()), offsets_of(fields))
+
+
 @dataclass
 class Columns:
     """A format with one token per line, fields in columns, and a blank line between rows.
 
-    Predicted tags are appended as the last column; all other lines are copied unchanged.
+    Predicted tags are appended as the last column; all other lines are copied unchanged. White space around the columns
+    of a line does not belong to them.
 
     Args:
         separator: separator between columns: one `tab`, or `space` for any run of spaces.
         columns: name -> column from 0, negative from the right.
-        comment_prefix: prefix of lines without a token (None: none).
-        docstart: prefix of lines that end a row, like blank lines (None: none).
+        comment_prefix: prefix of lines without a token before a row (None: none).
+        docstart: first word of lines that end a row, like blank lines (None: none).
         other: pattern (RE2) of the start of lines that have columns but hold no token of the sentence; they get the
             tag `_` (None: none).
     """
@@ -47,7 +103,7 @@ class Columns:
         return grouped(lines, name, self._is_end)
 
     def _is_end(self, line: str) -> bool:
-        return not line.strip(WHITE) or (self.docstart is not None and line.startswith(self.docstart))
+        return not line.strip(WHITE) or (self.docstart is not None and bool(_starting(self.docstart).match(line)))
 
     def check(self, columns: Collection[str], predicted: str) -> None:
         if predicted != "tags":
@@ -61,13 +117,9 @@ class Columns:
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         lines = pa.array(passage.lines, pa.string())
-        ends = is_empty(pc.ascii_trim(lines, WHITE))
-        if self.docstart is not None:
-            ends = ends | mask_of(pc.starts_with(lines, self.docstart))
-        no_token = self._other(lines)
-        if self.comment_prefix is not None:
-            no_token = no_token | mask_of(pc.starts_with(lines, self.comment_prefix))
-        places = np.flatnonzero(~ends & ~no_token)
+        kinds = LineKinds.of(lines, self.separator, self.comment_prefix, self.docstart, self.width)
+        ends = kinds.ends
+        places = np.flatnonzero(kinds.tokens & ~self._other(lines))
         fields = self._fields(passage, lines, places)
         flat = {name: self._column(passage, fields, places, name) for name in columns}
         # A row ends at a blank line, so the number of blank lines before a token numbers its row.
@@ -97,7 +149,7 @@ class Columns:
     def _fields(self, passage: Passage, lines: pa.Array, places: IntArray) -> pa.ListArray:
         """Return the fields of each token line: (N,) lists, all as long as that of the text's first line."""
         token_lines = lines.take(pa.array(places))
-        fields = pc.split_pattern(token_lines, "\t") if self.separator == "tab" else split_on_spaces(token_lines)
+        fields = split_columns(token_lines, self.separator)
         widths = lengths_of(fields)
         if self.width is None and len(widths):
             self._check_tabs(passage, token_lines, places, int(widths[0]))

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
+from runner.text.arrow import notes_of
 from tasks.datasets.delimited import Dialect
 from tasks.datasets.files import read_text
 from tasks.targets import place
@@ -58,7 +59,7 @@ def lines(table):
 
 
 def test_columns_blank_lines_documents_and_comments(read, tmp_path):
-    text = "-DOCSTART- -X- O\n\n\n#c x x\nA B  O\nC D I-X\n \t \n\n-DOCSTART- -X- O\n# x\nE F B-X\n#c y y\nG H I-X\n\n"
+    text = "-DOCSTART- -X- O\n\n\n#c x\nA B  O\nC D I-X\n \t \n\n-DOCSTART- (1\n# x\nE F B-X\n#c y I-X\nG H I-X\n\n"
     table = read(
         "columns_file",
         text,
@@ -71,19 +72,60 @@ def test_columns_blank_lines_documents_and_comments(read, tmp_path):
     )
     assert rows(table) == [
         {"tokens": ["A", "C"], "pos": ["B", "D"], "tags": ["O", "I-X"]},
-        {"tokens": ["E", "G"], "pos": ["F", "H"], "tags": ["B-X", "I-X"]},
+        {"tokens": ["E", "#c", "G"], "pos": ["F", "y", "H"], "tags": ["B-X", "I-X", "I-X"]},
     ]
     assert lines(table) == [5, 11]
-    assert table.schema.metadata == {b"path": str(tmp_path / "file").encode()}
+    assert notes_of(table) == {
+        "document marks (-DOCSTART-) left out": 2,
+        "lines of tokens that start like comments, with #": 1,
+    }
+    assert table.schema.metadata[b"path"] == str(tmp_path / "file").encode()
 
 
 def test_columns_without_options_are_read_as_they_stand(read):
-    table = read("columns_file", "-DOCSTART-\tX\n#tag\tY\n\na\xa0b\tZ")
+    text = "-DOCSTART-\tX\n#tag\tY\n\na\xa0b\tZ\n-DOCSTART-s\tX"
+    table = read("columns_file", text, skip_docstart=False)
     assert rows(table) == [
         {"tokens": ["-DOCSTART-", "#tag"], "tags": ["X", "Y"]},
-        {"tokens": ["a\xa0b"], "tags": ["Z"]},
+        {"tokens": ["a\xa0b", "-DOCSTART-s"], "tags": ["Z", "X"]},
     ]
     assert lines(table) == [1, 4]
+    table = read("columns_file", text)
+    assert table["tokens"].to_pylist() == [["#tag"], ["a\xa0b", "-DOCSTART-s"]]
+    assert notes_of(table) == {"document marks (-DOCSTART-) left out": 1}
+
+
+@pytest.mark.parametrize("separator", ["tab", "space"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r", " \n", " \r\n"])
+def test_white_space_and_line_ends_make_no_second_tag(read, separator, end):
+    mark = {"tab": "\t", "space": " "}[separator]
+    text = f"a{mark}O\nb {mark}B-X\n\nc{mark}O\n".replace("\n", end)
+    table = read("columns_file", text, separator=separator, span_scheme="IOB2")
+    assert rows(table) == [{"tokens": ["a", "b"], "tags": ["O", "B-X"]}, {"tokens": ["c"], "tags": ["O"]}]
+
+
+def test_tags_have_no_white_space_of_any_kind_around_them(read):
+    assert read("columns_file", "a\tO\xa0\nb\t\u3000B-X\n", span_scheme="IOB2")["tags"].to_pylist() == [["O", "B-X"]]
+
+
+def test_tokens_keep_white_space_that_is_not_around_columns(read):
+    assert read("columns_file", "\xa0\tO\n10 000\tO\n")["tokens"].to_pylist() == [["\xa0", "10 000"]]
+
+
+def test_wrong_line_ends_and_comments_name_their_line(fails):
+    assert fails("columns_file", "a\tO\nb\tO\rc\n") == "FILE:2: column 1 has a carriage return in it"
+    text, message = "a\tO\n# x\nb\tO", "FILE:2: 1 tab-separated columns; the file's other lines have 2; "
+    within = "a comment stands before a sentence, not within it"
+    assert fails("columns_file", text, comment_prefix="#") == message + within
+    assert fails("columns_file", text) == message + "if it is a comment, set dataset.comment_prefix='#'"
+
+
+def test_notes_are_counted_by_split(corpus, tmp_path):
+    for name, text in (("a", "-DOCSTART-\n\nx\tO\n"), ("b", "-DOCSTART-\n\n-DOCSTART-\n\ny\tO\n"), ("c", "z\tO\n")):
+        (tmp_path / name).write_text(text)
+    tables = corpus("columns_file", tmp_path, train=["a", "b"], valid="c", test_fraction=0.0).read()
+    assert notes_of(tables["train"]) == {"document marks (-DOCSTART-) left out": 3}
+    assert notes_of(tables["valid"]) == {}
 
 
 @given(

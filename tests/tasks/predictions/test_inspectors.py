@@ -98,8 +98,8 @@ def test_a_runs_file_is_the_datas_with_two_columns_more(tmp_path: Path, options:
 COLUMNS = """-DOCSTART- -X- O X
 
 # a comment
+# another
 EU   NNP I-ORG  y
-# inside
 rejects VBZ O  y
 
 Peter NNP I-PER  n
@@ -233,7 +233,7 @@ def test_a_data_set_that_changed_meanwhile_costs_the_files_not_the_run(
 def test_a_sentence_that_is_gone_is_named(tmp_path: Path) -> None:
     corpus = build(config(*column_options(tmp_path))["dataset"], "dataset", {})
     table = corpus.read()["test"]
-    (tmp_path / "test").write_text(COLUMNS[COLUMNS.index("# inside") :], encoding="utf-8")
+    (tmp_path / "test").write_text(COLUMNS[COLUMNS.index("# another") :], encoding="utf-8")
     with pytest.raises(
         HydromelError,
         match=rf"^{tmp_path / 'test'}:8: no sentence starts here any more; the file has changed since it was read$",

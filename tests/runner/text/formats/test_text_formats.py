@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from runner.common.errors import HydromelError
 from runner.text.formats.base import PassagePredictions, TextFormat
-from runner.text.formats.columns import Columns
+from runner.text.formats.columns import Columns, LineKinds
 from runner.text.formats.delimited import Delimited
 from runner.text.formats.lines import JsonLines, Lines
 from runner.text.formats.reader import Passage
@@ -56,11 +58,11 @@ def test_white_space_in_predictions_breaks_no_line() -> None:
 
 
 def test_columns() -> None:
-    text = "# c\n-DOCSTART- x\n\na  N\n#b N\nb N \n \nc N\n\n"
-    wanted = Columns("space", {"tokens": 0, "pos": -1}, comment_prefix="# ", docstart="-DOCSTART-")
+    text = "# c d\n-DOCSTART- x\n\na  N\n#b N\nb N \n \nc N\n\n"
+    wanted = Columns("space", {"tokens": 0, "pos": -1}, comment_prefix="#", docstart="-DOCSTART-")
     parsed = wanted.parse(passage(text), ["tokens", "pos"])
     assert parsed.table.to_pydict() == {"tokens": [["a", "#b", "b"], ["c"]], "pos": [["N", "N", "N"], ["N"]]}
-    assert "\n".join(answered(wanted, text, "pos")) == ("# c\n-DOCSTART- x\n\na  N A\n#b N #B\nb N  B\n \nc N C\n\n")
+    assert "\n".join(answered(wanted, text, "pos")) == ("# c d\n-DOCSTART- x\n\na  N A\n#b N #B\nb N  B\n \nc N C\n\n")
     assert answered(Columns("tab", {"tokens": 0}), "a", probable=True) == ["a\tA\t0.2500"]
     assert answered(Columns("tab", {"tokens": 0}), "\n\n") == ["", "", ""]
     lines = [" \t", "-DOCSTART- x", "# c", "a N", "\u00a0", "", "b N"]
@@ -175,6 +177,36 @@ def test_sets_of_labels() -> None:
     assert [json.loads(row[2]) for row in rows[1:]] == [{"a\tb": 0.75, "c": 0.5}, {"a\tb": 0.25, "c": 0.125}]
 
 
+@pytest.mark.parametrize(
+    ("lines", "separator", "tokens"),
+    [
+        (["# id 1", "a\tX", "#b\tY", "# c\tY", "", "#d\tX"], "tab", [1, 2, 3, 5]),
+        (["#b\tY", "", "# id 1", "#c\tX"], "tab", [0, 3]),  # no other line says how many columns there are
+        (["# id = 1", "a X", "#b Y", "", "#", "#c X"], "space", [1, 2, 5]),
+        (["# a comment", "#b", "c", "", "# d e"], "tab", [1, 2]),  # a column of tokens only
+        (["a\tX", "# within a sentence"], "tab", [0, 1]),  # refused, since it has not two columns
+        (["# only", "#"], "tab", []),
+    ],
+)
+def test_a_comment_never_takes_a_line_with_the_columns_of_a_token(
+    lines: list[str], separator: Any, tokens: list[int]
+) -> None:
+    kinds = LineKinds.of(pa.array(lines), separator, "#", None, None)
+    assert np.flatnonzero(kinds.tokens).tolist() == tokens
+
+
+def test_the_columns_of_earlier_passages_tell_tokens_from_comments() -> None:
+    wanted = Columns("space", {"tokens": 0}, comment_prefix="#")
+    wanted.parse(passage("a b"), ["tokens"])
+    assert wanted.parse(passage("#a b\n\n# c d"), ["tokens"]).table["tokens"].to_pylist() == [["#a"]]
+
+
+def test_white_space_around_columns_and_line_ends_are_no_part_of_them() -> None:
+    wanted = Columns("tab", {"tokens": 0, "pos": 1})
+    parsed = wanted.parse(passage("a \tN \r\nb\t N"), ["tokens", "pos"])
+    assert parsed.table.to_pydict() == {"tokens": [["a", "b"]], "pos": [["N", "N"]]}
+
+
 def test_lines_that_hold_no_token_get_no_tag() -> None:
     wanted = Columns("tab", {"tokens": 1}, comment_prefix="#", other=r"[0-9]+[-.][0-9]+\t")
     text = "# text\n1-2\tab\n1\ta\n2\tb\n2.1\tc"
@@ -203,7 +235,7 @@ def test_lines_of_tokens_are_no_columns() -> None:
         ):
             Columns("tab", {"tokens": 0}).parse(passage(text), ["tokens"])
     parsed = Columns("tab", {"tokens": 0}).parse(passage("10 000\ncats\n\nsat "), ["tokens"])
-    assert parsed.table["tokens"].to_pylist() == [["10 000", "cats"], ["sat "]]
+    assert parsed.table["tokens"].to_pylist() == [["10 000", "cats"], ["sat"]]
 
 
 def test_columns_are_as_many_in_every_passage() -> None:
