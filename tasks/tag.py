@@ -115,7 +115,7 @@ class Tag:
         """Return the `span_scheme` of the training set's tags; errors are those of `find_scheme`."""
         lists = column(train, "tags", self.name)
         offsets = offsets_of(lists)
-        return {"span_scheme": find_scheme(Tagging(lists.flatten(), offsets, partial(_at, train, offsets)))}
+        return {"span_scheme": find_scheme(Tagging.of(lists.flatten(), offsets, partial(_at, train, offsets)))}
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the tags of the training set; with a scheme, also all other prefixes of the span types seen there.

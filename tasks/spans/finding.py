@@ -28,14 +28,23 @@ _SHOWN = 3  # candidates in a message
 class Tagging:
     """The tags of some rows."""
 
-    tags: pa.StringArray  # (N,)
+    tags: pa.StringArray  # (N,) without nulls
     offsets: IntArray  # (B+1,) start of each row, and N
     at: Callable[[int], str]  # the place of a position, for messages
+
+    @classmethod
+    def of(cls, tags: pa.StringArray, offsets: IntArray, at: Callable[[int], str]) -> Tagging:
+        """Return the tags without nulls, which are no targets: the tags around them are neighbours, as in peers."""
+        if not tags.null_count:
+            return cls(tags, offsets, at)
+        kept = mask_of(tags.is_valid())
+        places = np.flatnonzero(kept)
+        return cls(tags.drop_null(), np.append(0, kept.cumsum())[offsets], lambda position: at(int(places[position])))
 
     @cached_property
     def distinct(self) -> list[str]:
         """The distinct tags."""
-        return [tag or "" for tag in self.tags.unique().to_pylist()]
+        return list(self.tags.unique().to_pylist())
 
     def fits(self, scheme: Scheme) -> bool:
         """Return True if all tags are of the scheme, and some of spans.
@@ -46,13 +55,18 @@ class Tagging:
         enough = len(set(parsed.letters) - {""}) > 1 if parsed.types == ("",) else bool(parsed.types)
         return enough and not (parsed.prefix == MALFORMED).any()
 
+    def odd(self, scheme: Scheme) -> list[str]:
+        """Return the distinct tags that are not of the scheme."""
+        parsed = SpanTags.of(self.distinct, scheme).within(scheme)
+        return [tag for tag, role in zip(self.distinct, parsed.prefix, strict=True) if role == MALFORMED]
+
     def illegal(self, scheme: Scheme) -> IntArray:
         """Return the positions of the illegal tags."""
         return illegal_positions(self.tags, self.offsets, scheme)
 
     def spans(self, scheme: Scheme, mode: Mode = "default") -> tuple[list[int], list[int], list[str]]:
         """Return the starts, ends (exclusive) and types of the spans."""
-        encoded = self.tags.fill_null("").dictionary_encode()
+        encoded = self.tags.dictionary_encode()
         parsed = SpanTags.of(encoded.dictionary.to_pylist(), scheme)
         starts, ends, kinds = spans(encoded.indices.to_numpy(), self.offsets, parsed, scheme, mode)
         return starts.tolist(), ends.tolist(), [parsed.types[kind] for kind in kinds]
@@ -117,10 +131,8 @@ def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> 
     plain = "dataset.span_scheme=null keeps plain tags"
     if not wrong:
         layouts = [scheme for scheme, layout in SCHEMES.items() if layout.suffixed == SCHEMES[form].suffixed]
-        wrong = {scheme: tagging.illegal(scheme) for scheme in layouts}
-        nearest = min(layouts, key=lambda scheme: len(wrong[scheme]))
-        parsed = SpanTags.of(tagging.distinct, nearest).within(nearest)
-        odd = [tag for tag, role in zip(tagging.distinct, parsed.prefix, strict=True) if role == MALFORMED]
+        nearest = min(layouts, key=lambda scheme: len(tagging.odd(scheme)))
+        odd = tagging.odd(nearest)
         others = _shown([tag for tag in tagging.distinct if tag not in odd])
         position = tagging.tags.index(odd[0]).as_py()
         return (
@@ -148,16 +160,14 @@ def check_tags(tags: pa.Array, offsets: IntArray, scheme: SpanScheme, strict: bo
     """
     if scheme is None or scheme == AUTO:
         return
-    tagging = Tagging(tags, offsets, at)
+    tagging = Tagging.of(tags, offsets, at)
     places = tagging.illegal(scheme)
     if not len(places):
         return
     parsed = SpanTags.of(tagging.distinct, scheme)
-    inside = parsed.within(scheme)
-    is_foreign = (inside.prefix == MALFORMED) & (parsed.prefix != MALFORMED)
-    foreign = [tag for tag, yes in zip(tagging.distinct, is_foreign, strict=True) if yes]
     odd = [tag for tag, role in zip(tagging.distinct, parsed.prefix, strict=True) if role == MALFORMED]
-    first = min(tags.index(tag).as_py() for tag in foreign) if foreign and not strict else int(places[0])
+    foreign = [tag for tag in tagging.odd(scheme) if tag not in odd]
+    first = min(tagging.tags.index(tag).as_py() for tag in foreign) if foreign and not strict else int(places[0])
     what = f"{tagging.describe(first)} is illegal in {scheme}"
     if not strict and not foreign:
         log.warning("%s; %d illegal tags are kept%s", what, len(places), _consequence(tagging, scheme, odd))

@@ -89,6 +89,15 @@ def test_by_hand(rows: list[str], scheme: str | None) -> None:
     assert find_scheme(tagging(*rows)) == scheme
 
 
+def test_tags_that_are_no_targets_stand_between_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    tags, offsets = pa.array([None, "B-X", None, "I-X", None, "I-X"], pa.string()), np.array([0, 4, 6])
+    rows = Tagging.of(tags, offsets, lambda n: f"token {n}")
+    assert (rows.tags.to_pylist(), rows.offsets.tolist()) == (["B-X", "I-X", "I-X"], [0, 2, 3])
+    with pytest.raises(HydromelError, match=r"^token 5: tag 'I-X' at the start of a sentence is illegal in IOB2 "):
+        check_tags(tags, offsets, "IOB2", True, lambda n: f"token {n}")
+    check_tags(tags.slice(0, 4), np.array([0, 4]), "IOB2", True, lambda n: f"token {n}")
+
+
 def test_the_scheme_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         find_scheme(tagging("O B-X I-X", "B-Y"))
