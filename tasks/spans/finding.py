@@ -131,7 +131,7 @@ def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> 
     plain = "dataset.span_scheme=null keeps plain tags"
     if not wrong:
         layouts = [scheme for scheme, layout in SCHEMES.items() if layout.suffixed == SCHEMES[form].suffixed]
-        nearest = min(layouts, key=lambda scheme: len(tagging.odd(scheme)))
+        nearest = min(layouts, key=lambda scheme: (len(tagging.odd(scheme)), len(tagging.illegal(scheme))))
         odd = tagging.odd(nearest)
         others = _shown([tag for tag in tagging.distinct if tag not in odd])
         position = tagging.tags.index(odd[0]).as_py()

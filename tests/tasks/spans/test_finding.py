@@ -125,7 +125,7 @@ def test_tags_that_look_like_spans_but_fit_no_scheme_are_asked_for() -> None:
     )
     with pytest.raises(HydromelError, match=r"^token 1: tag 'X-PER' and the other tags .*; dataset.span_scheme=null "):
         find_scheme(tagging("O X-PER B-LOC I-LOC"))
-    with pytest.raises(HydromelError, match=r"^token 2: tag 'S-X' .*: BILOU has O, B-X, L-X, but not S-X; correct"):
+    with pytest.raises(HydromelError, match=r"^token 4: tag 'L-X' .*: IOBES has O, B-X, S-X, but not L-X; correct"):
         find_scheme(tagging("O B-X", "S-X B-X L-X"))
     with pytest.raises(HydromelError, match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct"):
         find_scheme(tagging("O B-X _"))
