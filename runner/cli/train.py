@@ -31,6 +31,7 @@ from runner.common.run_schema import CHECKPOINTS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import explain, for_hydra, resolve
+from runner.config.own_data import with_own_data
 from runner.config.saved import saved_options, with_data_dir
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
@@ -71,7 +72,7 @@ def main() -> None:
         _restore(wanted)
         if composed and not isinstance(error, HydraException | OmegaConfBaseException | HydromelError | OSError):
             raise
-        sys.exit(failed(explain(error)))
+        sys.exit(failed(str(error) if isinstance(error, HydromelError) else explain(error)))
     if jobs.search is not None:
         sys.exit(jobs.search())
     if jobs.sweep is not None:
@@ -101,7 +102,8 @@ def _check_arguments() -> None:
     parser = arguments_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     overrides = parser.parse_args().overrides
-    sys.argv[1:] = [for_hydra(argument) if argument in overrides else argument for argument in sys.argv[1:]]
+    flags = [argument for argument in sys.argv[1:] if argument not in overrides]
+    sys.argv[1:] = [*flags, *map(for_hydra, with_own_data(overrides))]
 
 
 def _refuse(message: str) -> NoReturn:

@@ -178,17 +178,10 @@ def expand(content: bytes, where: str, most: int) -> bytes:
 
     Raises HydromelError if it is damaged, holds more, or expands more than text does.
     """
-    opened = next((opened for magic, opened in _COMPRESSED.items() if magic.match(content)), None)
-    if opened is None:
+    if _opener(content) is None:
         return content
     allowed = max(FREE_EXPANSION_BYTES, MOST_EXPANSION * len(content))
-    expanded = bytearray()
-    try:
-        file = opened(content)
-        while len(expanded) <= min(allowed, most) and (chunk := file.read(_CHUNK_BYTES)):
-            expanded += chunk
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise HydromelError(f"{where}: cannot be read ({error})") from error
+    expanded = first_bytes(io.BytesIO(content), where, min(allowed, most) + 1)
     if len(expanded) > allowed:
         raise HydromelError(
             f"{where}: expands to more than {MOST_EXPANSION} times its {len(content):,} bytes, unlike text; if you "
@@ -196,23 +189,46 @@ def expand(content: bytes, where: str, most: int) -> bytes:
         )
     if len(expanded) > most:
         raise HydromelError(f"{where}: expands to more than {most:,} bytes, the most allowed; split it")
-    return bytes(expanded)
+    return expanded
 
 
-def _zstd(content: bytes) -> _Readable:
+def first_bytes(file: BinaryIO, where: str, most: int) -> bytes:
+    """Return the first `most` bytes that an open file holds, compressed or not; all of them if it holds fewer.
+
+    Raises HydromelError if it is damaged.
+    """
+    opener = _opener(file.read(_MAGIC_BYTES))
+    file.seek(0)
+    content = bytearray()
+    try:
+        source: _Readable = file if opener is None else opener(file)
+        while len(content) < most and (chunk := source.read(min(_CHUNK_BYTES, most - len(content)))):
+            content += chunk
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise HydromelError(f"{where}: cannot be read ({error})") from error
+    return bytes(content)
+
+
+def _zstd(file: BinaryIO) -> _Readable:
     import pyarrow as pa  # most commands need it, but not for their help
 
-    file: _Readable = pa.CompressedInputStream(pa.BufferReader(content), "zstd")
-    return file
+    source: _Readable = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    return source
 
 
-# the first bytes of a compressed file -> a file of what it holds
-_COMPRESSED: dict[re.Pattern[bytes], Callable[[bytes], _Readable]] = {
-    re.compile(rb"\x1f\x8b"): lambda content: gzip.GzipFile(fileobj=io.BytesIO(content)),
-    re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"): lambda content: bz2.BZ2File(io.BytesIO(content)),
-    re.compile(rb"\xfd7zXZ\0"): lambda content: lzma.LZMAFile(io.BytesIO(content)),  # noqa: SIM115
+# the first bytes of a compressed file -> its content, from the open file
+_COMPRESSED: dict[re.Pattern[bytes], Callable[[BinaryIO], _Readable]] = {
+    re.compile(rb"\x1f\x8b"): lambda file: gzip.GzipFile(fileobj=file),
+    re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"): bz2.BZ2File,
+    re.compile(rb"\xfd7zXZ\0"): lzma.LZMAFile,
     re.compile(rb"\x28\xb5\x2f\xfd"): _zstd,
 }
+_MAGIC_BYTES = 10
+
+
+def _opener(head: bytes) -> Callable[[BinaryIO], _Readable] | None:
+    """Return the function that opens a compressed file by its first bytes; None: it is not compressed."""
+    return next((opener for magic, opener in _COMPRESSED.items() if magic.match(head)), None)
 
 
 def check_uncompressed(arrays: BinaryIO, where: str) -> None:

@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from runner.common.class_names import apply_to_mappings
 from runner.common.errors import HydromelError, did_you_mean, shortened
+from runner.config.own_data import with_own_data
 from runner.config.schema import RunConfig
 from runner.config.validation import unknown_option
 
@@ -44,7 +45,7 @@ def compose_from(
     Raises:
         HydromelError: as `compose_config`; also a key of `values` that the config does not have.
     """
-    given = [for_hydra(override) for override in overrides]
+    given = [for_hydra(override) for override in with_own_data(overrides)]
     for override in given:
         if parsed(override).is_sweep_override():  # seed=1,2
             raise HydromelError(f"{shortened(override)}: one value is taken here; only batching=a,b names several")
@@ -128,6 +129,7 @@ def compose_strategies(
     Return also, by name, why others do not compose. Raises HydromelError if a name is unknown or given twice, or if no
     strategy composes.
     """
+    overrides = with_own_data(overrides)
     named = [override.removeprefix(_GROUP).split(",") for override in overrides if override.startswith(_GROUP)]
     others = [override for override in overrides if not override.startswith(_GROUP)]
     of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]

@@ -1,6 +1,7 @@
 """Parquet, Arrow and Feather files, which are known by their content."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tasks.datasets.base import FilesCorpus
 from tasks.datasets.files import MAX_BYTES, STDIN, standard_input
 from tasks.spans.table import SpanScheme
 
+BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")  # first bytes of Parquet, and of Arrow as a file and as a stream
 BATCH_ROWS = 4096  # of Parquet, between checks of what has been read
 
 
@@ -60,39 +62,49 @@ def read_columns(path: Path, columns: dict[Name, Text]) -> pa.Table:
         HydromelError: no such column; a file that cannot be read or is of another format; or one that expands to more
             than 2 GiB, or than 100 times its size (64 MiB are always allowed).
     """
-    source = pa.BufferReader(standard_input()) if path == STDIN else pa.OSFile(str(path))
-    if not source.size():
-        raise HydromelError(f"{path}: the file is empty")
-    most = min(MAX_BYTES, max(FREE_EXPANSION_BYTES, MOST_EXPANSION * source.size()))
-    batches, n_bytes = [], 0
-    try:
-        schema, reading = _opened(source, columns, path)
-        for batch in reading:
-            batches.append(batch)
+    with _batches(path, columns) as (schema, batches, size):
+        most = min(MAX_BYTES, max(FREE_EXPANSION_BYTES, MOST_EXPANSION * size))
+        kept, n_bytes = [], 0
+        for batch in batches:
+            kept.append(batch)
             n_bytes += batch.nbytes
             if n_bytes > most:
                 raise HydromelError(
                     f"{path}: the columns expand to more than {most:,} bytes, the most allowed; split it"
                 )
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise HydromelError(f"{path}: cannot be read as Parquet, Arrow or Feather ({reason})") from error
-    table = pa.Table.from_batches(batches) if batches else schema.empty_table()
+    table = pa.Table.from_batches(kept) if kept else schema.empty_table()
     return table.replace_schema_metadata(schema.metadata)
 
 
-def _opened(source: pa.NativeFile, columns: dict[Name, Text], path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Return the schema of a file, and an iterator of its needed columns."""
+def head_of_table(path: Path) -> pa.Table:
+    """Return all columns of the first rows of a file; raises HydromelError if it cannot be read."""
+    with _batches(path, None) as (schema, batches, _):
+        first = next(batches, None)
+    table = schema.empty_table() if first is None else pa.Table.from_batches([first])
+    return table.replace_schema_metadata(schema.metadata)
+
+
+@contextmanager
+def _batches(path: Path, columns: dict[Name, Text] | None) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch], int]]:
+    """Give the schema of a file, an iterator of its needed columns (None: all), and its size in bytes."""
+    source = pa.BufferReader(standard_input()) if path == STDIN else pa.OSFile(str(path))
+    if not source.size():
+        raise HydromelError(f"{path}: the file is empty")
     magic = source.read(6)
     source.seek(0)
-    if magic.startswith(b"PAR1"):
-        file = pq.ParquetFile(source)
-        needed = check_columns(file.schema_arrow, columns, str(path))
-        return file.schema_arrow, file.iter_batches(BATCH_ROWS, columns=needed)
-    if magic == b"ARROW1":
-        reader = pa.ipc.open_file(source)
-        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-    else:
-        batches = reader = pa.ipc.open_stream(source)
-    needed = check_columns(reader.schema, columns, str(path))
-    return reader.schema, (batch.select(needed) for batch in batches)
+    try:
+        if magic.startswith(b"PAR1"):
+            file = pq.ParquetFile(source)
+            needed = None if columns is None else check_columns(file.schema_arrow, columns, str(path))
+            yield file.schema_arrow, file.iter_batches(BATCH_ROWS, columns=needed), source.size()
+            return
+        if magic == b"ARROW1":
+            reader = pa.ipc.open_file(source)
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            batches = reader = pa.ipc.open_stream(source)
+        needed = reader.schema.names if columns is None else check_columns(reader.schema, columns, str(path))
+        yield reader.schema, (batch.select(needed) for batch in batches), source.size()
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise HydromelError(f"{path}: cannot be read as Parquet, Arrow or Feather ({reason})") from error

@@ -1,7 +1,9 @@
 """Finding and reading the files of a data set, standard input included; text may be compressed, as its content says."""
 
+import codecs
 import glob
 import hashlib
+import io
 import os
 import re
 import sys
@@ -17,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from runner.common.arrays import IntArray
-from runner.common.bounded import expand, read_bytes
+from runner.common.bounded import expand, first_bytes, read_bytes
 from runner.common.errors import HydromelError, shortened
 from runner.common.types import FilePath
 
@@ -146,20 +148,28 @@ def standard_input() -> bytes:
 def read_text(path: Path, encoding: str) -> TextFile:
     """Read a file as text; it may be compressed by gzip, bzip2, xz or zstd.
 
+    Raises:
+        HydromelError: the file cannot be read, is empty, too large, damaged, or as `decoded`.
+    """
+    return TextFile(path, decoded(path, expand(content_of(path), str(path), MAX_BYTES), encoding))
+
+
+def decoded(path: Path, data: bytes, encoding: str, is_whole: bool = True) -> str:
+    """Return the text of a file, or of its beginning, without its byte order mark and with LF as line ends.
+
     Line ends may be LF, CRLF or CR CR LF, or CR in a file that has none of these; in others it is a character.
 
     Raises:
-        HydromelError: the file cannot be read, is empty, too large, damaged, no text, or only white space; an unknown
-            encoding; bytes invalid in it; a NUL character.
+        HydromelError: no bytes, or those of a format that is no text; only white space; an unknown encoding; bytes
+            invalid in it; a NUL character.
     """
-    data = expand(content_of(path), str(path), MAX_BYTES)
     if not data:
         raise HydromelError(f"{path}: the file is empty")
     for magic, what in _NOT_TEXT.items():
         if data.startswith(magic):
             raise HydromelError(f"{path}: {what}")
     try:
-        text = data.decode(encoding)
+        text = codecs.getincrementaldecoder(encoding)().decode(data, final=is_whole)
     except LookupError as error:
         raise HydromelError(
             f"dataset.encoding='{encoding}' is unknown; use a name such as utf-8, iso-8859-1, cp1252 or utf-16"
@@ -176,7 +186,7 @@ def read_text(path: Path, encoding: str) -> TextFile:
         )
     if not text.strip():
         raise HydromelError(f"{path}: no examples; the file contains only white space")
-    return TextFile(path, text)
+    return text
 
 
 def _not_decoded(path: Path, encoding: str, data: bytes, error: UnicodeError) -> HydromelError:
@@ -201,6 +211,20 @@ def place_in(text: str, place: int) -> str:
 def content_of(path: Path) -> bytes:
     """Return the bytes of a file, or of standard input."""
     return standard_input() if path == STDIN else read_bytes(path, MAX_BYTES)
+
+
+def head_of(path: Path, most: int) -> tuple[bytes, bool]:
+    """Return the first `most` bytes of a file, without its compression, and whether they are all.
+
+    Raises:
+        HydromelError: the file cannot be read, or is damaged.
+    """
+    try:
+        with io.BytesIO(standard_input()) if path == STDIN else path.open("rb") as file:
+            head = first_bytes(file, str(path), most + 1)
+    except OSError as error:
+        raise HydromelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return head[:most], len(head) <= most
 
 
 def sha256(path: Path) -> str:

@@ -1,0 +1,98 @@
+"""`data=FILE`: options for a file of one's own, which are worked out from its content and replace the argument."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+import configs
+from runner.common.errors import HydromelError
+
+log = logging.getLogger(__name__)
+_DATA = "data="
+
+
+class Guess(Protocol):
+    """The options for some files."""
+
+    @property
+    def found(self) -> str:
+        """What the files hold, for a person."""
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The options that the files stand for."""
+
+
+def with_own_data(arguments: Sequence[str]) -> list[str]:
+    """Return arguments of a command with `data=FILE` or `data=TRAIN,VALID,TEST` replaced by the options for them.
+
+    A line says what was found, with a command that gives the same run. Arguments without `data=` are returned as they
+    are.
+
+    Raises:
+        HydromelError: the files are missing or unclear, or contradict the other arguments.
+    """
+    given = [argument for argument in arguments if argument.startswith(_DATA)]
+    others = [argument for argument in arguments if not argument.startswith(_DATA)]
+    if not given or given[-1] == f"{_DATA}null":
+        return others
+    if len(given) > 1:
+        raise HydromelError(f"{given[0]} {given[1]}: give data= once, as data=TRAIN,VALID,TEST")
+    if any(argument.startswith("resume=") for argument in others):
+        raise HydromelError(f"{given[0]} has no effect with resume=, which goes on with the data of the run")
+    return _expanded(given[0].removeprefix(_DATA), tuple(others))
+
+
+@cache  # commands compose several configs of the same arguments, and tell once
+def _expanded(value: str, others: tuple[str, ...]) -> list[str]:
+    module, _, name = configs.DATA.rpartition(".")
+    function: Callable[[Sequence[str], Mapping[str, object]], Guess] = getattr(import_module(module), name)
+    value = value.strip("'\"")
+    guess = function([value] if Path(value).is_file() else value.split(","), _values(others))
+    overrides = [f"{key}={_written(option)}" for key, option in guess.options.items()] + [*others]
+    log.info("data=%s: %s; as: %s", value, guess.found, shlex.join(["hydromel", *overrides]))
+    return overrides
+
+
+def _values(overrides: Sequence[str]) -> dict[str, object]:
+    """Return the values of overrides by their keys; those that Hydra will refuse, and sweeps, are left out."""
+    values: dict[str, object] = {}
+    for override in overrides:
+        try:
+            parsed = OverridesParser.create().parse_overrides([override])[0]
+        except (HydraException, ValueError, RecursionError):
+            continue
+        if not parsed.is_sweep_override():
+            values[parsed.key_or_group] = _plain(parsed.value())
+    return values
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _written(value: object) -> str:
+    """Return a value as Hydra reads it on the command line."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_written(item)}' for key, item in value.items())}}}"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    is_plain = _values([f"key={value}", f"inside={{key: {value}}}"]) == {"key": value, "inside": {"key": value}}
+    return value if is_plain else QuotedString(value, Quote.single).with_quotes()

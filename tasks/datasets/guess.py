@@ -1,0 +1,486 @@
+"""Working out what a file of one's own holds, for `hydromel data=FILE`: its format, its columns and the task.
+
+The rules are pure functions of the first rows of the training file. Where two answers are about as likely, none is
+chosen: a message says what to give.
+"""
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+
+from runner.common.errors import HydromelError
+from tasks.datasets.arrow_columns import class_names
+from tasks.datasets.arrow_files import BINARY, head_of_table
+from tasks.datasets.conll import DOCSTART
+from tasks.datasets.files import decoded, find_all, head_of
+from tasks.datasets.labelled import MARK
+from tasks.datasets.split import SPLITS
+
+ENCODERS = {"lm": "lstm"}  # by task, others `conv`: quick to train, and good on most data
+PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("sentence_a", "sentence_b"),
+)
+TOKENS = ("tokens", "words", "forms")
+TAGS = ("tags", "labels", "ner_tags", "pos_tags", "upos", "ner", "pos", "chunk_tags")
+TEXTS = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "document",
+    "question",
+    "query",
+    "tweet",
+    "comment",
+    "message",
+    "body",
+)
+TARGETS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "emotion", "polarity")
+NUMBERS = ("score", "value", "rating", "stars", "similarity", "similarity_score")
+NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}  # common in a table's first row
+READERS = ("columns_file", "conllu", "csv", "jsonl", "labelled", "parquet", "sst_trees", "text", "tsv")
+DELIMITERS = "\t,;|"
+HEAD_BYTES = 2**18
+LEAST_LINES = 10  # that begin with labels of which a format is worked out
+_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".conll": "columns_file", ".conllu": "conllu"}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_SPAN_TAG = re.compile(r"O|[BIESLUM]-.+|.+-[BIESLUM]")
+_LABEL = re.compile(r"\d{1,3}|[A-Za-z]+:[A-Za-z]+")
+_TREE = re.compile(r"\(\d .*\)\s*")
+_NODE = re.compile(r"\d+([-.]\d+)?")  # the id of a line of CoNLL-U
+_NEEDS = {"tag": ("tags",), "classify": ("label", "labels", "value"), "regress": ("value", "label")}  # task -> targets
+_TASKS = {"tags": "tag", "label": "classify", "labels": "classify", "value": "regress", None: "lm"}  # target -> task
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the files hold."""
+
+    found: str  # for a person
+    options: dict[str, object]  # of the command line, in its order
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one file holds."""
+
+    dataset: str  # its reader
+    found: str
+    target: str | None  # kind of the target: label, labels, value or tags; None: there is none
+    options: dict[str, object] = field(default_factory=dict)  # of the reader
+    is_pair: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """The first values of a column of a table."""
+
+    name: str | int  # or its position
+    values: Sequence[object]  # strings, numbers, booleans, or lists of these; None for anything else
+    has_class_names: bool = False
+
+    @property
+    def is_list(self) -> bool:
+        return bool(self.values) and all(isinstance(value, list) for value in self.values)
+
+    @property
+    def is_simple(self) -> bool:
+        return bool(self.values) and all(isinstance(value, str | int | float) for value in self.values)
+
+    @property
+    def written(self) -> list[str]:
+        return [str(value).strip() for value in self.values]
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.is_simple and not self.has_class_names and all(map(_NUMBER.fullmatch, self.written))
+
+    @property
+    def words(self) -> float:
+        """The mean number of words; 0 for values that are not strings, or are numbers."""
+        is_text = self.is_simple and all(isinstance(value, str) for value in self.values) and not self.is_numeric
+        return sum(len(text.split()) for text in self.written) / len(self.values) if is_text else 0.0
+
+    @property
+    def repeats(self) -> bool:
+        """True if there are few different values, as of labels."""
+        return self.is_simple and len(set(self.written)) <= max(1, len(self.values) // 2)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table are for."""
+
+    text: str | int | dict[str, str | int]
+    is_list: bool  # the text is lists of tokens
+    target: str | int | None
+    kind: str | None  # of the target, as in `Found`
+
+
+def guess(files: Sequence[str], given: Mapping[str, object]) -> Guess:
+    """Return the options that one to three files stand for: those of train, valid and test.
+
+    `given` are the options of the command line; they are kept, and the others fit them.
+
+    Raises:
+        HydromelError: there is no such file, its content is not clear, or it contradicts the given options.
+    """
+    shown = f"data={','.join(files)}"
+    for split in SPLITS:
+        if f"dataset.{split}" in given:
+            raise HydromelError(f"{shown} and dataset.{split} both name files; give one of them")
+    if not all(files) or len(files) > len(SPLITS):
+        raise HydromelError(f"{shown}: give one to three files, TRAIN,VALID,TEST")
+    data_dir = given.get("data_dir")
+    paths = [find_all(name, data_dir if isinstance(data_dir, str) else None, "data")[0] for name in files]
+    found = _found(paths[0], given)
+    task = given.get("task", _TASKS[found.target])
+    if found.target not in _NEEDS.get(str(task), (found.target,)):
+        raise HydromelError(f"{paths[0]}: {found.found}; task={task} needs {' or '.join(_NEEDS[str(task)])}")
+    options: dict[str, object] = {"task": task, "dataset": found.dataset}
+    options |= {f"dataset.{key}": value for key, value in found.options.items()}
+    options |= {f"dataset.{split}": name for split, name in zip(SPLITS, files, strict=False)}
+    if task == "classify" and found.target == "labels":
+        options["task.labels"] = "many"
+    if task in ("classify", "regress") and found.is_pair:
+        options["task.pairs"] = "apart"
+    if not given.keys() & {"experiment", "init_from"}:
+        options["encoder"] = ENCODERS.get(str(task), "conv")
+    return Guess(found.found, {key: value for key, value in options.items() if key not in given})
+
+
+def _found(path: Path, given: Mapping[str, object]) -> Found:
+    """Return what a file holds, for the given reader if there is one."""
+    reader = given.get("dataset")
+    if reader not in (None, *READERS):
+        raise HydromelError(f"dataset={reader} and data={path}: leave it out, or give one of {', '.join(READERS)}")
+    head, is_whole = head_of(path, HEAD_BYTES)
+    if reader == "parquet" or (reader is None and head.startswith(BINARY)):
+        return _of_table(head_of_table(path), path, given)
+    is_utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    encoding = str(given.get("dataset.encoding", "utf-16" if is_utf16 else "utf-8"))
+    text = decoded(path, head, encoding, is_whole).rstrip("\n")
+    found = of_text(text if is_whole else text.rpartition("\n")[0] or text, path, given)
+    return found if encoding == "utf-8" else replace(found, options={"encoding": encoding, **found.options})
+
+
+def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
+    """Return what a text holds: the first of the formats below that all of its lines have, or the given one."""
+    reader = given.get("dataset")
+    lines = [line for line in text.split("\n") if line.strip()]
+    if reader is None and path.suffix == ".json" and lines[0].lstrip().startswith("["):
+        raise HydromelError(f"{path}: a JSON array; write one object per line (jq -c '.[]')")
+    if reader == "jsonl" or (reader is None and lines[0].lstrip().startswith("{")):
+        return _json_lines(lines, path, given)
+    if reader == "sst_trees" or (reader is None and all(map(_TREE.fullmatch, lines))):
+        return Found("sst_trees", "one labelled tree per line", "label", {"valid": None, "test": None})
+    if reader == "conllu" or (reader is None and _is_conllu(lines)):
+        return Found("conllu", "CoNLL-U", "tags")
+    if reader == "labelled" or (reader is None and _begins_with_labels(lines)):
+        marked = [sum(word.startswith(MARK) for word in line.split()) for line in lines]
+        several = any(marked) and any(number != 1 for number in marked)
+        return Found("labelled", "one text per line, after its label" + "s" * several, "labels" if several else "label")
+    if reader in (None, "columns_file") and (found := _token_lines(text, given)) is not None:
+        return found
+    if reader in (None, "csv", "tsv") and (found := _delimited(text, path, given)) is not None:
+        return found
+    named = next((_SUFFIXES[suffix] for suffix in path.suffixes if suffix in _SUFFIXES), None)
+    if reader == "text" or (reader is None and named is None):
+        return Found("text", "plain text", None)
+    if reader is None:
+        raise HydromelError(
+            f"{path}: its content is not what its name says; dataset={named} says what is wrong; give dataset=text for "
+            "plain text"
+        )
+    raise HydromelError(f"{path}: not what dataset={reader} reads: the lines differ in their number of columns")
+
+
+def _is_conllu(lines: Sequence[str]) -> bool:
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    return bool(rows) and all(len(row) == 10 and _NODE.fullmatch(row[0]) for row in rows)
+
+
+def _begins_with_labels(lines: Sequence[str]) -> bool:
+    """Return True if most lines begin with `__label__`, or all with a number, COARSE:fine, or one of very few words."""
+    if 2 * sum(line.startswith(MARK) for line in lines) > len(lines):
+        return True
+    words = [line.split() for line in lines]
+    if len(lines) < LEAST_LINES or min(map(len, words)) < 2 or any("\t" in line for line in lines):
+        return False
+    first = Counter(word for word, *_ in words)
+    if len(first) <= len(lines) // 4 and all(map(_LABEL.fullmatch, first)):
+        return True
+    return 2 <= len(first) <= len(lines) // 20 and min(first.values()) > 1
+
+
+def _token_lines(text: str, given: Mapping[str, object]) -> Found | None:
+    """Return what a file with one token per line holds; None if it is no such file."""
+    is_blank = [(not line.strip() or line.startswith(DOCSTART), line) for line in text.split("\n")]
+    blocks = [[line for _, line in block] for blank, block in groupby(is_blank, lambda pair: pair[0]) if not blank]
+    for separator, mark in (("tab", "\t"), ("space", None)):
+        if given.get("dataset.separator", separator) != separator:
+            continue
+        rows_of = [[(line, line.rstrip().split(mark)) for line in block] for block in blocks]
+        widths = Counter(len(row) for block in rows_of for _, row in block)
+        width = max(widths, key=lambda width: widths[width], default=0)
+        odd = [line for block in rows_of for line, row in block if len(row) != width]
+        if width < 2 or not all(line.startswith("#") for line in odd):
+            continue
+        sentences = [rows for block in rows_of if (rows := [row for _, row in block if len(row) == width])]
+        tags = [row[-1] for rows in sentences for row in rows]
+        are_spans = all(map(_SPAN_TAG.fullmatch, tags)) and len({*tags}) > 1
+        are_tags = len(sentences) > 1 and 1 < len({*tags}) <= len(tags) // 2 and not all(map(_NUMBER.fullmatch, tags))
+        if not (are_spans or are_tags or "dataset" in given):
+            continue
+        options: dict[str, object] = {} if separator == "tab" else {"separator": separator}
+        if odd:
+            options["comment_prefix"] = "#"
+        if any(line.startswith(DOCSTART) for _, line in is_blank):
+            options["skip_docstart"] = True
+        is_numbered = width > 2 and all(
+            row[0] == str(place) for rows in sentences for place, row in enumerate(rows, start=1)
+        )
+        if is_numbered:
+            options["columns.tokens"] = 1
+        found = f"one token per line in {width} columns ({separator}), column {int(is_numbered)} tokens, the last tags"
+        return Found("columns_file", found, "tags", options)
+    return None
+
+
+# tables
+
+
+def _delimited(text: str, path: Path, given: Mapping[str, object]) -> Found | None:
+    """Return what a table with a delimiter holds; None if the text is no such table."""
+    reader = given.get("dataset")
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    tables = {}
+    for mark in str(given.get("dataset.delimiter", "\t" if reader == "tsv" else DELIMITERS)):
+        rows = _rows(text, mark, given)
+        if len({len(row) for row in rows}) == 1 and (len(rows[0]) > 1 or (mark == "," and ".csv" in suffixes)):
+            has_names = any(cell.strip().lower() in NAMES for cell in rows[0])
+            if reader is not None or mark == "\t" or suffixes & {".csv", ".tsv"} or has_names:
+                tables[mark] = rows
+    if not tables:
+        return None
+    most = max(len(rows[0]) for rows in tables.values())
+    mark, *others = ["\t"] if "\t" in tables else [mark for mark, rows in tables.items() if len(rows[0]) == most]
+    if others:
+        raise HydromelError(
+            f"{path}: the columns may be separated by {mark} or by {' or '.join(others)}; give dataset.delimiter=..."
+        )
+    rows = tables[mark]
+    has_header = _has_header(rows, path, given)
+    names: list[str | int] = [*range(len(rows[0]))]
+    if has_header:
+        repeated = Counter(rows[0])
+        names = [name if name.strip() and repeated[name] == 1 else place for place, name in enumerate(rows[0])]
+    body = rows[has_header:]
+    columns = [Column(name, [row[place] for row in body]) for place, name in enumerate(names)]
+    ask = ("dataset.text_columns=NAME", "dataset.label_column=NAME (null: none)")
+    roles = roles_of(columns, path, given.get("dataset.text_columns"), given.get("dataset.label_column", ...), ask)
+    dataset = reader or ("tsv" if mark == "\t" else "csv")
+    options: dict[str, object] = {} if (dataset, mark) in (("tsv", "\t"), ("csv", ",")) else {"delimiter": mark}
+    if not has_header:
+        options["header"] = False
+    found = f"a table with the columns {_listed(columns)}" if has_header else f"a table of {most} columns"
+    return _with_roles(str(dataset), found, roles, options, ("text_columns", "text_columns", "label_column"))
+
+
+def _rows(text: str, mark: str, given: Mapping[str, object]) -> list[list[str]]:
+    quoting = given.get("dataset.quoting", given.get("dataset") == "csv" or mark != "\t")
+    escape = given.get("dataset.escape")
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=mark,
+        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+        escapechar=escape if isinstance(escape, str) else None,
+    )
+    try:
+        return [*reader]
+    except csv.Error:
+        return [[]]
+
+
+def _has_header(rows: list[list[str]], path: Path, given: Mapping[str, object]) -> bool:
+    """Return True if the first row names the columns.
+
+    It does if a name is a common one, or if a column has numbers, or few different values, and it has not.
+    """
+    if "dataset.header" in given:
+        return bool(given["dataset.header"])
+    known = [place for place, cell in enumerate(rows[0]) if cell.strip().lower() in NAMES]
+    if len(known) > 1 or any(rows[0][place] not in {row[place] for row in rows[1:]} for place in known):
+        return True
+    first, columns = rows[0], [Column(place, values) for place, values in enumerate(zip(*rows[1:], strict=True))]
+    numeric = [column for column in columns if column.is_numeric]
+    if any(not _NUMBER.fullmatch(first[place].strip()) for place in (int(column.name) for column in numeric)):
+        return True
+    labels = [column for column in columns if column.repeats]
+    if numeric or any(first[int(column.name)].strip() in column.written for column in labels):
+        return False
+    if len(rows) > 10 and labels:
+        return True
+    raise HydromelError(
+        f"{path}:1: it is not clear if this line names the columns; give dataset.header=true or dataset.header=false"
+    )
+
+
+def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -> Found:
+    """Return what JSON Lines hold."""
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise HydromelError(f"{path}:{number}: not JSON ({error})") from error
+        if not isinstance(records[-1], dict):
+            raise HydromelError(f"{path}:{number}: each line must hold one JSON object")
+    columns = [Column(name, [record.get(name) for record in records]) for name in records[0]]
+    text = given.get("dataset.text_field") or given.get("dataset.tokens_field")
+    target = next((given[key] for key in ("dataset.tags_field", "dataset.label_field") if given.get(key)), ...)
+    ask = (
+        "dataset.text_field=NAME or dataset.tokens_field=NAME",
+        "dataset.label_field=NAME or dataset.tags_field=NAME",
+    )
+    roles = roles_of(columns, path, text, target, ask)
+    options: dict[str, object] = {}
+    if roles.is_list:
+        options["text_field"] = None
+    if roles.kind == "tags":
+        options |= {"label_field": None, "tags_field": roles.target}
+        roles = replace(roles, target="label")
+    names = ("text_field", "tokens_field", "label_field")
+    return _with_roles("jsonl", f"JSON Lines with the fields {_listed(columns)}", roles, options, names)
+
+
+def _of_table(table: pa.Table, path: Path, given: Mapping[str, object]) -> Found:
+    """Return what a Parquet or Arrow file holds, by its first rows."""
+    with_classes = class_names(table.schema)
+    columns = [Column(name, table[name].to_pylist(), name in with_classes) for name in table.column_names]
+    found = f"a table with the columns {_listed(columns)}"
+    own = given.get("dataset.columns")
+    if isinstance(own, Mapping):
+        kind = next((kind for kind in ("tags", "labels", "label", "value") if kind in own), None)
+        return Found("parquet", found, kind, is_pair="tokens_b" in own)
+    ask = (
+        "'dataset.columns={tokens: NAME, ...}'",
+        "'dataset.columns={tokens: NAME, label: NAME}' (or labels, value, tags)",
+    )
+    roles = roles_of(columns, path, None, ..., ask)
+    texts = {"tokens": roles.text}
+    if isinstance(roles.text, dict):
+        texts = {"tokens": roles.text["a"], "tokens_b": roles.text["b"]}
+    target = {} if roles.kind is None else {roles.kind: roles.target}
+    return Found("parquet", found, roles.kind, {"columns": {**texts, **target}}, isinstance(roles.text, dict))
+
+
+def _with_roles(
+    dataset: str, found: str, roles: Roles, options: dict[str, object], names: tuple[str, str, str]
+) -> Found:
+    """Return what a table holds, with the options for its texts, tokens and targets, of these `names`."""
+    text = names[1] if roles.is_list else names[0]
+    if roles.text != "text":
+        options[text] = roles.text
+    if roles.target != "label":
+        options[names[2]] = roles.target
+    return Found(dataset, found, roles.kind, options, isinstance(roles.text, dict))
+
+
+def roles_of(columns: Sequence[Column], path: Path, text: object, target: object, ask: tuple[str, str]) -> Roles:
+    """Return the roles of the columns of a table; `text` and `target` are those that the user named (None; ...: not).
+
+    `ask` has the options for the text and for the target, for messages.
+
+    Raises:
+        HydromelError: several columns are as likely, or none is.
+    """
+    texts = _given(text) if text is not None else _texts(columns, path, target, ask[0])
+    inside = [texts] if not isinstance(texts, dict) else [*texts.values()]
+    named = {column.name: column for column in columns}
+    is_list = any(name in named and named[name].is_list for name in inside)
+    others = [column for column in columns if column.name not in inside]
+    if target is None:
+        return Roles(texts, is_list, None, None)
+    if target is not ...:
+        column = named.get(target if isinstance(target, str | int) else "")
+    else:
+        column = _target(others, [named[name] for name in inside if name in named], is_list, path, ask[1])
+    if column is None:
+        return Roles(texts, is_list, None if target is ... else str(target), None if target is ... else "label")
+    return Roles(texts, is_list, column.name, _kind(column, named.get(inside[0])))
+
+
+def _given(text: object) -> str | int | dict[str, str | int]:
+    if isinstance(text, Mapping):
+        return {str(key): value for key, value in text.items()}
+    first = text[0] if isinstance(text, list) and text else text
+    return first if isinstance(first, str | int) else str(first)
+
+
+def _texts(columns: Sequence[Column], path: Path, target: object, ask: str) -> str | int | dict[str, str | int]:
+    """Return the column of the text, or those of a pair of texts."""
+    names = {str(column.name).lower(): column.name for column in columns if not column.is_list}
+    lists = {str(column.name).lower(): column.name for column in columns if column.is_list}
+    if tokens := next((lists[name] for name in TOKENS if name in lists), None):
+        return tokens
+    if pair := next((pair for pair in PAIRS if names.keys() >= {*pair}), None):
+        return {"a": names[pair[0]], "b": names[pair[1]]}
+    if (common := [names[name] for name in TEXTS if name in names]) and (len(common) == 1 or "text" in names):
+        return common[0]
+    longest = sorted((c for c in columns if c.name != target and c.words), key=lambda c: c.words, reverse=True)
+    if longest and (len(longest) == 1 or longest[0].words >= 2 * longest[1].words):
+        return longest[0].name
+    raise HydromelError(
+        f"{path}: it is not clear which column holds the text; the columns are {_listed(columns)}; give {ask}"
+    )
+
+
+def _target(others: Sequence[Column], texts: Sequence[Column], is_list: bool, path: Path, ask: str) -> Column | None:
+    """Return the column of the targets; None if there is none."""
+    if is_list:
+        lengths = [len(value) for value in texts[0].values if isinstance(value, list)]
+        fitting = [c for c in others if c.is_list and [len(v) for v in c.values if isinstance(v, list)] == lengths]
+        if found := _one(fitting, TAGS, "tags", path, ask):
+            return found
+    candidates = [column for column in others if column.is_simple or column.is_list]
+    by_name = {str(column.name).lower(): column for column in candidates}
+    if named := [by_name[name] for name in (*TARGETS, *NUMBERS) if name in by_name]:
+        return _one(named, TARGETS, "label", path, ask)
+    return _one([column for column in candidates if column.repeats or column.is_list], TARGETS, "label", path, ask)
+
+
+def _one(candidates: Sequence[Column], names: Sequence[str], what: str, path: Path, ask: str) -> Column | None:
+    """Return the only candidate, or that of the first of `names`, which needs no other; None if there is none."""
+    first = [column for column in candidates if str(column.name).lower() in names[:2]]
+    if len(candidates) > 1 and len(first) != 1:
+        raise HydromelError(f"{path}: several columns may hold the {what}: {_listed(candidates)}; give {ask}")
+    return first[0] if first else next(iter(candidates), None)
+
+
+def _kind(column: Column, text: Column | None) -> str:
+    """Return the kind of the targets of a column."""
+    if column.is_list:
+        lengths = [len(value) for value in column.values if isinstance(value, list)]
+        is_tags = text is not None and text.is_list and lengths == [len(v) for v in text.values if isinstance(v, list)]
+        return "tags" if is_tags else "labels"
+    has_fraction = column.is_numeric and any("." in number for number in column.written)
+    return "value" if has_fraction else "label"
+
+
+def _listed(columns: Sequence[Column], most: int = 12) -> str:
+    more = f" and {len(columns) - most} more" if len(columns) > most else ""
+    return ", ".join(str(column.name) for column in columns[:most]) + more

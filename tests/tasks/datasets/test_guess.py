@@ -1,0 +1,337 @@
+"""What a file holds, worked out from its content: small files of every kind, and what is refused as unclear."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from runner.common.errors import HydromelError
+from tasks.datasets.guess import guess
+
+REVIEWS = [("a fine film / really", "pos"), ("dull and long", "neg"), ("I liked all of it", "pos"), ("no", "neg")] * 4
+SENTENCES = "Ann B-PER\nsees O\nRome B-LOC\n\nBob B-PER\nruns O\n\n"
+TAGGED = {"task": "tag", "dataset": "columns_file", "encoder": "conv"}
+CLASSIFY = {"task": "classify", "encoder": "conv"}
+LM = {"task": "lm", "encoder": "lstm"}
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Return `found(content, name, **given)`: the options for a file of that content, but not its own name."""
+
+    def of_content(content, name="file", given=None):
+        path = tmp_path / name
+        if isinstance(content, pa.Table):
+            pq.write_table(content, path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        options = dict(guess([str(path)], given or {}).options)
+        assert options.pop("dataset.train") == str(path)
+        return options
+
+    return of_content
+
+
+@pytest.fixture
+def unclear(found, tmp_path):
+    """Return the message for a file that is not understood, with its path as FILE."""
+
+    def of_content(content, name="file", given=None):
+        with pytest.raises(HydromelError) as caught:
+            found(content, name, given)
+        assert "\n" not in str(caught.value)
+        return str(caught.value).replace(str(tmp_path / name), "FILE")
+
+    return of_content
+
+
+def table(rows, mark=",", header="text,label"):
+    return "\n".join([*([header.replace(",", mark)] if header else []), *(mark.join(row) for row in rows)]) + "\n"
+
+
+def json_lines(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+CONLLU = "# text\n" + "".join(f"{number}\tw\tl\tNOUN\tNN\t_\t0\troot\t_\t_\n" for number in (1, "2-3", 2, 3)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (SENTENCES, {"dataset.separator": "space"}),
+        (SENTENCES.replace(" ", "\t"), {}),
+        (SENTENCES.replace(" ", "\t").replace("\n", "\r\n"), {}),
+        (SENTENCES.replace(" ", "\t").replace("\n", "\r\r\n"), {}),
+        (SENTENCES.replace(" ", "\t").replace("\n", "\r"), {}),
+        (SENTENCES.replace("\n", " \n"), {"dataset.separator": "space"}),
+        ("# doc 1\n" + SENTENCES, {"dataset.separator": "space", "dataset.comment_prefix": "#"}),
+        ("-DOCSTART- O\n\n" + SENTENCES, {"dataset.separator": "space", "dataset.skip_docstart": True}),
+        ("-DOCSTART- -X- -X- O\n\n" + SENTENCES, {"dataset.separator": "space", "dataset.skip_docstart": True}),
+        ("1 Ann N B-PER\n2 runs V O\n\n1 Bob N B-PER\n", {"dataset.separator": "space", "dataset.columns.tokens": 1}),
+        ("the DET\nend NOUN\n\na DET\nstart NOUN\n\n", {"dataset.separator": "space"}),
+        ("Ann\tB-PER\nruns\tO\n", {}),  # one sentence
+        ("\ufeff" + SENTENCES.replace(" ", "\t"), {}),
+        (SENTENCES.replace(" ", "\t").encode("utf-16"), {"dataset.encoding": "utf-16"}),
+        (gzip.compress(SENTENCES.replace(" ", "\t").encode()), {}),
+    ],
+)
+def test_column_files(found, content, expected):
+    assert found(content) == TAGGED | expected
+
+
+def test_conllu(found):
+    assert found(CONLLU) == {"task": "tag", "dataset": "conllu", "encoder": "conv"}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "expected"),
+    [
+        (table(REVIEWS), "a.csv", {"dataset": "csv"}),
+        (table(REVIEWS), "a", {"dataset": "csv"}),  # for the names of its columns
+        (table(REVIEWS, "\t"), "a.txt", {"dataset": "tsv"}),
+        (table(REVIEWS, ";"), "a.csv", {"dataset": "csv", "dataset.delimiter": ";"}),
+        (table(REVIEWS, "|"), "a.csv", {"dataset": "csv", "dataset.delimiter": "|"}),
+        (
+            table(REVIEWS, "\t", None),
+            "a.tsv",
+            {"dataset": "tsv", "dataset.header": False, "dataset.text_columns": 0} | {"dataset.label_column": 1},
+        ),
+        (
+            table(REVIEWS, "\t", "said,kind"),
+            "a.tsv",
+            {"dataset": "tsv", "dataset.text_columns": "said"} | {"dataset.label_column": "kind"},
+        ),
+        ('"text","label"\n"a, b\nc",x\n"d",y\n', "a.csv", {"dataset": "csv"}),
+        (
+            "id,question,Label\n7,how far is it,num\n8,who was he,hum\n",
+            "a.csv",
+            {"dataset": "csv"} | {"dataset.text_columns": "question", "dataset.label_column": "Label"},
+        ),
+        ("text,stars\ngood one,5\nbad one,1\n", "a.csv", {"dataset": "csv", "dataset.label_column": "stars"}),
+        (
+            "premise,hypothesis,label\na b,c,0\nd,e f,1\n",
+            "a.csv",
+            {"dataset": "csv", "task.pairs": "apart"} | {"dataset.text_columns": {"a": "premise", "b": "hypothesis"}},
+        ),
+    ],
+)
+def test_tables(found, content, name, expected):
+    assert found(content, name) == CLASSIFY | expected
+
+
+def test_a_label_may_be_a_common_name(found):
+    rows = [("how far is it", "question"), ("it is far", "statement")] * 6
+    assert found(table(rows, "\t", None))["dataset.header"] is False
+
+
+def test_tables_of_text_alone(found):
+    assert found("text\na b\nc d\n", "a.csv") == LM | {"dataset": "csv", "dataset.label_column": None}
+    assert found("id,text\n1,a b\n2,c d\n", "a.csv") == LM | {"dataset": "csv", "dataset.label_column": None}
+
+
+def test_numbers_with_fractions_are_values(found):
+    options = found("sentence1,sentence2,score\na,b c,4.5\nd,e,3\n", "a.csv")
+    assert (options["task"], options["task.pairs"]) == ("regress", "apart")
+    assert found(json_lines({"text": "a b", "score": 2}, {"text": "c", "score": 0.5}))["task"] == "regress"
+    assert found(json_lines({"text": "a b", "score": 2}, {"text": "c", "score": 1}))["task"] == "classify"
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"text": "a b", "label": "x"}, {"task": "classify"}),
+        ({"text": "a b", "label": True}, {"task": "classify"}),
+        (
+            {"id": 7, "review": "a b", "sentiment": 1},
+            {"task": "classify", "dataset.text_field": "review"} | {"dataset.label_field": "sentiment"},
+        ),
+        (
+            {"tokens": ["a", "b"], "tags": ["O", "O"]},
+            {"task": "tag", "dataset.text_field": None}
+            | {"dataset.tokens_field": "tokens", "dataset.label_field": None, "dataset.tags_field": "tags"},
+        ),
+        (
+            {"tokens": ["a", "b"], "label": "x"},
+            {"task": "classify", "dataset.text_field": None} | {"dataset.tokens_field": "tokens"},
+        ),
+        ({"text": "a b"}, {"task": "lm", "dataset.label_field": None, "encoder": "lstm"}),
+    ],
+)
+def test_json_lines(found, record, expected):
+    assert found(json_lines(record, record)) == {"dataset": "jsonl", "encoder": "conv"} | expected
+
+
+def test_several_labels(found):
+    labelled = "__label__a __label__b some words\n__label__a more words\n"
+    several = {"task": "classify", "task.labels": "many", "encoder": "conv"}
+    assert found(labelled) == several | {"dataset": "labelled"}
+    options = found(json_lines({"text": "a b", "labels": ["x", "y"]}, {"text": "c", "labels": []}))
+    assert (options["task"], options["task.labels"]) == ("classify", "many")
+
+
+def test_tables_in_parquet(found):
+    tagged = pa.table({"words": [["a", "b"], ["c"]], "ner_tags": [[0, 1], [-100]], "id": [1, 2]})
+    assert found(tagged) == {"task": "tag", "dataset": "parquet", "encoder": "conv"} | {
+        "dataset.columns": {"tokens": "words", "tags": "ner_tags"}
+    }
+    text = pa.table({"text": ["a b", "c"], "label": [0, 1], "embedding": [[0.5], [1.0]]})
+    assert found(text)["dataset.columns"] == {"tokens": "text", "label": "label"}
+    pairs = pa.table({"premise": ["a b"], "hypothesis": ["c"], "label": [0]})
+    assert found(pairs)["dataset.columns"] == {"tokens": "premise", "tokens_b": "hypothesis", "label": "label"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "dataset"),
+    [
+        ([f"{number % 2} some words" for number in range(20)], "labelled"),
+        (["1 some words"] * 20, "labelled"),  # sorted by label
+        ([f"NUM:{'abcd'[number % 4]} how far" for number in range(20)], "labelled"),
+        (["__label__x"], "labelled"),
+        ([f"({number % 5} (2 a) (3 film))" for number in range(3)], "sst_trees"),
+        (["1 some words"] * 9, "text"),
+        (["The end of it .", "A start .", "A word , and more ."] * 9, "text"),
+        (["First , we go , then", "we come , or we , well"] * 9, "text"),  # as many commas in every line
+        (["one"], "text"),
+        (["a b", "", "c d", "", "e f"], "text"),  # two words in every line are no tokens and tags
+    ],
+)
+def test_lines(found, lines, dataset):
+    assert found("\n".join(lines))["dataset"] == dataset
+
+
+def test_what_is_given_stays(found):
+    rows = [(label, "long title", text) for text, label in REVIEWS]
+    csv = table([(a, b, c) for a, b, c in rows], header="label,title,body")
+    options = found(csv, "a.csv", {"dataset.text_columns": "title", "encoder": "bow"})
+    assert options == {"task": "classify", "dataset": "csv"}
+    assert found(csv, "a.csv", {"task": "lm"}) == {"dataset": "csv", "dataset.text_columns": "body"} | {
+        "encoder": "lstm"
+    }
+    assert found(csv, "a.csv", {"dataset": "text"}) == LM
+    options = found(csv, "a.csv", {"dataset.label_column": "title", "dataset.text_columns": ["body"]})
+    assert options == CLASSIFY | {"dataset": "csv"}
+    assert "encoder" not in found(csv, "a.csv", {"experiment": "sst2_conv"})
+    assert found(SENTENCES, given={"dataset.columns": {"tokens": 0}})["task"] == "tag"
+    assert found(SENTENCES, given={"task": "lm"})["dataset"] == "columns_file"
+    options = found(table(REVIEWS), "a.csv", {"dataset.header": False, "dataset": "csv"})
+    assert (options["dataset.text_columns"], options["dataset.label_column"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "message"),
+    [
+        (
+            table(REVIEWS),
+            {"task": "tag", "dataset": "csv"},
+            "FILE: a table with the columns text, label; task=tag needs tags",
+        ),
+        (
+            SENTENCES,
+            {"task": "classify"},
+            "FILE: one token per line in 2 columns (space), column 0 tokens, the last tags",
+        ),
+        (
+            table(REVIEWS),
+            {"dataset": "wnut17"},
+            "dataset=wnut17 and data=FILE: leave it out, or give one of columns_file",
+        ),
+        (table(REVIEWS), {"dataset": "columns_file"}, "FILE: not what dataset=columns_file reads: the lines differ in"),
+        (table(REVIEWS), {"dataset.valid": "x"}, "data=FILE and dataset.valid both name files; give one of them"),
+        ("a,b\nc,d\ne,f\n", {"dataset": "csv"}, "FILE:1: it is not clear if this line names the columns; give"),
+        (
+            "title,lead,kind,part\nsome words here,other words here,x,y\nmore words here,yet other words,x,y\n" * 3,
+            {"dataset": "csv", "dataset.header": True},
+            "FILE: it is not clear which column holds the text; the columns are title, lead, kind, part; give",
+        ),
+        (
+            "text,kind,part\nsome words here,x,y\nmore words here,x,y\n",
+            {"dataset": "csv"},
+            "FILE: several columns may hold the label: kind, part; give dataset.label_column=NAME (null: none)",
+        ),
+        (
+            json_lines({"tokens": ["a"], "pos": ["N"], "ner": ["O"]}),
+            {},
+            "FILE: several columns may hold the tags: pos, ner",
+        ),
+        ("[1, 2]", {"dataset": "jsonl"}, "FILE:1: each line must hold one JSON object"),
+        ('{"text": 1}\n{"text"\n', {}, "FILE:2: not JSON ("),
+        (b"PK\x03\x04", {}, "FILE: a zip archive or an office document; unpack it, or export it as CSV"),
+        (
+            b"caf\xe9 noir",
+            {},
+            "FILE:1:4: byte 3 (0xe9) is not utf-8: invalid continuation byte; set the file's encoding",
+        ),
+        (b" \n\n", {}, "FILE: no examples; the file contains only white space"),
+        (b"", {}, "FILE: the file is empty"),
+    ],
+)
+def test_unclear_or_contradictory(unclear, content, given, message):
+    assert unclear(content, given=given).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.conll", "a.conllu", "a.csv.gz"])
+def test_a_name_that_the_content_does_not_fit(unclear, name):
+    message = unclear("some words , and more\nof them\n", name)
+    assert message.startswith("FILE: its content is not what its name says; dataset=")
+
+
+def test_a_json_array_and_two_delimiters(unclear):
+    assert unclear('[\n{"text": "a"}\n]', "a.json") == "FILE: a JSON array; write one object per line (jq -c '.[]')"
+    message = "FILE: the columns may be separated by , or by ;; give dataset.delimiter=..."
+    assert unclear("a;b,c\nd;e,f\n", "a.csv") == message
+
+
+def test_files_of_the_splits(tmp_path):
+    for name in ("train-1", "train-2", "valid"):
+        (tmp_path / name).write_text(SENTENCES)
+    options = guess(["train-*", "valid"], {"data_dir": str(tmp_path)}).options
+    assert options == {"task": "tag", "dataset": "columns_file", "dataset.separator": "space"} | {
+        "dataset.train": "train-*",
+        "dataset.valid": "valid",
+        "encoder": "conv",
+    }
+    for files in (["train-1", ""], ["a", "b", "c", "d"]):
+        with pytest.raises(HydromelError, match="give one to three files, TRAIN,VALID,TEST"):
+            guess(files, {"data_dir": str(tmp_path)})
+    with pytest.raises(HydromelError, match="no file matches"):
+        guess(["nothing*"], {"data_dir": str(tmp_path)})
+
+
+def test_long_files_are_known_by_their_head(found):
+    sentence = "".join(f"word{number}\tNOUN\nit\tPRON\n" for number in range(50)) + "\n"
+    assert found(gzip.compress((sentence * 1000).encode())) == TAGGED
+    assert (
+        found(table([("é" * 50 + " words", str(number % 2)) for number in range(10_000)], "\t"), "a")["dataset"]
+        == "tsv"
+    )
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("file", "dataset"),
+    [
+        ("tagging/wnut17/wnut17train.conll", "columns_file"),
+        ("tagging/twitter_pos/oct27.train", "columns_file"),
+        ("tagging/ud_english_ewt/en_ewt-ud-train.conllu.gz", "conllu"),
+        ("classification/mr/rt-polarity.all", "labelled"),
+        ("classification/subj/subj.all", "labelled"),
+        ("classification/trec/TREC.test", "labelled"),
+        ("classification/sst5/stsa.fine.train", "labelled"),
+        ("classification/sst_trees/train.txt", "sst_trees"),
+        ("classification/ag_news/train_sample.tsv", "tsv"),
+        ("classification/newsgroups4/train.tsv", "tsv"),
+        ("classification/movie_reviews/train.tsv", "tsv"),
+        ("lm/tinyshakespeare/input.txt", "text"),
+        ("lm/war_and_peace/input.txt", "text"),
+        ("lm/wikitext-2/train.txt.gz", "text"),
+    ],
+)
+def test_published_files(published, file, dataset):
+    options = guess([str(Path(published, file))], {}).options
+    assert options["dataset"] == dataset
+    task = {"columns_file": "tag", "conllu": "tag", "text": "lm"}.get(dataset, "classify")
+    assert options["task"] == task
