@@ -21,7 +21,7 @@ from pydantic import Field
 from runner.common.arrays import IntArray
 from runner.common.bounded import expand, first_bytes, read_bytes
 from runner.common.errors import HydromelError, shortened
-from runner.common.types import FilePath
+from runner.common.types import FilePath, is_encoding
 
 MAX_BYTES = 2**31 - 1  # Arrow strings have 32-bit offsets
 BYTE_ORDER_MARK = "\ufeff"
@@ -168,12 +168,12 @@ def decoded(path: Path, data: bytes, encoding: str, is_whole: bool = True) -> st
     for magic, what in _NOT_TEXT.items():
         if data.startswith(magic):
             raise HydromelError(f"{path}: {what}")
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(data, final=is_whole)
-    except LookupError as error:
+    if not is_encoding(encoding):
         raise HydromelError(
             f"dataset.encoding='{encoding}' is unknown; use a name such as utf-8, iso-8859-1, cp1252 or utf-16"
-        ) from error
+        )
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(data, final=is_whole)
     except UnicodeError as error:
         raise _not_decoded(path, encoding, data, error) from error
     text = text.removeprefix(BYTE_ORDER_MARK)

@@ -102,7 +102,7 @@ def test_sequences_of_class_names_are_several_labels(tmp_path, corpus):
     splits = {"train": "train", "valid": None, "test": None}
     cut = {"valid_fraction": 0.0, "test_fraction": 0.0}
     reader = corpus("sst2_hub", None, path=str(tmp_path), config=None, splits=splits, columns=columns, **cut)
-    assert reader.read()["train"].to_pylist() == [
+    assert reader.read()["train"].drop_columns("line").to_pylist() == [
         {"tokens": ["a", "b"], "labels": ["pos", "neg"]},
         {"tokens": ["c"], "labels": []},
     ]
