@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.config.instantiate import check_kinds
-from runner.interfaces import Description, HasCounters, HasDescription, HasRandomness, Head, State
+from runner.interfaces import (
+    Description,
+    HasCounters,
+    HasDescription,
+    HasRandomness,
+    Head,
+    LearnsTargetScale,
+    State,
+)
 from runner.layers.dropout import number_dropout_layers
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -64,6 +72,13 @@ def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
     check_kinds(head, "task: head", nn.Module, Head)
     assert isinstance(head, nn.Module)
     return Model(embedding, encoder, head)
+
+
+def learn_scale(model: nn.Module, train: Batch) -> None:
+    """Let the parts of a new model take what they need from the targets of the training set."""
+    for module in model.modules():
+        if isinstance(module, LearnsTargetScale):
+            module.learn_scale(train)
 
 
 def descriptions(model: nn.Module, splits: Mapping[str, Batch]) -> list[Description]:

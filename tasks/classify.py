@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, Name, Sizes
 from runner.interfaces import Encoder, Head, Pairs
-from runner.layers.pooling import Mlp, PairPool, Pooling, pooling
+from runner.layers.pooling import Mlp, Pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.arrow import offsets_of
 from runner.text.vocab import Vocab
 from tasks.baselines.baselines import frequent_labels, linear_svm, majority_ids, svm_sets
 from tasks.heads.label_sets import LabelSetOutput, SetOutputKind, Threshold
-from tasks.heads.outputs import LabelWeights, Output, OutputHead, OutputKind, label_weights, output_of, scorer, weighted
+from tasks.heads.outputs import LabelWeights, Output, OutputKind, label_weights, output_of, scorer, weighted
+from tasks.heads.pooled import PooledHead, pool_of
 from tasks.metrics.label_sets import LabelSetMetric
 from tasks.metrics.metrics import LabelMetric
 from tasks.predictions.inspectors import LabelInspector
@@ -151,7 +152,7 @@ class Classify:
     def count(self, batch: Batch) -> int:
         return len(batch.index)
 
-    def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> ClassifyHead:
+    def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> PooledHead:
         """Return a head for vectors of the encoder's output size.
 
         Raises:
@@ -159,13 +160,11 @@ class Classify:
                 unknown label.
         """
         labels = vocabs["target"]
-        pool, size = pooling(self.pooling, encoder.output_size), encoder.output_size
-        if self.pairs == "apart":
-            pool, size = PairPool(pool), size * PairPool.TIMES
+        pool, size = pool_of(self.pooling, encoder.output_size, self.pairs == "apart")
         hidden = Mlp(size, self.hidden, self.dropout)
         linear = scorer(self.given, hidden.output_size, len(labels), self.output_kind)
         output = self._output(labels, self.label_weights)
-        return ClassifyHead(pool, hidden, linear, output)
+        return PooledHead(pool, hidden, linear, output)
 
     def _output(self, labels: Vocab, given: LabelWeights | None) -> Output:
         """Return the loss and predictions defined on the scores of `labels`, with the weights `given` for some."""
@@ -190,22 +189,3 @@ class Classify:
         words = vocabs[next(iter(train.features))]
         svm = svm_sets if self.many else linear_svm
         yield "svm", svm(train, test, words, len(vocabs["target"]), self.pairs == "joined")
-
-
-class ClassifyHead(OutputHead):
-    """A classification head that pools, transforms and scores: token vectors (D) -> (B, C).
-
-    Args:
-        pool: rows of (length, D) -> (B, D); two rows each, if rows are pairs that are encoded apart.
-        hidden: (B, D) -> (B, H).
-        linear: (B, H) -> (B, C).
-        output: the loss and predictions defined on the scores.
-    """
-
-    def __init__(self, pool: Callable[[Ragged], Tensor], hidden: Mlp, linear: nn.Module, output: Output) -> None:
-        super().__init__(output)
-        self.pool, self.hidden, self.linear = pool, hidden, linear
-
-    def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        scores: Tensor = self.linear(self.hidden(self.pool(encoded), batch.single))
-        return scores

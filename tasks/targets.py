@@ -9,20 +9,22 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import HydromelError
 from runner.interfaces import Encoder
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.text.arrow import lengths_of, list_column, refuse
+from runner.text.arrow import lengths_of, list_column, mask_of, refuse
 from runner.text.vocab import Vocab
 
 SHOWN_LABELS = 12  # known labels listed in an error message
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
 def column(table: pa.Table, name: str, task: str) -> pa.Array:
@@ -127,6 +129,31 @@ def label_sets(batch: Batch, n_labels: int) -> Tensor:
     mask = torch.zeros(len(ids), n_labels + 1, dtype=torch.bool, device=ids.device)
     # Whatever is no label goes to one more column, which is dropped: selecting the labels would synchronise.
     return mask.scatter_(1, ids.masked_fill(~is_label, n_labels), True)[:, :n_labels]
+
+
+def numbers_of(table: pa.Table, task: str) -> FloatArray:
+    """Return the targets of regression, (B,): the column `value`, or `label` if its strings are decimal numbers.
+
+    Raises:
+        HydromelError: the corpus has neither column, or a target is missing, no number, or not finite.
+    """
+    if "value" not in table.column_names and "label" not in table.column_names:
+        raise HydromelError(
+            f"task={task} needs numbers in the column 'value' or 'label', but this data set has "
+            f"{', '.join(table.column_names)}; choose another data set with dataset=NAME"
+        )
+    given = values = table["value" if "value" in table.column_names else "label"].combine_chunks()
+
+    def message(row: int) -> str:
+        return f"{place(table, row)}: {given[row].as_py()!r:.60} is no finite number; task={task} needs one per row"
+
+    if pa.types.is_string(values.type):
+        trimmed = pc.utf8_trim_whitespace(values)
+        refuse(~mask_of(pc.fill_null(pc.match_substring_regex(trimmed, _NUMBER), False)), message)
+        values = pc.utf8_ltrim(trimmed, "+").cast(pa.float64())
+    numbers: FloatArray = values.cast(pa.float64()).to_numpy(zero_copy_only=False)  # NaN if missing
+    refuse(~np.isfinite(numbers), message)
+    return numbers.copy()  # Arrow's memory is read-only
 
 
 def target_ids(batch: Batch) -> Tensor:

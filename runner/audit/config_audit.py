@@ -28,7 +28,7 @@ from runner.config.schema import RunConfig, name_of
 from runner.data.numericalize import Data, arrange, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import START, Loss, StreamStrategy
-from runner.model import Model, build_model, device_of, parameter_count
+from runner.model import Model, build_model, device_of, learn_scale, parameter_count
 from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
 from runner.ragged.ragged import Ragged
 from runner.training.checkpoint import load_checkpoint
@@ -78,6 +78,7 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
     data = load_data(parts, Truncation(config.max_length, config.truncate), config.cache_dir)
     model = build_model(parts, data.vocabs)
     if options.weights is None:
+        learn_scale(model, data.splits["train"])
         randomise_zero_weights(model, config.seed)
     else:
         load_checkpoint(options.weights, model)

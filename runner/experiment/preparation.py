@@ -16,7 +16,7 @@ from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
-from runner.model import Model, build_model, descriptions
+from runner.model import Model, build_model, descriptions, learn_scale
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
@@ -65,6 +65,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
     if checkpoint is None:
+        learn_scale(model, train)
         run.set_init_from(None if source is None else source.fill(model, config, data.vocabs))
     for description in descriptions(model, data.splits):
         if description.line is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from scipy.sparse import csr_array, hstack
+from scipy.sparse.linalg import lsmr
 from torch import Tensor
 
 from runner.common.arrays import FloatArray, IntArray
@@ -26,6 +27,7 @@ from tasks.targets import label_sets, target_ids, target_rows
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
 SMALLEST_SCALE = 1e-6
 MOST_EXAMPLES = 600_000  # limit on examples times epochs: large training sets need fewer epochs
+PENALTY, MOST_STEPS = 1.0, 300  # of ridge regression; it converges in fewer steps
 # Settings of the n-gram model. The cache's are close to optimal for WikiText-2's validation set, both by lines and as
 # a stream.
 ORDER, CACHE_WEIGHT, CACHE_WINDOW = 5, 0.15, 1000
@@ -55,6 +57,25 @@ def frequent_labels(train: Batch, test: Batch, n_labels: int) -> Tensor:
     """Return the labels that more than half of the rows of `train` have, for all rows of `test`: (B, n_labels)."""
     counts = label_sets(train, n_labels).sum(dim=0)
     return (2 * counts > len(train.index)).expand(len(test.index), n_labels)
+
+
+def mean_value(train: Batch, test: Batch) -> Tensor:
+    """Return the mean target of `train` for all rows of `test`: (B,) float64."""
+    assert isinstance(train.target, Tensor)
+    return train.target.mean().expand(len(test.index))
+
+
+def ridge(train: Batch, test: Batch, vocab: Vocab, joined: bool) -> Tensor:
+    """Return the predictions (B,) float64 of ridge regression on the features of `linear_svm`.
+
+    It minimises the squared errors of targets without their mean, plus `PENALTY` times the squared weights.
+    """
+    assert isinstance(train.target, Tensor)
+    rows, test_rows = (features_of(texts_of(split, vocab, joined), split, vocab.known) for split in (train, test))
+    used = np.unique(rows.indices)
+    mean = float(train.target.mean())
+    weights = lsmr(rows[:, used], train.target.numpy() - mean, damp=PENALTY**0.5, maxiter=MOST_STEPS)[0]
+    return torch.from_numpy(test_rows[:, used] @ weights + mean)
 
 
 def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> Tensor:

@@ -72,7 +72,7 @@ class Output(Protocol):
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor: ...
 
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor: ...
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor | None: ...
 
 
 class OutputHead(nn.Module):
@@ -91,7 +91,7 @@ class OutputHead(nn.Module):
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return self.output.predict(scores, batch)
 
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor | None:
         return self.output.probabilities(scores, batch)
 
 

@@ -14,6 +14,7 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from tasks.classify import Classify
 from tasks.lm import Lm
+from tasks.regress import Regress
 from tasks.tag import Tag
 from tasks.targets import label_set_ids
 
@@ -63,6 +64,12 @@ def classify(**changes: Any) -> Classify:
     none = {"pairs": None, "hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
     chosen = {"quality": None, "head": None, "threshold": None}
     return Classify(**{**plain, **none, **chosen, **changes})
+
+
+def regress(**changes: Any) -> Regress:
+    """The task without hidden layers and dropout, unless `changes` say so."""
+    plain = {"name": "regress", "quality": "pearson", "pooling": "max", "pairs": None, "loss": "mse", "delta": 1.0}
+    return Regress(**{**plain, "hidden": [], "dropout": 0.0, **changes})
 
 
 def tag(**changes: Any) -> Tag:

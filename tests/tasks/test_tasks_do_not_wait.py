@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from runner.interfaces import ChoosesOnValid
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import SPECIALS, Vocab
-from tests.helpers.target_batches import EncoderOf, classify, labelled, lm, tag, tagged, with_sets, words
+from tests.helpers.target_batches import EncoderOf, classify, labelled, lm, regress, tag, tagged, with_sets, words
 
 # what reads a value on the host, or has a shape that depends on values
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "is_nonzero", "equal")
@@ -60,6 +61,11 @@ CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
     "hinge_sets": (
         classify(labels="many", head="hinge"),
         lambda task: with_sets([[], [], []], lengths=[2, 0, 3]),
+        LABELS,
+    ),
+    "regress": (
+        regress(dropout=0.1, loss="huber"),
+        lambda task: task.encode(words([[3, 3], [], [3]]), pa.table({"value": [0.5, -1.0, 3.0]}), {}),
         LABELS,
     ),
     "count": (tag(dropout=0.1, head="count"), lambda task: tagged([[0, 1], [4]]), FIVE),
@@ -107,8 +113,9 @@ def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None
     assert metric.compute()
     if metric.input_kind == "label_sets":
         assert answers.shape == probabilities.shape == scores.shape
-    else:
-        assert answers.shape == scores.shape[:1]
+        return
+    assert answers.shape == scores.shape[:1]
+    if probabilities is not None:
         torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(len(answers)))
 
 

@@ -9,6 +9,7 @@ Every table has a column `origin`, `FILE:LINE` in the library, in addition to th
 
 import ast
 import gc
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -61,11 +62,23 @@ THEMES = {
     "numbers": "_pydecimal _pylong colorsys decimal fractions hashlib hmac numbers random secrets statistics",
     "text": "argparse cmd codecs difflib getopt getpass gettext locale optparse re shlex string stringprep textwrap",
 }
+# What code does, by the kinds of nodes in its tree.
+ACTIONS: dict[str, tuple[type[ast.AST], ...]] = {
+    "branch": (ast.If, ast.IfExp, ast.Match),
+    "comprehend": (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
+    "handle": (ast.Try,),
+    "import": (ast.Import, ast.ImportFrom),
+    "loop": (ast.For, ast.AsyncFor, ast.While),
+    "raise": (ast.Raise,),
+    "return": (ast.Return,),
+    "with": (ast.With, ast.AsyncWith),
+    "yield": (ast.Yield, ast.YieldFrom, ast.Await),
+}
 THEME_OF = {module: theme for theme, modules in THEMES.items() for module in modules.split()}
 
 
 class Row(NamedTuple):
-    """One example: its split, tokens and origin, its label or tags if the task has them, and a second text of pairs."""
+    """One example: its split, tokens and origin, its targets if the task has them, and a second text of pairs."""
 
     split: str
     tokens: list[str]
@@ -73,6 +86,8 @@ class Row(NamedTuple):
     label: str | None = None
     tags: list[str] | None = None
     tokens_b: list[str] | None = None
+    labels: list[str] | None = None
+    value: float | None = None
 
 
 T = TypeVar("T", Row, SourceFile)
@@ -163,6 +178,33 @@ class StdlibModules(StdlibCorpus):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StdlibFunctions(StdlibCorpus):
+    """A corpus of docstrings of functions, for classification with several labels and for regression.
+
+    The `labels` are what the function's code does, by `ACTIONS`; its `value` is the base-2 logarithm of the number of
+    lines of its code, without the docstring. Docstrings of fewer than `MIN_DOC_TOKENS` tokens are ignored.
+    """
+
+    kind, sizes = "functions", DOC_SIZES
+
+    def rows(self, file: SourceFile) -> list[Row]:
+        rows = []
+        for node in ast.walk(parse(file.text())):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or not (text := ast.get_docstring(node)):
+                continue
+            tokens, docstring = TOKEN.findall(text), node.body[0]
+            assert node.end_lineno is not None
+            assert docstring.end_lineno is not None
+            n_lines = node.end_lineno - node.lineno - (docstring.end_lineno - docstring.lineno)
+            within = [*ast.walk(node)]
+            labels = [name for name, kinds in ACTIONS.items() if any(isinstance(part, kinds) for part in within)]
+            if len(tokens) >= MIN_DOC_TOKENS:
+                value = math.log2(max(1, n_lines))
+                rows.append(Row(file.split, tokens, f"{file.name}:{node.lineno}", labels=labels, value=value))
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class StdlibDocstrings(StdlibCorpus):
     """A classification corpus of pairs: the words of a function's code, and the first paragraph of a docstring.
 
@@ -249,7 +291,7 @@ def first_of(items: Iterable[T], key: Callable[[T], Hashable]) -> list[T]:
 
 
 def tables(rows: list[Row]) -> dict[str, pa.Table]:
-    """Return one table per split, with `tokens`, `origin`, and `tokens_b`, `label` or `tags` if the rows have them."""
+    """Return one table per split, with `tokens`, `origin`, and the other columns that the rows have."""
     return {split: table([row for row in rows if row.split == split]) for split in SPLITS}
 
 
@@ -259,6 +301,10 @@ def table(rows: list[Row]) -> pa.Table:
         columns["tokens_b"] = pa.array([row.tokens_b for row in rows], STRINGS)
     if rows and rows[0].label is not None:
         columns["label"] = pa.array([row.label for row in rows], pa.string())
+    if rows and rows[0].labels is not None:
+        columns["labels"] = pa.array([row.labels for row in rows], STRINGS)
+    if rows and rows[0].value is not None:
+        columns["value"] = pa.array([row.value for row in rows], pa.float64())
     if rows and rows[0].tags is not None:
         columns["tags"] = pa.array([row.tags for row in rows], STRINGS)
     return pa.table({**columns, "origin": pa.array([row.origin for row in rows], pa.string())})
