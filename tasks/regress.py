@@ -23,7 +23,7 @@ from tasks.metrics.numbers import NumberMetric
 from tasks.predictions.numbers import NumberInspector
 from tasks.targets import numbers_of
 
-OUTPUT = Vocab(("value",), unk=None)  # the name of the only score
+OUTPUT = Vocab(("value",))  # the name of the only score
 
 
 class Regress:

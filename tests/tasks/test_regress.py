@@ -148,16 +148,16 @@ def test_an_infinite_prediction_is_an_error() -> None:
 
 def test_mean_and_ridge() -> None:
     task, rng = regress(), np.random.default_rng(0)
-    texts = [rng.integers(2, 6, rng.integers(0, 5)).tolist() for _ in range(60)]
+    texts = [rng.integers(2, 7, rng.integers(0, 5)).tolist() for _ in range(60)]
     values = [sum(row) + 0.1 * n for n, row in enumerate(texts)]
     split = task.encode(words(texts), table(value=values), {})
     train, test = split.select(np.arange(40)), split.select(np.arange(40, 60))
     assert task.majority(train, test, {}).tolist() == pytest.approx([np.mean(values[:40])] * 20)
     assert measured(task, task.majority(train, test, {}), test, {})["pearson"] == 0.0
-    vocabs = {"words": Vocab(("<pad>", "<unk>", *"abcd"), unk=1)}
+    vocabs = {"words": Vocab(tuple("abcde"), ("<pad>", "<unk>"))}
     ((name, predicted),) = task.baselines(train, test, vocabs)
     assert name == "ridge"
-    rows, test_rows = (features_of(texts_of(part, vocabs["words"], False), part, 6) for part in (train, test))
+    rows, test_rows = (features_of(texts_of(part, vocabs["words"], False), part, 7) for part in (train, test))
     model = Ridge(alpha=PENALTY, fit_intercept=False).fit(rows, np.array(values[:40]) - np.mean(values[:40]))
     np.testing.assert_allclose(predicted.numpy(), model.predict(test_rows) + np.mean(values[:40]), rtol=1e-3)
 
