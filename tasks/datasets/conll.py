@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ class Cells:
     def keep(self, mask: BoolArray) -> "Cells":
         """Return the cells of the lines selected by `mask` (N,)."""
         fields = self.fields.filter(pa.array(mask))
-        return Cells(self.file, fields, self.width, self.line[mask], self.sentence[mask], self.notes)
+        return replace(self, fields=fields, line=self.line[mask], sentence=self.sentence[mask])
 
     def lines_of(self, table: pa.Table) -> pa.ListArray:
         """Return the original lines of the sentences of a table that was read from this file.
@@ -123,17 +123,15 @@ class Cells:
         """Return the start of each sentence among the N lines, and N: (B+1,)."""
         return np.append(np.flatnonzero(np.diff(self.sentence, prepend=-1)), len(self.line))
 
-    def table(self, columns: dict[Name, Position], span_scheme: SpanScheme, strict_tags: bool) -> pa.Table:
-        """Return a table with one row per sentence and one list column for each of `columns` (name -> place)."""
+    def noting(self, notes: Mapping[str, int]) -> "Cells":
+        """Return the same cells with further notes."""
+        return replace(self, notes={**self.notes, **notes})
+
+    def table(self, columns: Mapping[Name, pa.Array], span_scheme: SpanScheme, strict_tags: bool) -> pa.Table:
+        """Return a table with one row per sentence and one list column for each of `columns` (N,); tags are checked."""
         offsets = self.offsets()
-        values = {name: self.column(place) for name, place in columns.items()}
+        values = dict(columns)
         if "tags" in values:
-            tags = columns["tags"] % self.width
-            if same := [name for name, place in columns.items() if name != "tags" and place % self.width == tags]:
-                raise HydromelError(
-                    f"{self.file.at(self.line[0])}: {same[0]} and tags are the same column, {tags} of {self.width}; "
-                    "set different positions in dataset.columns, or another dataset.separator (tab, space)"
-                )
             values["tags"] = pc.utf8_trim_whitespace(values["tags"])
             check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
         lists = {name: list_column(value, offsets) for name, value in values.items()}
@@ -200,7 +198,16 @@ class ColumnsFile(TokenLines):
             )
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
-        return self.cells(file).table(self.columns, self.span_scheme, self.strict_tags)
+        cells = self.cells(file)
+        columns = {name: cells.column(place) for name, place in self.columns.items()}
+        if "tags" in columns:
+            tags = self.columns["tags"] % cells.width
+            if same := [name for name, place in self.columns.items() if name != "tags" and place % cells.width == tags]:
+                raise HydromelError(
+                    f"{file.at(cells.line[0])}: {same[0]} and tags are the same column, {tags} of {cells.width}; "
+                    "set different positions in dataset.columns, or another dataset.separator (tab, space)"
+                )
+        return cells.table(columns, self.span_scheme, self.strict_tags)
 
     def text_format(self) -> Columns:
         return Columns(self.separator, self.columns, self.comment_prefix, DOCSTART if self.skip_docstart else None)

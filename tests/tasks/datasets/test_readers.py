@@ -238,6 +238,61 @@ def test_wrong_conllu(fails, text, message):
     assert fails("conllu", text).startswith(message)
 
 
+PLUS = (
+    "# global.columns = ID FORM DEPREL NER\n# text = Ann Lee ran\n1-2\tAnnLee\t_\t_\n1\tAnn\tnsubj\tB-PER\n2\tLee\tflat\tI-PER\n"
+    "3\tran\troot\tO\n\n1\t_\tpunct\t_\n2\tOslo\troot\tB-LOC\n"
+)
+MISC = (
+    "1\tAnn\tann\tPROPN\tNNP\tNumber=Sing\t0\troot\t_\tSpaceAfter=No|NER=B-PER\n"
+    "2\tran\trun\tVERB\t_\t_\t1\tdep\t_\tNER=O|X=NER=B-LOC\n3\t.\t.\tPUNCT\t.\t_\t1\tpunct\t_\t_\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "tags"),
+    [
+        ("upos", ["PROPN", "VERB", "PUNCT"]),
+        ("DEPREL", ["root", "dep", "punct"]),
+        ("xpos", ["NNP", None, "."]),
+        ("misc.NER", ["B-PER", "O", None]),
+        ("feats.Number", ["Sing", None, None]),
+    ],
+)
+def test_any_column_of_a_treebank_holds_the_tags(read, column, tags):
+    table = read("conllu", MISC, columns={"tokens": "form", "tags": column})
+    assert table["tags"].to_pylist() == [tags]
+    missing = tags.count(None)
+    assert notes_of(table) == ({"tags that are unspecified (_), which are no targets": missing} if missing else {})
+    assert (table["lemma"].to_pylist(), table["xpos"].to_pylist()) == ([["ann", "run", "."]], [["NNP", "_", "."]])
+
+
+def test_conllu_plus_names_its_columns(read):
+    table = read("conllu", PLUS, columns={"tokens": "form", "tags": "ner", "head": "deprel"}, span_scheme="IOB2")
+    assert rows(table) == [
+        {"tokens": ["Ann", "Lee", "ran"], "tags": ["B-PER", "I-PER", "O"], "head": ["nsubj", "flat", "root"]},
+        {"tokens": ["_", "Oslo"], "tags": [None, "B-LOC"], "head": ["punct", "root"]},
+    ]
+    assert lines(table) == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "message"),
+    [
+        (MISC, "ner", "column 'ner' is unknown (dataset.columns.tags, FILE); did you mean"),
+        (
+            MISC,
+            "misc.NERR",
+            "key 'NERR' is unknown (dataset.columns.tags, MISC in FILE); did you mean 'NER'? Allowed: NER, Sp",
+        ),
+        (MISC, "deps", "FILE: column deps has no tags, only _ (dataset.columns.tags)"),
+        (PLUS, "upos", "column 'upos' is unknown (dataset.columns.tags, FILE)"),
+        (PLUS.replace("FORM DEPREL", "FORM"), "ner", "FILE:3: 4 columns; the file's first line has 3"),
+    ],
+)
+def test_wrong_columns_of_a_treebank(fails, text, tags, message):
+    assert fails("conllu", text, columns={"tokens": "form", "tags": tags}).startswith(message)
+
+
 # LABEL text
 
 

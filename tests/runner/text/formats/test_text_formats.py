@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from runner.common.errors import HydromelError
 from runner.text.formats.base import PassagePredictions, TextFormat
 from runner.text.formats.columns import Columns, LineKinds
+from runner.text.formats.conllu import ConlluColumns
 from runner.text.formats.delimited import Delimited
 from runner.text.formats.lines import JsonLines, Lines
 from runner.text.formats.reader import Passage
@@ -293,3 +295,16 @@ def test_malformed_json(line: str, expected: str) -> None:
     assert expected in str(error.value)
     with pytest.raises(HydromelError, match="field 'pos' has 2 values for 1 tokens"):
         JsonLines("tokens", None).parse(passage('{"tokens": ["a"], "pos": ["N", "V"]}'), ["tokens", "pos"])
+
+
+def test_treebanks_name_their_columns() -> None:
+    text = "# global.columns = ID DEPREL FORM\n# text = a b\n1-2\t_\tab\n1\tx\ta\n2\ty\tb\n"
+    wanted = ConlluColumns.of({"tokens": "form", "deprel": "deprel", "tags": "ner"})
+    assert wanted.columns == {"tokens": 1, "deprel": 7}
+    parsed = wanted.parse(first(text), ["tokens", "deprel"])
+    assert parsed.table.to_pydict() == {"tokens": [["a", "b"]], "deprel": [["x", "y"]]}
+    assert wanted.parse(passage("1\tz\tc"), ["tokens"]).table["tokens"].to_pylist() == [["c"]]  # further below
+    given = replace(ConlluColumns.of({"tokens": "form"}), columns={"tokens": 0})
+    assert given.parse(first(text), ["tokens"]).table["tokens"].to_pylist() == [["1", "2"]]
+    standard = "1\ta\ta\tX\tX\t_\t0\troot\t_\t_"
+    assert answered(ConlluColumns.of({"tokens": "form"}), standard) == [f"{standard}\tA"]
