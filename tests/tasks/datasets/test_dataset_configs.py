@@ -58,7 +58,7 @@ def test_own_files_must_be_named(name):
         ("sst2", {"label_part": "half"}),
         ("csv", {"train": "mine", "delimiter": "::"}),
         ("text", {"train": "mine", "unit": "line"}),
-        ("ud_ewt", {"span_scheme": "IOB2"}),
+        ("ud_ewt", {"span_scheme": "BIO"}),
         ("trec_hub", {"cut": "random"}),
     ],
 )
