@@ -338,6 +338,18 @@ class HasFoundOptions(Protocol):
 
 
 @runtime_checkable
+class DescribesFiles(Protocol):
+    """A corpus that completes its own config with what it finds in the files, for text that is read without them."""
+
+    def describe_files(self) -> Mapping[str, object]:
+        """Return options that are not known yet, and their values; none if nothing depends on them.
+
+        Raises:
+            HydromelError: the files cannot be read.
+        """
+
+
+@runtime_checkable
 class HasInspector(Protocol):
     """A task whose predictions can be read and written: `predictions/` and `hydromel-predict` need it."""
 

@@ -1,4 +1,4 @@
-"""Options that the training set decides: `auto` in the config until the data set is known."""
+"""Options that the training set decides, which are not in the config until the data set is known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from runner.components.model_parts import ModelParts
 from runner.config.schema import ModelConfig, Node
-from runner.interfaces import HasFoundOptions
+from runner.interfaces import DescribesFiles, HasFoundOptions
 
 AUTO = "auto"
 C = TypeVar("C", bound=ModelConfig)
@@ -17,8 +17,9 @@ _found: dict[tuple[str, str], Mapping[str, object]] = {}  # by the task's option
 def completed(config: C, parts: ModelParts, plugins: Sequence[str]) -> tuple[C, ModelParts]:
     """Return the config with the values that the task finds for its options that are `auto`, and the parts of that.
 
-    An option of the data set that is `auto` gets the value of the task's option of the same name. Data are read only if
-    the task has such an option. `parts` are those of the config.
+    An option of the data set that is `auto` gets the value of the task's option of the same name. The config of the
+    data set is also completed by what its files say (`DescribesFiles`). Data are read only if that is needed. `parts`
+    are those of the config.
 
     Raises:
         HydromelError: the data cannot be read, or do not decide an option.
@@ -30,6 +31,8 @@ def completed(config: C, parts: ModelParts, plugins: Sequence[str]) -> tuple[C, 
             _found[key] = parts.task.find_options(parts.corpus.read()["train"])
         task = _replaced(task, _found[key])
     dataset = _replaced(dataset, task)
+    if isinstance(parts.corpus, DescribesFiles):
+        dataset = {**dataset, **parts.corpus.describe_files()}
     if (task, dataset) == (config.task, config.dataset):
         return config, parts
     config = config.changed(task=task, dataset=dataset)

@@ -22,7 +22,7 @@ from tasks.spans.table import SpanScheme
 
 RULES_VERSION = 3  # part of the fingerprint: increase it when the same bytes are read differently
 # Not in the fingerprint, since the files' contents are.
-NOT_IN_FINGERPRINT = ("name", "data_dir", "train", "valid", "test")
+NOT_IN_FINGERPRINT = ("name", "data_dir", "train", "valid", "test", "width")
 
 # No `from __future__ import annotations` here or in the modules of subclasses: configs are checked against the
 # inherited annotations of `__init__`, which must be types, not strings that only another module can resolve.

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
-from runner.common.types import Name, Position, Text
+from runner.common.types import Name, Position, PositiveInt, Text
 from runner.text.arrow import array, example_table, is_empty, lengths_of, list_column, mask_of, refuse
 from runner.text.formats.columns import MARKS, Columns, LineKinds, Separator, split_columns
 from tasks.datasets.base import LocalCorpus
@@ -181,6 +181,8 @@ class ColumnsFile(TokenLines):
         skip_docstart: leave out lines whose first word is `-DOCSTART-`, and tell their number.
         comment_prefix: leave out lines that start with this prefix before a sentence (null: none); a line that has the
             columns of a token is one.
+        width: number of columns of the training set's file, recorded by the run. In a text to predict, which may have
+            others, negative positions stand for the columns that they were in that file.
     """
 
     separator: Separator
@@ -189,6 +191,7 @@ class ColumnsFile(TokenLines):
     strict_tags: bool
     skip_docstart: bool
     comment_prefix: Text | None
+    width: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if "tokens" not in self.columns or {"line", "label"} & set(self.columns):
@@ -209,8 +212,17 @@ class ColumnsFile(TokenLines):
                 )
         return cells.table(columns, self.span_scheme, self.strict_tags)
 
+    def describe_files(self) -> dict[str, int]:
+        if self.width is not None or min(place for name, place in self.columns.items() if name != "tags") >= 0:
+            return {}
+        path = self.paths()["train"][0]
+        return {"width": self.cells(read_text(path, self.encoding)).width}
+
     def text_format(self) -> Columns:
-        return Columns(self.separator, self.columns, self.comment_prefix, DOCSTART if self.skip_docstart else None)
+        columns = self.columns
+        if self.width is not None:
+            columns = {name: place % self.width for name, place in columns.items()}
+        return Columns(self.separator, columns, self.comment_prefix, DOCSTART if self.skip_docstart else None)
 
     def cells(self, file: TextFile) -> Cells:
         return Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)
