@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, unknown
-from runner.common.types import Position, Text
+from runner.common.types import Position, PositiveInt, Text
 from runner.text.arrow import (
     array,
     example_table,
@@ -28,7 +28,7 @@ from runner.text.arrow import (
 from runner.text.formats.delimited import Delimited as DelimitedText
 from runner.text.tokenizers import split_words
 from tasks.datasets.base import LocalCorpus
-from tasks.datasets.files import TextFile
+from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
 
@@ -150,6 +150,8 @@ class Delimited(LocalCorpus):
             field has no labels (null: a field is one label).
         group_column: column by name or by position from 0: rows with equal values stay together when splits are cut
             from the training set (null: none).
+        width: number of columns of the training set's file, recorded by the run. In a text to predict, which may have
+            others, negative positions stand for the columns that they were in that file.
     """
 
     delimiter: Delimiter
@@ -160,6 +162,7 @@ class Delimited(LocalCorpus):
     label_column: Column | None
     label_separator: Mark | None
     group_column: Column | None
+    width: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if self.escape == self.delimiter:
@@ -167,11 +170,7 @@ class Delimited(LocalCorpus):
         check_pair(self.text_columns, "dataset.text_columns")
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
-        file = file.body()
-        if self.quoting or self.escape is not None:
-            columns, line = Dialect(self.delimiter, self.quoting, self.escape).rows(file)
-        else:
-            columns, line = split_rows(file, self.delimiter)
+        columns, line = self._rows(file)
         names = None
         if self.header:
             names = [column[0].as_py() for column in columns]
@@ -204,13 +203,34 @@ class Delimited(LocalCorpus):
             table[GROUP] = filled(self.group_column, "group")
         return example_table(table, line, file.path)
 
+    def _rows(self, file: TextFile) -> tuple[list[pa.Array], IntArray]:
+        """Return all columns of a file, and the 1-based first line of each row."""
+        if self.quoting or self.escape is not None:
+            return Dialect(self.delimiter, self.quoting, self.escape).rows(file.body())
+        return split_rows(file.body(), self.delimiter)
+
+    def describe_files(self) -> dict[str, int]:
+        places = [place for own in self._text_columns().values() for place in own if isinstance(place, int)]
+        if self.width is not None or min(places, default=0) >= 0:
+            return {}
+        return {"width": len(self._rows(read_text(self.paths()["train"][0], self.encoding))[0])}
+
     def text_format(self) -> DelimitedText:
         """Return the format of this data set's files, the default for text given to models trained on it."""
+        columns = self._text_columns()
+        if (width := self.width) is not None:
+            columns = {
+                name: [place if isinstance(place, str) else place % width for place in own]
+                for name, own in columns.items()
+            }
+        return DelimitedText(self.delimiter, self.quoting, self.escape, self.header, columns)
+
+    def _text_columns(self) -> dict[str, list[Column]]:
+        """Return the columns of each text, by the name of its tokens."""
         options: PairOf[Columns] = (
             self.text_columns if isinstance(self.text_columns, dict) else {"a": self.text_columns}
         )
-        columns = {TOKENS[text]: [*own] if isinstance(own, list) else [own] for text, own in options.items()}
-        return DelimitedText(self.delimiter, self.quoting, self.escape, self.header, columns)
+        return {TOKENS[text]: [*own] if isinstance(own, list) else [own] for text, own in options.items()}
 
 
 def _place(column: Column, file: TextFile, names: list[str] | None, width: int, option: str) -> int:

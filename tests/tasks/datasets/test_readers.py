@@ -717,3 +717,28 @@ def test_token_lines_of_several_files(corpus, tmp_path):
         lines, separator = reader.token_lines(table)
         assert separator == "\t"
         assert lines.to_pylist() == [[f"{token}\tX" for token in tokens] for tokens in table["tokens"].to_pylist()]
+
+
+# the width of the training set's file, for text to predict that has other columns
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "overrides", "found", "columns"),
+    [
+        ("columns_file", "a\tx\tO\n", {"columns": {"tokens": -3, "tags": -1}}, {"width": 3}, {"tokens": 0, "tags": 2}),
+        ("columns_file", "a\tx\tO\n", {"columns": {"tokens": 0, "tags": -1}}, {}, {"tokens": 0, "tags": -1}),
+        ("tsv", "a\tb\tc\n", {"text_columns": [-2, 0], "label_column": 2}, {"width": 3}, {"tokens": [1, 0]}),
+        ("csv", "x,y\n1,2\n", {"text_columns": "x", "label_column": "y"}, {}, {"tokens": ["x"]}),
+    ],
+)
+def test_negative_positions_stay_what_they_were_in_training(corpus, tmp_path, config, text, overrides, found, columns):
+    (tmp_path / "file").write_text(text, encoding="utf-8")
+    files = {"train": "file", "valid": None, "test": None}
+    if config == "tsv":
+        files["header"] = False
+    reader = corpus(config, tmp_path, **(UNCUT | files | overrides))
+    assert reader.describe_files() == found
+    later = corpus(config, tmp_path, **(UNCUT | files | overrides | found))
+    assert later.describe_files() == {}
+    assert later.text_format().columns == columns
+    assert later.fingerprint() == reader.fingerprint()
