@@ -49,6 +49,7 @@ def _predict(options: argparse.Namespace) -> int:
     wanted = _text_format(options, run)
     wanted.check(run.columns, run.inspector.column)
     output = wanted if options.to is None else Records(options.to, options.field)
+    texts = [column for column in run.columns if column in ("tokens", "tokens_b")]
     started, rows, tokens = time.perf_counter(), 0, 0
     with writing(options.output) as sink:
         for passage in passages(wanted.groups(lines, name), name, options.chunk):
@@ -58,7 +59,7 @@ def _predict(options: argparse.Namespace) -> int:
                 predictions = replace(predictions, probability=None)
             _put(sink, output.write(passage, parsed, predictions), options)
             rows += parsed.table.num_rows
-            tokens += len(parsed.table["tokens"].combine_chunks().flatten())
+            tokens += sum(len(parsed.table[name].combine_chunks().flatten()) for name in texts)
     seconds = time.perf_counter() - started
     speed = f"{rows:,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / seconds:,.0f} tokens/s"
     PlainConsole(file=sys.stderr).print(speed)  # standard output is for predictions

@@ -38,9 +38,10 @@ class Jsonl(LocalCorpus):
     """A reader of text as JSON objects; fields that are not named here are ignored.
 
     Args:
-        text_field: field with a string, split at white space (null: use `tokens_field`). For pairs of texts, a mapping
-            of `a` and `b` to the field of each; so too for `tokens_field`.
+        text_field: field with a string, split at white space (null: use `tokens_field`).
         tokens_field: field with a list of strings (null: use `text_field`).
+        text_columns: for pairs of texts, a mapping of `a` and `b` to the field of each, instead of those above; fields
+            hold strings or lists of strings, as on the first line (null: one text).
         label_field: field with a string, integer or boolean; or with a list of these, of several labels; or with a
             number, if some are no integers, for regression (null: none).
         group_field: field with a string or an integer: rows with equal values stay together when splits are cut from
@@ -51,8 +52,9 @@ class Jsonl(LocalCorpus):
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
-    text_field: Text | PairOf[Text] | None
-    tokens_field: Text | PairOf[Text] | None
+    text_field: Text | None
+    tokens_field: Text | None
+    text_columns: PairOf[Text] | None
     label_field: Text | None
     group_field: Text | None
     tags_field: Text | None
@@ -60,19 +62,20 @@ class Jsonl(LocalCorpus):
     strict_tags: bool
 
     def __post_init__(self) -> None:
-        if (self.text_field is None) == (self.tokens_field is None):
+        check_pair(self.text_columns, "dataset.text_columns")
+        if self.text_columns is None and (self.text_field is None) == (self.tokens_field is None):
             raise HydromelError(
                 f"dataset.text_field={self.text_field or 'null'} and dataset.tokens_field={self.tokens_field or 'null'}"
                 "; set exactly one"
             )
-        check_pair(self.text_field, "dataset.text_field")
-        check_pair(self.tokens_field, "dataset.tokens_field")
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         values = self._values(file)
-        columns = {name: split_words(values[field]) for name, field in _by_column(self.text_field).items()}
-        columns |= {name: values[field] for name, field in _by_column(self.tokens_field).items()}
+        columns = {
+            name: split_words(values[field]) if pa.types.is_string(values[field].type) else values[field]
+            for name, field in self._texts.items()
+        }
         if self.label_field is not None:
             labels = values[self.label_field]
             if labels.type == NUMBER:
@@ -90,9 +93,19 @@ class Jsonl(LocalCorpus):
 
     def text_format(self) -> JsonLines:
         """Return the format of this data set's files, the default for text given to models trained on it."""
-        texts, tokens = _by_column(self.text_field), _by_column(self.tokens_field)
-        first, second = (TextFields(tokens.get(name), texts.get(name)) for name in TOKENS.values())
-        return JsonLines(first.tokens_field, first.text_field, second=second)
+        if self.text_columns is None:
+            return JsonLines(self.tokens_field, self.text_field)
+        first, second = (self.text_columns[text] for text in TOKENS)
+        return JsonLines(first, first, second=TextFields(second, second))
+
+    @property
+    def _texts(self) -> dict[str, str]:
+        """The fields of the columns of texts."""
+        if self.text_columns is not None:
+            return {name: self.text_columns[text] for text, name in TOKENS.items()}
+        field = self.text_field or self.tokens_field
+        assert field is not None  # checked above
+        return {"tokens": field}
 
     def _values(self, file: TextFile) -> dict[str, pa.Array]:
         """Return the named fields of all lines; labels that are integers on some lines only are numbers on all."""
@@ -106,11 +119,14 @@ class Jsonl(LocalCorpus):
             raise
 
     def _fields(self, file: TextFile) -> dict[str, pa.DataType]:
-        """Return the Arrow type of each named field; the label's is that of the first line with one."""
-        fields = {
-            **dict.fromkeys(_by_column(self.text_field).values(), pa.string()),
-            **dict.fromkeys(_by_column(self.tokens_field).values(), STRINGS),
-        }
+        """Return the Arrow type of each named field.
+
+        That of the label is the type on the first line with one, those of pairs and groups are as on the first line.
+        """
+        fields = dict.fromkeys(self._texts.values(), STRINGS if self.tokens_field else pa.string())
+        if self.text_columns is not None:
+            first = _object(file, 1)
+            fields = {name: STRINGS if isinstance(first.get(name), list) else pa.string() for name in fields}
         if self.tags_field is not None:
             fields[self.tags_field] = STRINGS
         if self.label_field is not None:
@@ -120,13 +136,6 @@ class Jsonl(LocalCorpus):
         if self.group_field is not None and self.group_field not in fields:
             fields[self.group_field] = LABEL_TYPES.get(type(_object(file, 1).get(self.group_field)), pa.string())
         return fields
-
-
-def _by_column(option: Text | PairOf[Text] | None) -> dict[str, str]:
-    """Return the field of each column of texts that an option names: `tokens`, and `tokens_b` if it names a pair."""
-    if isinstance(option, dict):
-        return {name: option[text] for text, name in TOKENS.items()}
-    return {} if option is None else {"tokens": option}
 
 
 def _kind(value: object) -> pa.DataType | None:

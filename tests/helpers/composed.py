@@ -104,4 +104,4 @@ def pair_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     names = ["train", "valid", "test"]
     files = [f"data_dir={folder}", *(f"dataset.{name}={name}.jsonl" for name in names)]
-    return ["task=classify", "dataset=jsonl", "dataset.text_field={a: premise, b: hypothesis}", *files]
+    return ["task=classify", "dataset=jsonl", "dataset.text_columns={a: premise, b: hypothesis}", *files]

@@ -80,13 +80,14 @@ class TextFields:
     """The fields of an object that may hold one text."""
 
     tokens_field: str | None  # with a list of strings
-    text_field: str | None  # with a string, split at white space, for objects without `tokens_field`
+    text_field: str | None  # with a string, split at white space, for objects without `tokens_field`, or the same field
 
     def tokens(self, at: str, fields: dict[str, object]) -> list[str]:
         """Return the tokens of an object; raise a HydromelError that begins with `at` if it has none."""
-        if self.tokens_field is not None and self.tokens_field in fields:
+        is_text = self.tokens_field == self.text_field and isinstance(fields.get(self.text_field or ""), str)
+        if self.tokens_field is not None and self.tokens_field in fields and not is_text:
             return _strings(at, fields, self.tokens_field, None)
-        names = [name for name in (self.tokens_field, self.text_field) if name is not None]
+        names = [*dict.fromkeys(name for name in (self.tokens_field, self.text_field) if name is not None)]
         if self.text_field is None or self.text_field not in fields:
             hint = did_you_mean(names[-1], fields)
             raise HydromelError(
