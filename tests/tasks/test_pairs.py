@@ -26,9 +26,11 @@ from runner.model import Model, build_model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import SPECIALS, Vocab
+from runner.training import loop
 from tasks.baselines.baselines import bags, features_of, linear_svm, texts_of
 from tests.helpers.composed import QUIET, data_of, pair_files, parts, run, run_config
 from tests.helpers.contract import POISON, lay_out
+from tests.helpers.interrupted import assert_equal, interrupted
 from tests.helpers.target_batches import classify, words
 
 SMALL = ("encoder=conv", "encoder.filters=4", "embedding.size=6", "threads=1")
@@ -221,6 +223,33 @@ def test_new_pairs_get_the_labels_that_the_run_gave(pairs: str, tmp_path: Path) 
     assert main([f"run={folder}", *flags]) == 0
     said = [json.loads(line)["said"] for line in output.read_text(encoding="utf-8").splitlines()]
     assert said == [line.split("\t")[1] for line in table]
+
+
+def test_a_run_that_died_continues_to_the_same_end(tmp_path: Path) -> None:
+    options = [*pair_files(tmp_path, rows=40), *SMALL, "task.pairs=apart", "task.dropout=0.3"]
+    training = [
+        "train.epochs=2",
+        "batching=token_budget",
+        "batching.plan.max_tokens=60",
+        "train.checkpoint_every=2",
+    ]
+    whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
+    run(whole, *options, *training)
+    interrupted(loop, "train_segment", cut, *options, *training, call=3)
+    run(cut, *options, *training)
+    assert_equal(whole, cut)
+
+
+@pytest.mark.parametrize("kind", ["text", "tokens"])
+def test_pairs_in_json_are_strings_or_lists(kind: str, tmp_path: Path) -> None:
+    texts = [("a b", ""), ("", "c")] if kind == "text" else [(["a", "b"], []), ([], ["c"])]
+    lines = [{"p": first, "h": second, "label": 1} for first, second in texts]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    files = [f"data_dir={tmp_path}", "dataset.train=train.jsonl", "dataset.cut=hash", "dataset.valid_fraction=0.0"]
+    options = ["dataset=jsonl", "dataset.text_columns={a: p, b: h}", "dataset.test_fraction=0.0"]
+    table = parts(run_config(*files, *options)).corpus.read()["train"]
+    assert table["tokens"].to_pylist() == [["a", "b"], []]
+    assert table["tokens_b"].to_pylist() == [[], ["c"]]
 
 
 def test_pooled_pairs_of_no_rows_are_no_vectors() -> None:

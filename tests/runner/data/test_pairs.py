@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,14 @@ class Pairings:
 
     name: str = "pairings"
     second: str | None = "tokens_b"
+    text: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: TEXT)
 
     def fingerprint(self) -> str:
-        return repr(TEXT)
+        return repr(self.text)
 
     def read(self) -> dict[str, pa.Table]:
         tables = {}
-        for split, pairs in TEXT.items():
+        for split, pairs in self.text.items():
             texts = [pa.array([text.split() for text in column], STRINGS) for column in zip(*pairs, strict=True)]
             columns = {"tokens": texts[0], "label": pa.array(["x"] * len(pairs)), "tags": texts[0]}
             tables[split] = pa.table(columns if self.second is None else {**columns, self.second: texts[1]})
@@ -79,6 +80,14 @@ def test_joined_texts_are_one_row_with_a_separator() -> None:
     actual = strings(data.splits["train"], data.vocabs["words"])
     assert actual == [[*first.split(), EOS, *second.split()] for first, second in TEXT["train"]]
     assert data.splits["train"].texts == 1
+
+
+def test_no_text_contains_the_separator() -> None:
+    text = {"train": [("a <eos> b", "<eos>"), ("", "<eos>")], "valid": [("a", "b")]}
+    data = loaded("joined", corpus=Pairings(text=text))
+    ids, eos = data.splits["train"].features["words"].values, data.vocabs["words"].eos
+    assert (ids == eos).tolist() == [False, False, False, True, False, True, False]
+    assert data.vocabs["words"].ids["<eos>"] != eos
 
 
 @pytest.mark.parametrize("longest", [1, 2])
