@@ -350,7 +350,8 @@ def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -
         if not isinstance(records[-1], dict):
             raise HydromelError(f"{path}:{number}: each line must hold one JSON object")
     columns = [Column(name, [record.get(name) for record in records]) for name in records[0]]
-    text = given.get("dataset.text_field") or given.get("dataset.tokens_field")
+    texts = (given.get(f"dataset.{option}") for option in ("text_columns", "text_field", "tokens_field"))
+    text = next((name for name in texts if name), None)
     target = next((given[key] for key in ("dataset.tags_field", "dataset.label_field") if given.get(key)), ...)
     ask = (
         "dataset.text_field=NAME or dataset.tokens_field=NAME",
@@ -358,7 +359,7 @@ def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -
     )
     roles = roles_of(columns, path, text, target, ask)
     options: dict[str, object] = {}
-    if roles.is_list:
+    if roles.is_list and not isinstance(roles.text, dict):
         options["text_field"] = None
     if roles.kind == "tags":
         options |= {"label_field": None, "tags_field": roles.target}
@@ -392,7 +393,7 @@ def _with_roles(
     dataset: str, found: str, roles: Roles, options: dict[str, object], names: tuple[str, str, str]
 ) -> Found:
     """Return what a table holds, with the options for its texts, tokens and targets, of these `names`."""
-    text = names[1] if roles.is_list else names[0]
+    text = "text_columns" if isinstance(roles.text, dict) else names[1] if roles.is_list else names[0]
     if roles.text != "text":
         options[text] = roles.text
     if roles.target != "label":

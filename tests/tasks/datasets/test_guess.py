@@ -158,6 +158,11 @@ def test_numbers_with_fractions_are_values(found):
             {"tokens": ["a", "b"], "label": "x"},
             {"task": "classify", "dataset.text_field": None} | {"dataset.tokens_field": "tokens"},
         ),
+        (
+            {"sentence1": "a b", "sentence2": "b", "label": "x"},
+            {"task": "classify", "task.pairs": "apart"}
+            | {"dataset.text_columns": {"a": "sentence1", "b": "sentence2"}},
+        ),
         ({"text": "a b"}, {"task": "lm", "dataset.label_field": None, "encoder": "lstm"}),
     ],
 )
