@@ -248,8 +248,6 @@ def _token_lines(text: str, given: Mapping[str, object]) -> Found | None:
         options: dict[str, object] = {} if separator == "tab" else {"separator": separator}
         if odd:
             options["comment_prefix"] = "#"
-        if any(line.startswith(DOCSTART) for _, line in is_blank):
-            options["skip_docstart"] = True
         is_numbered = width > 2 and all(
             row[0] == str(place) for rows in sentences for place, row in enumerate(rows, start=1)
         )

@@ -69,8 +69,8 @@ CONLLU = "# text\n" + "".join(f"{number}\tw\tl\tNOUN\tNN\t_\t0\troot\t_\t_\n" fo
         (SENTENCES.replace(" ", "\t").replace("\n", "\r"), {}),
         (SENTENCES.replace("\n", " \n"), {"dataset.separator": "space"}),
         ("# doc 1\n" + SENTENCES, {"dataset.separator": "space", "dataset.comment_prefix": "#"}),
-        ("-DOCSTART- O\n\n" + SENTENCES, {"dataset.separator": "space", "dataset.skip_docstart": True}),
-        ("-DOCSTART- -X- -X- O\n\n" + SENTENCES, {"dataset.separator": "space", "dataset.skip_docstart": True}),
+        ("-DOCSTART- O\n\n" + SENTENCES, {"dataset.separator": "space"}),
+        ("-DOCSTART- -X- -X- O\n\n" + SENTENCES, {"dataset.separator": "space"}),
         ("1 Ann N B-PER\n2 runs V O\n\n1 Bob N B-PER\n", {"dataset.separator": "space", "dataset.columns.tokens": 1}),
         ("the DET\nend NOUN\n\na DET\nstart NOUN\n\n", {"dataset.separator": "space"}),
         ("Ann\tB-PER\nruns\tO\n", {}),  # one sentence
