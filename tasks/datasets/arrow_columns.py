@@ -31,9 +31,9 @@ def corpus_table(
 ) -> pa.Table:
     """Return the examples of a table of any types: its `columns` by their names here, and the 1-based row as `line`.
 
-    Strings that become `tokens` or `tokens_b` are split on spaces, and lists are kept. Class numbers become the names
-    that `datasets` notes in the schema, other numbers their digits. A class of -100 in `label` or `tags` becomes null:
-    it is no target. `where` names the table in messages.
+    Strings that become `tokens` or `tokens_b` are split at white space, and lists are kept. Class numbers become the
+    names that `datasets` notes in the schema, other numbers their digits. A class of -100 in `label` or `tags` becomes
+    null: it is no target. `where` names the table in messages.
 
     Raises:
         HydromelError: a missing column or value, a type that does not fit, or tags that are not allowed.
@@ -50,6 +50,8 @@ def corpus_table(
         is_list = pa.types.is_list(column.type)
         if name in SHAPES and is_list != SHAPES[name].startswith("lists"):
             raise HydromelError(f"{at} has type {column_of(table, own).type}; {name} must be {SHAPES[name]}")
+        if name == "label" and (row := column.index("").as_py()) >= 0:
+            raise HydromelError(f"{at}: row {row + 1} is empty; every row needs a label")
         result[name] = split_words(column) if name in TOKENS.values() and not is_list else column
     if "tags" in result:
         tokens, tags = result["tokens"], result["tags"]

@@ -92,6 +92,8 @@ def _batches(path: Path, columns: dict[Name, Text] | None) -> Iterator[tuple[pa.
         raise HydromelError(f"{path}: the file is empty")
     magic = source.read(6)
     source.seek(0)
+    if not magic.startswith(BINARY):
+        raise HydromelError(f"{path}: neither Parquet nor Arrow nor Feather, to judge by its first bytes")
     try:
         if magic.startswith(b"PAR1"):
             file = pq.ParquetFile(source)

@@ -76,7 +76,7 @@ class Dialect:
         # The default limit rejects documents above 128 KiB. It is global to the process, so it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), len(data)))
         try:
-            width = len(next(self._reader(file)))
+            width = len(next(self._reader(file))) or 1
         except csv.Error as reason:
             raise HydromelError(f"{file.at(1)}: {reason}") from reason
         strings = {f"f{place}": pa.string() for place in range(width)}
@@ -112,9 +112,10 @@ class Dialect:
         width, line = 0, 1
         try:
             for row in self._reader(file, strict=True):
-                width = width or len(row)
-                if len(row) != width:
-                    return HydromelError(wrong_width(file, line, len(row), width))
+                got = len(row) or 1  # of an empty line
+                width = width or got
+                if got != width:
+                    return HydromelError(wrong_width(file, line, got, width))
                 line += 1 + sum(field.count("\n") for field in row)
         except csv.Error as reason:
             return HydromelError(f"{file.at(line)}: {reason}; double the quotes inside quoted fields")

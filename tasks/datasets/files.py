@@ -56,8 +56,9 @@ class TextFile:
         return np.arange(1, len(self.lines) + 1)
 
     def body(self) -> "TextFile":
-        """Return the file without empty lines at its end, for formats in which they are not examples."""
-        return TextFile(self.path, self.text.rstrip("\n"))
+        """Return the file without empty lines, or lines of spaces, at its end: in most formats they are no examples."""
+        text = self.text.rstrip("\n ")
+        return TextFile(self.path, text + self.text[len(text) :].partition("\n")[0])  # the last line keeps its spaces
 
     def at(self, line: int) -> str:
         """Return `path:line`, as in editors and compilers."""

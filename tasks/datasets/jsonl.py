@@ -9,7 +9,7 @@ from pyarrow import json as arrow_json
 
 from runner.common.errors import HydromelError, did_you_mean
 from runner.common.types import Text
-from runner.text.arrow import array, example_table
+from runner.text.arrow import array, example_table, is_empty, refuse
 from runner.text.formats.lines import JsonLines, TextFields
 from runner.text.tokenizers import split_words
 from tasks.datasets.base import LocalCorpus, check_tag_lists
@@ -84,6 +84,10 @@ class Jsonl(LocalCorpus):
                 columns["labels"] = labels.cast(STRINGS)
             else:
                 columns["label"] = labels.cast(pa.string())
+                refuse(
+                    is_empty(columns["label"]),
+                    lambda row: f"{file.at(row + 1)}: field '{self.label_field}' is empty; every row needs a label",
+                )
         if self.group_field is not None:
             columns[GROUP] = values[self.group_field].cast(pa.string())
         if self.tags_field is not None:

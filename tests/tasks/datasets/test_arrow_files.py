@@ -148,6 +148,11 @@ def test_numbers_are_ignored_only_in_targets(read):
             "FILE: column t has type binary, which is no text: Invalid",
         ),
         (pa.table({"t": [{"a": 1}]}), {"tokens": "t"}, "FILE: column t has type struct<a: int64>, which is no text"),
+        (
+            pa.table({"t": ["a", "b"], "l": ["x", ""]}),
+            {"tokens": "t", "label": "l"},
+            "FILE: column l: row 2 is empty; every",
+        ),
         (TABLE.slice(0, 0), {"tokens": "text"}, "FILE: no examples in the file"),
         (
             TABLE.set_column(3, "label", [[0, 2, -1]]),
@@ -168,11 +173,14 @@ def test_wrong_tables(fails, table, columns, message):
 def test_what_is_no_table(fails, tmp_path):
     pq.write_table(TABLE, tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
-    for content in (b"text,label\na,1\n", b"PAR1", whole[:-20], b"ARROW1\0\0junk"):
+    for content in (b"PAR1", whole[:-20], b"ARROW1\0\0junk"):
         (tmp_path / "file").write_bytes(content)
         assert fails(None, {"tokens": "text"}).startswith("FILE: cannot be read as Parquet, Arrow or Feather ("), (
             content
         )
+    (tmp_path / "file").write_bytes(b"text,label\na,1\n")
+    message = "FILE: neither Parquet nor Arrow nor Feather, to judge by its first bytes"
+    assert fails(None, {"tokens": "text"}) == message
     (tmp_path / "file").write_bytes(b"")
     assert fails(None, {"tokens": "text"}) == "FILE: the file is empty"
 
