@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from runner.common.errors import HydromelError
+from runner.text.formats.conllu import STANDARD, named_in
 from tasks.datasets.arrow_columns import class_names
 from tasks.datasets.arrow_files import BINARY, head_of_table
 from tasks.datasets.conll import DOCSTART
@@ -54,6 +55,7 @@ NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}
 READERS = ("columns_file", "conllu", "csv", "jsonl", "labelled", "parquet", "sst_trees", "text", "tsv")
 DELIMITERS = "\t,;|"
 HEAD_BYTES = 2**18
+NO_TAGS = {"id", "form", "lemma", "feats", "head", "deps", "misc"}  # columns of CoNLL-U
 LEAST_LINES = 10  # that begin with labels of which a format is worked out
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".conll": "columns_file", ".conllu": "conllu"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -187,8 +189,8 @@ def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
         return _json_lines(lines, path, given)
     if reader == "sst_trees" or (reader is None and all(map(_TREE.fullmatch, lines))):
         return Found("sst_trees", "one labelled tree per line", "label", {"valid": None, "test": None})
-    if reader == "conllu" or (reader is None and _is_conllu(lines)):
-        return Found("conllu", "CoNLL-U", "tags")
+    if reader == "conllu" or (reader is None and (named_in(lines[0]) or _is_conllu(lines))):
+        return _treebank(lines, path, given)
     if reader == "labelled" or (reader is None and _begins_with_labels(lines)):
         marked = [sum(word.startswith(MARK) for word in line.split()) for line in lines]
         several = any(marked) and any(number != 1 for number in marked)
@@ -211,6 +213,25 @@ def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
 def _is_conllu(lines: Sequence[str]) -> bool:
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
     return bool(rows) and all(len(row) == 10 and _NODE.fullmatch(row[0]) for row in rows)
+
+
+def _treebank(lines: Sequence[str], path: Path, given: Mapping[str, object]) -> Found:
+    """Return what CoNLL-U or CoNLL-U Plus holds; the tags are parts of speech, or the only column that may be."""
+    names = [name.lower() for name in named_in(lines[0]) or STANDARD]
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    used = {
+        name for place, name in enumerate(names) if any(row[place] != "_" for row in rows if len(row) == len(names))
+    }
+    found = f"CoNLL-U with the columns {', '.join(names)}"
+    if "upos" in used or given.keys() & {"dataset.columns", "dataset.columns.tags"}:
+        return Found("conllu", found, "tags")
+    tags = ["xpos"] if "xpos" in used else [name for name in names if name in used - NO_TAGS]
+    if len(tags) != 1:
+        raise HydromelError(
+            f"{path}: it is not clear which column holds the tags: {', '.join(tags) or 'none has any'}; give "
+            "dataset.columns.tags=NAME"
+        )
+    return Found("conllu", found, "tags", {"columns.tags": tags[0]})
 
 
 def _begins_with_labels(lines: Sequence[str]) -> bool:

@@ -83,8 +83,17 @@ def test_column_files(found, content, expected):
     assert found(content) == TAGGED | expected
 
 
-def test_conllu(found):
-    assert found(CONLLU) == {"task": "tag", "dataset": "conllu", "encoder": "conv"}
+def test_conllu(found, unclear):
+    expected = {"task": "tag", "dataset": "conllu", "encoder": "conv"}
+    assert found(CONLLU) == expected
+    assert found(CONLLU.replace("NOUN", "_")) == expected | {"dataset.columns.tags": "xpos"}
+    plus = "# global.columns = ID FORM LEMMA PARSEME:MWE\n1\ta\tb\t*\n2\tc\td\t1:X\n\n"
+    assert found(plus) == expected | {"dataset.columns.tags": "parseme:mwe"}
+    both = plus.replace("LEMMA", "NER")
+    assert unclear(both).startswith(
+        "FILE: it is not clear which column holds the tags: ner, parseme:mwe; give dataset.co"
+    )
+    assert found(both, given={"dataset.columns.tags": "ner"}) == expected
 
 
 @pytest.mark.parametrize(
