@@ -47,7 +47,7 @@ LAYERS = {
     "runner.layers": TENSORS,
     "runner.layers.recurrent": f"{TENSORS} runner.layers runner.profiling.kernels",
     "runner.layers.crf": f"{TENSORS} runner.layers",
-    "runner.embeddings.vector_files": "runner.common",
+    "runner.embeddings.vector_files": "runner.common runner.text",
     "runner.embeddings": (
         f"{TENSORS} {WORDS} runner.interfaces runner.ragged.batch runner.layers runner.layers.recurrent "
         "runner.embeddings.vector_files"
@@ -116,7 +116,7 @@ NARROWER = {
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
     "runner.ragged.shapes": "runner.common.arrays",
-    "runner.text.vocab": "runner.common.errors runner.common.types",
+    "runner.text.vocab": "runner.common.errors runner.common.types runner.text.normal_forms",
     "runner.text.characters": "runner.text.vocab",
     "runner.tracking.mlflow_store": "runner.common.errors runner.compat.mlflow",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import os
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -92,3 +92,4 @@ Name = Annotated[Text, AfterValidator(_name)]  # of which files and folders are 
 FilePath = Annotated[str, Field(max_length=LONGEST_PATH), AfterValidator(_printable), AfterValidator(_path)]
 Module = Annotated[Text, AfterValidator(_module)]
 Encoding = Annotated[Text, AfterValidator(_encoding)]
+UnicodeForm = Literal["NFC", "NFKC", "none"]  # normal form of words; none: as they are written

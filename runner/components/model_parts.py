@@ -49,7 +49,7 @@ class ModelParts:
             measures=Measures.of(task, added),
             corpus=build(config.dataset, "dataset", {}, plugins, Corpus),
             features={
-                name: build(node, f"features.{name}", {}, plugins, TokenFeature)
+                name: build(node, f"features.{name}", {"unicode": config.unicode}, plugins, TokenFeature)
                 for name, node in config.features.items()
             },
             embedding=Factory[Embedding].of(config.embedding, "embedding", plugins, nn.Module, Embedding),

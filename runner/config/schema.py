@@ -22,6 +22,7 @@ from runner.common.types import (
     Seed,
     Text,
     Threads,
+    UnicodeForm,
 )
 from runner.config.validation import Section
 
@@ -113,6 +114,7 @@ class ModelConfig(Section):
     dtype: Dtype
     max_length: PositiveInt | None
     truncate: Keep = "head"
+    unicode: UnicodeForm = "none"
     malloc: Malloc = "return"
     choices: dict[Text, Text | None]  # the names that were chosen for the config's groups
     _resolved: dict[str, object] = PrivateAttr(default_factory=dict)
@@ -145,6 +147,7 @@ class RunConfig(MachineSettings, ModelConfig):
     data_dir: FilePath | None
     cache_dir: FilePath | None
     truncate: Keep
+    unicode: UnicodeForm
     predictions: bool
     baselines: bool
     runs_dir: FilePath

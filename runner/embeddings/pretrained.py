@@ -73,14 +73,19 @@ class PretrainedEmbedding(nn.Module):
             raise HydromelError(
                 f"features.{feature} has no words to look up in {self.path}; lower its min_count or raise its max_size"
             )
-        vectors = VectorFile(self.path).find(words, lowercase_if_missing)
+        vectors = VectorFile(self.path, vocab.unicode).find(words, lowercase_if_missing)
         self.lowercase_if_missing, self.unk = lowercase_if_missing, vocab.unk or 0
         if not len(vectors.table):
             raise HydromelError(
                 f"{self.path}: none of the {len(words):,} words of features.{feature} is in this file "
                 f"({vectors.format}); check its language and casing (embedding.lowercase_if_missing)"
             )
-        self.file = {"fingerprint": fingerprint(self.path), "format": vectors.format, "words": vectors.words_in_file}
+        self.file = {
+            "fingerprint": fingerprint(self.path),
+            "format": vectors.format,
+            "words": vectors.words_in_file,
+            "duplicates": vectors.duplicates,
+        }
         self._vector_file: VectorFile | None = None  # opened when `extend_vocabulary` first gets new words
         self.n_words, self.n_composed = len(words), vectors.composed
         place, self.n_own = _places(vocab, vectors)
@@ -122,7 +127,7 @@ class PretrainedEmbedding(nn.Module):
         vocab, (n_words, n_rows) = vocabs[self.feature], self.initial_sizes
         place, rows = self.place[:n_words], self.rows[:n_rows].detach()
         if len(vocab) > n_words:
-            self._vector_file = self._vector_file or VectorFile(self.path)
+            self._vector_file = self._vector_file or VectorFile(self.path, vocab.unicode)
             vectors = self._vector_file.find([*vocab.strings], self.lowercase_if_missing)
             more, needed = _more_places(vocab, vectors, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk)
             added = torch.from_numpy(vectors.table[needed])
@@ -141,8 +146,11 @@ class PretrainedEmbedding(nn.Module):
         words = {"asked_words": self.n_words, "covered_words": covered_words, "composed_words": self.n_composed}
         entry = {"path": str(self.path), **self.file, **table, **words, "coverage": coverage}
         shares = ", ".join(f"{split} {100 * share:.1f} %" for split, share in coverage.items())
+        twice = self.file["duplicates"]
+        duplicates = f", {twice:,} duplicate words (the first is used)" if twice else ""
         line = (
-            f"{self.path} ({self.file['format']}, {self.file['words']:,} vectors of size {self.output_size}): "
+            f"{self.path} ({self.file['format']}, {self.file['words']:,} vectors of size "
+            f"{self.output_size}{duplicates}): "
             f"{covered_words:,} of {self.n_words:,} words found; covered tokens: {shares}"
         )
         return Description("vectors", entry, line)

@@ -162,7 +162,10 @@ def read_vocabs(folder: Path, with_specials: Sequence[str]) -> dict[str, Vocab]:
     path = folder / run_schema.VOCABS
     if not path.is_file():
         raise HydromelError(f"{folder} has no {run_schema.VOCABS}: an earlier version trained this run; train it again")
-    plain = parse(_VOCABS, read_bytes(path, MOST_VOCABS_BYTES), str(path))
+    content = read_bytes(path, MOST_VOCABS_BYTES)
+    if b'"tokens": ' in content and b'"specials": ' not in content:
+        raise HydromelError(f"{path}: an earlier version trained this run, with special words; train it again")
+    plain = parse(_VOCABS, content, str(path))
     vocabs = {name: Vocab.from_plain(content) for name, content in plain.items()}
     for name, vocab in vocabs.items():
         if len(vocab.ids) < len(vocab.strings):

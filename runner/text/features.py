@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import nn
 
-from runner.common.types import NonNegativeInt, PositiveInt, Text
+from runner.common.types import NonNegativeInt, PositiveInt, Text, UnicodeForm
 from runner.text.bpe import all_pieces, learn_merges, pieces_of
 from runner.text.characters import alphabet_of
 from runner.text.vocab import SPECIALS, Vocab, normalised_strings
@@ -51,13 +51,14 @@ class Characters:
     lowercase: bool
     digits_to_zero: bool
     min_count: PositiveInt
+    unicode: UnicodeForm = "NFC"
     extend: ClassVar[bool] = True
 
     def strings(self, table: pa.Table) -> pa.Array:
-        return normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
+        return normalised_strings(table, self.column, self.unicode, self.lowercase, self.digits_to_zero)
 
     def vocab(self, train: pa.Table) -> Vocab:
-        forms = Vocab.words(self.strings(train), min_count=1, max_size=None)
+        forms = Vocab.words(self.strings(train), min_count=1, max_size=None, unicode=self.unicode)
         return replace(forms, alphabet=alphabet_of(forms.strings, self.min_count))
 
 
@@ -75,18 +76,21 @@ class Bpe:
     column: Text
     merges: NonNegativeInt
     min_count: PositiveInt
+    unicode: UnicodeForm = "NFC"
     extend: ClassVar[bool] = False
 
     def strings(self, table: pa.Table) -> pa.Array:
         """Return the words (N,), which `runner.data.numericalize.columns_of` splits by the vocabulary's merges."""
-        return normalised_strings(table, self.column, lowercase=False, digits_to_zero=False)
+        return normalised_strings(table, self.column, self.unicode, lowercase=False, digits_to_zero=False)
 
     def vocab(self, train: pa.Table) -> Vocab:
         """Return the pieces by decreasing count in the training set, then those that do not occur in it."""
         words = self.strings(train)
         merges = learn_merges(words, self.merges, self.min_count)
         seen = Vocab.words(pieces_of(words, merges)[1], min_count=1, max_size=None)
-        return Vocab(tuple(dict.fromkeys((*seen.strings, *all_pieces(merges)))), SPECIALS, merges=merges)
+        return Vocab(
+            tuple(dict.fromkeys((*seen.strings, *all_pieces(merges)))), SPECIALS, unicode=self.unicode, merges=merges
+        )
 
 
 # Patterns (RE2) of the kinds of casing. The first that matches applies; if none does, the casing is `mixed`.
@@ -110,10 +114,11 @@ class Casing:
     """
 
     column: Text
+    unicode: UnicodeForm = "NFC"
     extend: ClassVar[bool] = False
 
     def strings(self, table: pa.Table) -> pa.Array:
-        return casing(normalised_strings(table, self.column, lowercase=False, digits_to_zero=False))
+        return casing(normalised_strings(table, self.column, self.unicode, lowercase=False, digits_to_zero=False))
 
     def vocab(self, train: pa.Table) -> Vocab:
         return Vocab((*_CASES, "mixed"), SPECIALS)
@@ -133,16 +138,17 @@ class Affix:
     digits_to_zero: bool
     min_count: PositiveInt
     max_size: NonNegativeInt | None
+    unicode: UnicodeForm = "NFC"
     extend: ClassVar[bool] = False
 
     def strings(self, table: pa.Table) -> pa.Array:
-        whole = normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
+        whole = normalised_strings(table, self.column, self.unicode, self.lowercase, self.digits_to_zero)
         if self.end == "prefix":
             return pc.utf8_slice_codeunits(whole, 0, self.length)
         return pc.utf8_slice_codeunits(whole, -self.length, None)
 
     def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab.words(self.strings(train), self.min_count, self.max_size)
+        return Vocab.words(self.strings(train), self.min_count, self.max_size, self.unicode)
 
 
 def casing(strings: pa.Array) -> pa.Array:

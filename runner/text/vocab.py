@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
 
 from runner.common.errors import no_feature
-from runner.common.types import NonNegativeInt, PositiveInt, Text
+from runner.common.types import NonNegativeInt, PositiveInt, Text, UnicodeForm
+from runner.text.normal_forms import normal_form, normal_forms
 
 # Names of the special ids: padding, unknown strings, the end of a line. A text that contains `<pad>` contains that
 # string, which is a word like any other and has an id of its own.
@@ -30,6 +31,7 @@ class PlainVocab(TypedDict):
     counts: list[int]
     extra: int
     alphabet: str
+    unicode: UnicodeForm
     merges: NotRequired[list[str]]
 
 
@@ -45,6 +47,7 @@ class Vocab:
         alphabet: learned characters, sorted by code point, if strings are composed of their characters
             (`runner.text.features.Characters`); else empty.
         counts: count of each id in the training set, for labels and tags; else empty.
+        unicode: normal form of the strings, in which they are looked up in vector files too; `none` for labels.
         merges: the merges that split words into `strings` (`runner.text.bpe`); None if words are not split.
     """
 
@@ -53,6 +56,7 @@ class Vocab:
     extra: int = 0
     alphabet: str = ""
     counts: tuple[int, ...] = ()
+    unicode: UnicodeForm = "none"
     merges: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
@@ -123,13 +127,16 @@ class Vocab:
         return replace(self, counts=tuple(np.bincount(ids, minlength=len(self)).tolist()))
 
     @classmethod
-    def words(cls, strings: pa.Array, min_count: int, max_size: int | None) -> Vocab:
-        """Return a vocabulary of strings by decreasing count (ties sorted), after the special ids; without nulls."""
+    def words(cls, strings: pa.Array, min_count: int, max_size: int | None, unicode: UnicodeForm = "none") -> Vocab:
+        """Return a vocabulary of strings by decreasing count (ties sorted), after the special ids; without nulls.
+
+        `unicode` is the normal form that the strings are in.
+        """
         counted = pc.value_counts(strings.drop_null())
         table = pa.table({"string": counted.field("values"), "count": counted.field("counts")})
         table = table.filter(pc.greater_equal(table["count"], min_count))
         table = table.sort_by([("count", "descending"), ("string", "ascending")])
-        return cls(tuple(table["string"].to_pylist()[:max_size]), SPECIALS)
+        return cls(tuple(table["string"].to_pylist()[:max_size]), SPECIALS, unicode=unicode)
 
     def extend(self, strings: Sequence[pa.Array]) -> Vocab:
         """Return a copy with all new strings, sorted, appended as `extra`; existing ids do not change."""
@@ -145,6 +152,7 @@ class Vocab:
             counts=[*self.counts],
             extra=self.extra,
             alphabet=self.alphabet,
+            unicode=self.unicode,
         )
         if self.merges is not None:
             plain["merges"] = [*self.merges]
@@ -155,7 +163,8 @@ class Vocab:
         """Return the vocabulary that `to_plain` was called on."""
         merges = tuple(plain["merges"]) if "merges" in plain else None
         counts, specials = tuple(plain["counts"]), tuple(plain["specials"])
-        return cls(tuple(plain["strings"]), specials, plain["extra"], plain["alphabet"], counts, merges)
+        unlearned, alphabet = plain["extra"], plain["alphabet"]
+        return cls(tuple(plain["strings"]), specials, unlearned, alphabet, counts, plain["unicode"], merges)
 
 
 def vocab_of(vocabs: Mapping[str, Vocab], feature: str) -> Vocab:
@@ -178,6 +187,7 @@ class Feature:
             words in the file at prediction time. Embeddings without a file treat them as `<unk>`.
         unk_string: a word by which the data itself marks unknown words, such as the `<unk>` of WikiText; it gets the id
             of `<unk>` (null: no word does).
+        unicode: normal form of the strings (`runner.text.normal_forms`).
     """
 
     column: Text
@@ -187,21 +197,25 @@ class Feature:
     max_size: NonNegativeInt | None
     extend: bool
     unk_string: Text | None = None
+    unicode: UnicodeForm = "NFC"
 
     def strings(self, table: pa.Table) -> pa.Array:
         """Return the normalised strings (N,) of all rows, concatenated; null for the `unk_string`."""
-        strings = normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
+        strings = normalised_strings(table, self.column, self.unicode, self.lowercase, self.digits_to_zero)
         if self.unk_string is None:
             return strings
-        return pc.if_else(pc.equal(strings, self.unk_string), pa.scalar(None, pa.string()), strings)
+        marker = normal_form(self.unk_string, self.unicode, self.lowercase)
+        return pc.if_else(pc.equal(strings, marker), pa.scalar(None, pa.string()), strings)
 
     def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab.words(self.strings(train), self.min_count, self.max_size)
+        return Vocab.words(self.strings(train), self.min_count, self.max_size, self.unicode)
 
 
-def normalised_strings(table: pa.Table, column: str, lowercase: bool, digits_to_zero: bool) -> pa.Array:
+def normalised_strings(
+    table: pa.Table, column: str, unicode: UnicodeForm, lowercase: bool, digits_to_zero: bool
+) -> pa.Array:
     """Return the strings (N,) of all rows of a list<string> column, concatenated, normalised as requested."""
     flat = pc.list_flatten(table[column].combine_chunks())
     flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
-    flat = pc.utf8_lower(flat) if lowercase else flat
+    flat = normal_forms(flat, unicode, lowercase)
     return pc.replace_substring_regex(flat, r"\p{Nd}", "0") if digits_to_zero else flat

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
+from runner.common.types import UnicodeForm
 from runner.embeddings.vector_files.fasttext_matrix import BinaryReader, DenseMatrix, QuantisedMatrix
 from runner.embeddings.vector_files.table import FoundVectors, Table, map_file
+from runner.text.normal_forms import normal_bytes
 
 MAGIC = struct.pack("<i", 793712314)
 _SUPERVISED = 3
@@ -29,7 +31,7 @@ _OFFSET, _PRIME = np.uint32(2166136261), np.uint32(16777619)
 _UTF8_BYTES = 4  # longest encoding of a character
 
 
-def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> FoundVectors:
+def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes], unicode: UnicodeForm) -> FoundVectors:
     """Return the vectors of words: of the form if the model has it, else of the lower-case form if the model has that.
 
     If it has neither, the vector is composed of the form's n-grams.
@@ -37,7 +39,7 @@ def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found
     Raises:
         HydromelError: the file is truncated, damaged or of another version, or contains a number that is not finite.
     """
-    model = FastTextModel(BinaryReader(path, map_file(path)), {*forms, *lowered})
+    model = FastTextModel(BinaryReader(path, map_file(path)), {*forms, *lowered}, unicode)
     pairs = zip(forms, lowered, strict=True)
     used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
     place = {word: index for index, word in enumerate(dict.fromkeys(used))}
@@ -46,14 +48,16 @@ def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found
     row_of_form = np.where(has_vector, np.cumsum(has_vector) - 1, -1)
     row_of_word = row_of_form[[place[word] for word in used]]
     composed = sum(row >= 0 and word not in model.ids for word, row in zip(used, row_of_word, strict=True))
-    return FoundVectors(model.name, table, row_of_word, model.n_words, composed)
+    return FoundVectors(model.name, table, row_of_word, model.n_words, model.duplicates, composed)
 
 
 class FastTextModel:
     """The parts of a fastText model that are needed for the vectors of `wanted` words."""
 
-    def __init__(self, file: BinaryReader, wanted: set[bytes]) -> None:
-        self._path = file.path
+    def __init__(self, file: BinaryReader, wanted: set[bytes], unicode: UnicodeForm) -> None:
+        self._path, self._unicode = file.path, unicode
+        self.duplicates = 0  # of wanted words
+        self._spellings: dict[bytes, bytes] = {}  # the file's, of words that it has in another form
         _, version = file.integers("ii", "the header")
         if version not in (11, 12):
             raise HydromelError(f"{file.path}: fastText model of version {version}; use one of version 11 or 12")
@@ -111,7 +115,8 @@ class FastTextModel:
     def _rows_of(self, words: list[bytes]) -> tuple[IntArray, IntArray]:
         """Return the matrix rows of all words, and the index of the word that each row belongs to, sorted."""
         own = np.array([self.ids.get(word, -1) for word in words], dtype=np.int64)
-        hashes, owner = ngram_hashes(words, self._shortest, self._longest)
+        spelled = [self._spellings.get(word, word) for word in words]
+        hashes, owner = ngram_hashes(spelled, self._shortest, self._longest)
         bucket = hashes.astype(np.int64) % max(1, self._buckets)
         ends = np.array([word == _END_OF_SENTENCE for word in words], dtype=bool)
         kept = ~ends[owner]
@@ -128,13 +133,20 @@ class FastTextModel:
 
     def _read_dictionary(self, file: BinaryReader, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
         """Return the rows of the wanted words; entries have no index, so each is found from the end of the previous."""
-        ids, data, at = {}, file.data, file.at
+        ids: dict[bytes, int] = {}
+        data, at = file.data, file.at
         for row in range(n_entries):
             end = data.find(b"\0", at)
             if end < 0 or end + 10 > len(data):
                 raise file.damage_error(f"the file ends within entry {row + 1:,} of {n_entries:,}")
-            if row < self.n_words and (word := data[at:end]) in wanted:  # labels come after the words
-                ids[word] = row
+            spelling = data[at:end]  # labels come after the words
+            if row < self.n_words and (word := normal_bytes(spelling, self._unicode)) in wanted:
+                if word in ids:
+                    self.duplicates += 1
+                else:
+                    ids[word] = row
+                    if spelling != word:
+                        self._spellings[word] = spelling
             at = end + 10  # skip the zero byte, a count of 8 bytes and a kind of 1 byte
         file.at = at
         return ids

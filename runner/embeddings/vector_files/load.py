@@ -13,10 +13,12 @@ import numpy as np
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.common.types import UnicodeForm
 from runner.embeddings.vector_files.fasttext import MAGIC, read_fasttext
 from runner.embeddings.vector_files.table import FoundVectors, Table
 from runner.embeddings.vector_files.text import TextFile
 from runner.embeddings.vector_files.word2vec import Word2vecFile
+from runner.text.normal_forms import normal_form
 
 _HEAD_BYTES = 2**16  # enough for the first line of a text file with vectors of size 5,000
 _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -25,29 +27,36 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"
 class VectorFile:
     """A vector file, which may be queried repeatedly; a HydromelError if there is none or its format is unknown.
 
-    Its words are indexed at the first query, in 24 bytes per word. A fastText model is read again for each query.
+    Its words are compared in the normal form `unicode`; of words that are then the same, the first counts. They are
+    indexed at the first query, in 32 bytes per word. A fastText model is read again for each query.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unicode: UnicodeForm = "NFC") -> None:
         head = _head(path)
-        self.path = path
-        self._file = None if head.startswith(MAGIC) else Word2vecFile.open(path, head) or TextFile.open(path, head)
+        self.path, self.unicode = path, unicode
+        is_fasttext = head.startswith(MAGIC)
+        self._file = (
+            None if is_fasttext else Word2vecFile.open(path, head, unicode) or TextFile.open(path, head, unicode)
+        )
 
     def find(self, words: Sequence[str], lowercase_if_missing: bool) -> FoundVectors:
-        """Find the vectors of `words` by exact form, or optionally by the lower-case form if the file lacks the word.
+        """Find the vectors of `words`, in normal form, or optionally of the lower-case form if the file lacks a word.
 
         Raises:
             HydromelError: a malformed file; the message has the line or byte.
         """
         forms = [word.encode() for word in words]
-        lowered = [word.lower().encode() for word in words] if lowercase_if_missing else forms
+        lowered = forms
+        if lowercase_if_missing:
+            lowered = [normal_form(word, self.unicode, lowercase=True).encode() for word in words]
         if self._file is None:
-            return read_fasttext(self.path, forms, lowered)
+            return read_fasttext(self.path, forms, lowered, self.unicode)
         places = {form: place for place, form in enumerate(dict.fromkeys([*forms, *lowered]))}
         table, row_of_form = self._file.read([*places])
         exact, fallback = (row_of_form[[places[form] for form in of_words]] for of_words in (forms, lowered))
         table, row_of_word = _only_used(table, np.where(exact >= 0, exact, fallback))
-        return FoundVectors(self._file.format, table, row_of_word, len(self._file.index), composed=0)
+        index = self._file.index
+        return FoundVectors(self._file.format, table, row_of_word, len(index), index.duplicates, composed=0)
 
 
 def fingerprint(path: Path) -> str:

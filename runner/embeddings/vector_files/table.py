@@ -14,6 +14,8 @@ import numpy as np
 
 from runner.common.arrays import IntArray, SingleArray
 from runner.common.errors import HydromelError
+from runner.common.types import UnicodeForm
+from runner.text.normal_forms import normal_bytes
 
 Table = SingleArray
 # Consecutive words of a file, their 1-based numbers (of the line or word), and the byte offsets at which they start.
@@ -29,6 +31,7 @@ class FoundVectors:
     table: Table  # (R, D), the needed rows, without duplicates
     row_of_word: IntArray  # (W,) row of each word, or -1. Words that fall back to the same form share its row.
     words_in_file: int
+    duplicates: int  # number of words of the file that it has before; the first is used
     composed: int  # number of words whose vector is composed only of n-grams (fastText)
 
 
@@ -42,22 +45,33 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 class WordIndex:
-    """An index of word positions by Python's 64-bit hash, with 24 bytes per word, whatever its length.
+    """An index of word positions by Python's 64-bit hash, with 32 bytes per word, whatever its length.
 
-    The file's `data` stay mapped as long as the index exists. `ends` are the bytes that may follow a word.
+    The file's `data` stay mapped as long as the index exists. Words are compared in the normal form `unicode`.
     """
 
-    def __init__(self, data: mmap.mmap, pieces: Iterable[Piece], ends: bytes) -> None:
-        self.data, self._ends = data, frozenset(ends)
-        parts = [np.stack([_hashes(words), numbers, starts]) for words, numbers, starts in pieces]
-        entries = np.concatenate([np.zeros((3, 0), dtype=np.int64), *parts], axis=1)
-        self._hashes, self._numbers, self._starts = entries[:, np.argsort(entries[0], kind="stable")]
+    def __init__(self, data: mmap.mmap, pieces: Iterable[Piece], unicode: UnicodeForm) -> None:
+        self.data, self._unicode = data, unicode
+        parts = []
+        for words, numbers, starts in pieces:
+            hashes = _hashes([normal_bytes(word, unicode) for word in words])
+            parts.append(np.stack([hashes, numbers, starts, starts + _sizes(words)]))
+        entries = np.concatenate([np.zeros((4, 0), dtype=np.int64), *parts], axis=1)
+        self._hashes, self._numbers, self._starts, self._ends = entries[:, np.argsort(entries[0], kind="stable")]
 
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def find(self, words: Sequence[bytes]) -> tuple[IntArray, IntArray, IntArray]:
-        """Return index, number and start byte of each of the words in the file, in its order; duplicates twice."""
+    @property
+    def duplicates(self) -> int:
+        """The number of words that the file has before, in the same normal form."""
+        return int(np.count_nonzero(np.diff(self._hashes) == 0))
+
+    def find(self, words: Sequence[bytes]) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Return index, number, first byte and last + 1 of each of the words in the file, in its order.
+
+        Words that the file has several times are found once, where they are first.
+        """
         # All entries with a word's hash are contiguous; expand the ranges first..last to one entry per candidate.
         hashes = _hashes(words)
         first = np.searchsorted(self._hashes, hashes, side="left")
@@ -65,15 +79,17 @@ class WordIndex:
         word_of = np.repeat(np.arange(len(words)), last - first)
         place = np.repeat(last - np.cumsum(last - first), last - first) + np.arange(len(word_of))
         # Different words may have the same hash, so compare with the bytes in the file.
-        starts = self._starts[place]
-        same = [self._is_at(words[word], at) for word, at in zip(word_of.tolist(), starts.tolist(), strict=True)]
+        spans = zip(word_of.tolist(), self._starts[place].tolist(), self._ends[place].tolist(), strict=True)
+        same = [normal_bytes(self.data[start:end], self._unicode) == words[word] for word, start, end in spans]
         word_of, place = word_of[same], place[same]
         order = np.argsort(self._numbers[place], kind="stable")
-        return word_of[order], self._numbers[place][order], self._starts[place][order]
+        first_of_each = np.sort(np.unique(word_of[order], return_index=True)[1])
+        place = place[order][first_of_each]
+        return word_of[order][first_of_each], self._numbers[place], self._starts[place], self._ends[place]
 
-    def _is_at(self, word: bytes, at: int) -> bool:
-        end = at + len(word)
-        return self.data[at:end] == word and self.data[end] in self._ends
+
+def _sizes(words: Sequence[bytes]) -> IntArray:
+    return np.fromiter(map(len, words), dtype=np.int64, count=len(words))
 
 
 def _hashes(words: Sequence[bytes]) -> IntArray:
@@ -89,8 +105,8 @@ class IndexedFile(ABC):
     size: int  # D, the vector size
     words_in_header: int | None  # None without a header
     skip: int  # number of bytes before the first word
+    unicode: UnicodeForm  # normal form in which words are compared
     unit: ClassVar[Literal["line", "word"]]  # of the numbers of words
-    word_ends: ClassVar[bytes]  # bytes that may follow a word
 
     @abstractmethod
     def pieces(self, data: mmap.mmap) -> Iterator[Piece]:
@@ -104,24 +120,17 @@ class IndexedFile(ABC):
     def index(self) -> WordIndex:
         """The index of the file's words."""
         data = map_file(self.path)
-        return WordIndex(data, self.pieces(data), self.word_ends)
+        return WordIndex(data, self.pieces(data), self.unicode)
 
     def read(self, words: list[bytes]) -> tuple[Table, IntArray]:
         """Return the table (R, D), in the file's order, and the row of each of the distinct `words` (-1: none).
 
         Raises:
-            HydromelError: a malformed file, a word that occurs twice, or a number that is invalid or not finite.
+            HydromelError: a malformed file, or a number that is invalid or not finite.
         """
-        keys, numbers, starts = self.index.find(words)
+        keys, numbers, starts, ends = self.index.find(words)
         row_of_word = np.full(len(words), -1, dtype=np.int64)
         row_of_word[keys] = np.arange(len(keys))
-        for first in np.flatnonzero(row_of_word[keys] != np.arange(len(keys))).tolist():
-            word, again = words[keys[first]].decode(errors="replace"), numbers[row_of_word[keys[first]]]
-            raise HydromelError(
-                f"{self._place(again)}: duplicate word '{word}', first in {self.unit} {numbers[first]}; remove one of "
-                "the two"
-            )
-        ends = starts + np.array([len(word) for word in words], dtype=np.int64)[keys]
         table = np.empty((len(keys), self.size), dtype=np.float32)
         for at in range(0, len(keys), _CHUNK_ROWS):
             chunk = slice(at, at + _CHUNK_ROWS)

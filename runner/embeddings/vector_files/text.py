@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
+from runner.common.types import UnicodeForm
 from runner.embeddings.vector_files.table import IndexedFile, Piece, Table
 
 _BLOCK_BYTES = 2**18  # fits into a core's cache
-_WHITE = b" \t\n\v\f\r"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)", re.I)
 _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
@@ -34,15 +34,15 @@ _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
 class TextFile(IndexedFile):
     """A text file of vectors."""
 
-    unit, word_ends = "line", _WHITE
+    unit = "line"
 
     @classmethod
-    def open(cls, path: Path, head: bytes) -> TextFile:
+    def open(cls, path: Path, head: bytes, unicode: UnicodeForm) -> TextFile:
         """Return the file whose first bytes are `head`; raise a HydromelError if it is not a text file of vectors."""
         mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
         first_line = head[mark:].partition(b"\n")[0]
         if (header := header_of(first_line)) is not None:
-            return cls(path, "word2vec text", header[1], header[0], mark + len(first_line) + 1)
+            return cls(path, "word2vec text", header[1], header[0], mark + len(first_line) + 1, unicode)
         fields = first_line.split()
         numbers = next((place for place, field in enumerate(reversed(fields)) if not is_number(field)), len(fields) - 1)
         if numbers < 1:
@@ -51,7 +51,7 @@ class TextFile(IndexedFile):
                 f"{path}:1: '{shown}' is not a word followed by numbers; use GloVe or word2vec text, word2vec binary, "
                 "fastText .vec or .bin"
             )
-        return cls(path, "GloVe text", numbers, None, mark)
+        return cls(path, "GloVe text", numbers, None, mark, unicode)
 
     def pieces(self, data: mmap.mmap) -> Iterator[Piece]:
         number, at, count = 1 if self.words_in_header is None else 2, self.skip, 0

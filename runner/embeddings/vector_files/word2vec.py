@@ -14,6 +14,7 @@ import numpy as np
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.common.types import UnicodeForm
 from runner.embeddings.vector_files.table import IndexedFile, Piece, Table
 from runner.embeddings.vector_files.text import BYTE_ORDER_MARK, header_of
 
@@ -25,10 +26,10 @@ _LINE_END = ord("\n")
 class Word2vecFile(IndexedFile):
     """A binary word2vec file."""
 
-    unit, word_ends = "word", b" "
+    unit = "word"
 
     @classmethod
-    def open(cls, path: Path, head: bytes) -> Word2vecFile | None:
+    def open(cls, path: Path, head: bytes, unicode: UnicodeForm) -> Word2vecFile | None:
         """Return the file whose first bytes are `head`; None if there is no header, or if text follows it."""
         first_line, _, rest = head.partition(b"\n")
         header = header_of(first_line.removeprefix(BYTE_ORDER_MARK))
@@ -41,7 +42,7 @@ class Word2vecFile(IndexedFile):
         _, _, numbers = rest.lstrip().partition(b" ") if b" " in rest else rest.partition(b"\t")
         line = numbers[: 4 * size].partition(b"\n")[0]
         is_text = not numbers or (line and _NUMBER_BYTES.issuperset(line))
-        return None if is_text else cls(path, "word2vec binary", size, n_words, len(first_line) + 1)
+        return None if is_text else cls(path, "word2vec binary", size, n_words, len(first_line) + 1, unicode)
 
     def pieces(self, data: mmap.mmap) -> Iterator[Piece]:
         entries = self._entries(data)

@@ -242,13 +242,12 @@ def test_a_run_that_is_no_language_model(tmp_path: Path, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"words": {"tokens": ["<pad>", "<unk>", "<eos>", "a"]}}, "does not fit this config"),
-        ({"target": {"tokens": ["<pad>", "<unk>", "<eos>", "a"]}}, "does not fit this config"),
-        ({"words": {"tokens": None}}, "damaged, its vocabularies of words and target differ"),
-        ({"words": {"unk": None}, "target": {"unk": None}}, "unknown strings 'zork', and the vocabulary has no <unk>"),
-        ({"words": {"unk": 77}, "target": {"unk": 77}}, "vocabs.json is damaged: words.unk=77"),
-        ({"words": {"tokens": 5}}, "vocabs.json is damaged: words.tokens=5"),
-        ({"words": {"tokens": [f"w{n}" for n in range(11)]}}, "vocabs.json: damaged"),
+        ({"words": {"strings": ["a"]}}, "does not fit this config"),
+        ({"target": {"strings": ["a"]}}, "does not fit this config"),
+        ({"words": {"strings": None}}, "damaged, its vocabularies of words and target differ"),
+        ({"words": {"specials": ["<unk>"]}}, "vocabs.json is damaged: words.specials=['<unk>']; expected [] or"),
+        ({"words": {"strings": 5}}, "vocabs.json is damaged: words.strings=5"),
+        ({"words": {"specials": []}}, "vocabs.json: damaged, 'words' lacks <pad>, <unk>, <eos>"),
     ],
 )
 def test_a_vocabulary_that_does_not_fit(
@@ -258,8 +257,7 @@ def test_a_vocabulary_that_does_not_fit(
     path = tmp_path / "run" / run_schema.VOCABS
     vocabs = json.loads(path.read_text(encoding="utf-8"))
     for name, fields in change.items():
-        reversed_ = {"tokens": [*vocabs[name]["tokens"][:3], *vocabs[name]["tokens"][:2:-1]]}
-        vocabs[name] |= reversed_ if fields == {"tokens": None} else fields
+        vocabs[name] |= {"strings": vocabs[name]["strings"][::-1]} if fields == {"strings": None} else fields
     path.write_text(json.dumps(vocabs), encoding="utf-8")
     assert expected in _line(capfd, f"run={tmp_path / 'run'}", "prompt=the zork")
 

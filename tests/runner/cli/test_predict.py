@@ -293,7 +293,8 @@ def test_ones_own_modules_are_allowed_by_name(
     [
         ((run_schema.VOCABS, None), "has no vocabs.json: an earlier version trained this run"),
         ((run_schema.VOCABS, "{"), "vocabs.json is damaged: it is not JSON"),
-        ((run_schema.VOCABS, '{"words": {"tokens": []}}'), "vocabs.json is damaged: it has no 'words.specials'"),
+        ((run_schema.VOCABS, '{"words": {"specials": []}}'), "vocabs.json is damaged: it has no 'words.strings'"),
+        ((run_schema.VOCABS, '{"words": {"tokens": []}}'), "vocabs.json: an earlier version trained this run"),
         ((run_schema.VOCABS, "[]"), "vocabs.json is damaged: [] should be an object"),
         ((run_schema.RESOLVED, None), "not a run's folder"),
         ((run_schema.RESOLVED, "a: ["), "resolved.yaml: damaged, not YAML"),
