@@ -367,8 +367,11 @@ class HasBaselines(Protocol):
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
         """Return the predictions or losses of always predicting the most frequent target of `train`, for `test`."""
 
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
-        """Yield the name of each other simple model, and its predictions or losses for `test`, once it is trained."""
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor | str]]:
+        """Yield the name of each other simple model, and its predictions or losses for `test`, once it is trained.
+
+        A text in their place says why the model is left out, as where it would need too much memory.
+        """
 
 
 @runtime_checkable

@@ -184,7 +184,7 @@ class Classify:
         majority = frequent_labels if self.many else majority_ids
         return majority(train, test, len(vocabs["target"]))
 
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor | str]]:
         """Yield the predictions of a linear SVM over the unigrams and bigrams of the first feature (of both texts)."""
         words = vocabs[next(iter(train.features))]
         svm = svm_sets if self.many else linear_svm

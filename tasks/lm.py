@@ -170,7 +170,7 @@ class Lm:
             counts[vocab.unk].clamp_(min=1)
         return (counts.sum().log() - counts.log()).index_select(0, target_ids(test))
 
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor | str]]:
         """Yield the nats by a 5-gram model with Kneser-Ney smoothing, then with a cache of recent tokens."""
         return kneser_ney(train, test, self.feature, vocabs["target"])
 

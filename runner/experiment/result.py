@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -23,6 +24,8 @@ from runner.tracking.provenance import provenance
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 from runner.training.out_of_memory import evaluate_within_memory, measure_if_memory_suffices, memory_record
 from runner.training.state import Training
+
+log = logging.getLogger(__name__)
 
 
 def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
@@ -112,14 +115,18 @@ def _vocab(model: Model, data: Data) -> dict[str, object]:
     return {"size": sizes, "oov_rate": data.oov_rate, **reports}
 
 
-def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, dict[str, float]]:
-    """Return the figures of the task's simple models on test, and the `seconds` that each took."""
+def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, Figures]:
+    """Return the figures of the task's simple models on test and the `seconds` of each, or why it is left out."""
     models = task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
-    by_name: dict[str, dict[str, float]] = {}
+    by_name: dict[str, Figures] = {}
     seconds, start = 0.0, time.perf_counter()
     for name, values in models:
         seconds += time.perf_counter() - start  # in all, since a model may be built on the one before
-        by_name[name] = _measured(t, data, values) | {"seconds": seconds}
+        if isinstance(values, str):
+            log.info("baseline %s is left out: %s", name, values)
+            by_name[name] = {"left_out": values}
+        else:
+            by_name[name] = _measured(t, data, values) | {"seconds": seconds}
         start = time.perf_counter()
     return by_name
 

@@ -5,7 +5,7 @@ Shapes: B rows, N targets (one per row, or one per real token), C classes, F fea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from scipy.sparse import csr_array, hstack
 from scipy.sparse.linalg import lsmr
 from torch import Tensor
 
-from runner.common.arrays import FloatArray, IntArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
+from runner.tables.detail import count_pairs
 from runner.text.vocab import Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
-from tasks.heads.outputs import BACK_OFF
 from tasks.targets import label_sets, target_ids, target_rows
 
 # Settings of the linear SVM, as in configs/experiment/svm.yaml.
@@ -28,6 +28,9 @@ RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
 SMALLEST_SCALE = 1e-6
 MOST_EXAMPLES = 600_000  # limit on examples times epochs: large training sets need fewer epochs
 PENALTY, MOST_STEPS = 1.0, 300  # of ridge regression; it converges in fewer steps
+# Limits of the SVM, which has a weight for each feature and label: 1 GiB, and about a minute of one core.
+MOST_WEIGHTS, MOST_SVM_STEPS = 2**27, 2**32
+MOST_SCORES = 2**24  # computed at a time
 # Settings of the n-gram model. The cache's are close to optimal for WikiText-2's validation set, both by lines and as
 # a stream.
 ORDER, CACHE_WEIGHT, CACHE_WINDOW = 5, 0.15, 1000
@@ -45,12 +48,18 @@ def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Te
 
     Ties, unseen words among them, go to the tag that is more frequent overall.
     """
-    train_words, test_words = (_word_ids(split, vocab).values.long() for split in (train, test))
-    tags = target_ids(train)
-    # One count for each pair of word and tag. The overall frequencies are scaled down so far that they only break ties.
-    counts = torch.bincount(train_words * n_classes + tags, minlength=vocab.known * n_classes).double()
-    overall = torch.bincount(tags, minlength=n_classes).double() / max(1, len(tags))
-    return (counts.view(-1, n_classes) + BACK_OFF * overall).argmax(dim=1).index_select(0, test_words)
+    train_words, test_words = (_word_ids(split, vocab).values.numpy() for split in (train, test))
+    tags = target_ids(train).numpy()
+    # Only pairs of word and tag that occur are counted: there may be many tags. The overall frequencies, scaled down so
+    # far that they only break ties, and then the tags' ids decide between equal counts.
+    words, word_tags, counts = count_pairs(train_words, tags, n_classes)
+    overall = np.bincount(tags, minlength=n_classes)
+    order = np.lexsort((-word_tags, overall[word_tags], counts, words))
+    words, word_tags = words[order], word_tags[order]
+    is_last = np.append(words[1:] != words[:-1], True)[: len(words)]
+    best = np.full(vocab.known, overall.argmax())
+    best[words[is_last]] = word_tags[is_last]
+    return torch.from_numpy(best[test_words])
 
 
 def frequent_labels(train: Batch, test: Batch, n_labels: int) -> Tensor:
@@ -78,36 +87,49 @@ def ridge(train: Batch, test: Batch, vocab: Vocab, joined: bool) -> Tensor:
     return torch.from_numpy(test_rows[:, used] @ weights + mean)
 
 
-def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> Tensor:
-    """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words.
+def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> Tensor | str:
+    """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words, or why it is left out.
 
     Those of the two texts of a pair are separate features, and those that both texts have are further ones. It makes no
     difference whether the texts are `joined`.
     """
-    return torch.from_numpy(_svm_scores(train, test, vocab, n_classes, joined).argmax(axis=1))
+    return _svm(train, test, vocab, n_classes, joined, lambda scores: scores.argmax(axis=1))
 
 
-def svm_sets(train: Batch, test: Batch, vocab: Vocab, n_labels: int, joined: bool) -> Tensor:
+def svm_sets(train: Batch, test: Batch, vocab: Vocab, n_labels: int, joined: bool) -> Tensor | str:
     """Return the sets of labels (B, n_labels) of the same model, which decides each label by itself."""
-    return torch.from_numpy(_svm_scores(train, test, vocab, n_labels, joined) > 0)
+    return _svm(train, test, vocab, n_labels, joined, lambda scores: scores > 0)
 
 
-def _svm_scores(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> FloatArray:
-    """Return the scores (B, C) of the rows of `test`."""
+def _svm(
+    train: Batch,
+    test: Batch,
+    vocab: Vocab,
+    n_classes: int,
+    joined: bool,
+    decide: Callable[[FloatArray], IntArray | BoolArray],
+) -> Tensor | str:
+    """Return what `decide` makes of the scores (B, C) of the rows of `test`."""
     rows, test_rows = (features_of(texts_of(split, vocab, joined), split, vocab.known) for split in (train, test))
     used = np.unique(rows.indices)  # the weights of all other columns would stay zero
+    n_weights, steps_per_epoch = len(used) * n_classes, rows.nnz * n_classes
+    epochs = min(EPOCHS, max(1, MOST_EXAMPLES // max(1, rows.shape[0])), MOST_SVM_STEPS // max(1, steps_per_epoch))
+    if n_weights > MOST_WEIGHTS or not epochs:
+        return (
+            f"{n_classes:,} labels x {len(used):,} words and pairs of words are {n_weights:,} weights, and "
+            f"{steps_per_epoch:,} steps per epoch; at most {MOST_WEIGHTS:,} and {MOST_SVM_STEPS:,} are made"
+        )
     svm = LinearSvm(len(used), n_classes, DECAY)
-    epochs = min(EPOCHS, max(1, MOST_EXAMPLES // max(1, rows.shape[0])))
     train_svm(svm, rows[:, used], target_ids(train).numpy(), RATE, epochs, BATCH_SIZE)
-    return svm.scores(test_rows[:, used])
+    size, test_rows = max(1, MOST_SCORES // n_classes), test_rows[:, used]
+    starts = range(0, max(1, test_rows.shape[0]), size)
+    return torch.from_numpy(np.concatenate([decide(svm.scores(test_rows[start : start + size])) for start in starts]))
 
 
-def kneser_ney(train: Batch, test: Batch, feature: str, vocab: Vocab) -> Iterator[tuple[str, Tensor]]:
-    """Yield the nats (N,) of an n-gram model of `feature`, and of the same model with a cache.
-
-    Yield nothing if the training set has more than `MOST_TOKENS` tokens.
-    """
+def kneser_ney(train: Batch, test: Batch, feature: str, vocab: Vocab) -> Iterator[tuple[str, Tensor | str]]:
+    """Yield the nats (N,) of an n-gram model of `feature`, and of the same with a cache; or why it is left out."""
     if train.real_tokens > MOST_TOKENS:
+        yield "kneser_ney", f"{train.real_tokens:,} tokens of training; at most {MOST_TOKENS:,} are counted"
         return
     train_text, test_text = (token_rows(split, feature) for split in (train, test))
     probabilities = KneserNey(train_text, uniform(vocab), ORDER).probabilities(test_text)

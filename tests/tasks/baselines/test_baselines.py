@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from runner.common.records import RESULT_KEYS
+from runner.common.records import RESULT_KEYS, unbeaten_baselines
 from runner.config.hashes import comparison_hash
 from runner.interfaces import HasBaselines
 from runner.ragged.batch import Batch
@@ -40,6 +42,53 @@ def test_each_word_has_its_most_frequent_tag_and_ties_and_strangers_the_overall_
     test = tagged_words([[2, 3, 4], [1, 5]], [0, 0, 0, 0, 0])
     # a: 0 1 1; b: 2 and 1 once each, and overall 2 is more frequent; c: 2 2 0 2; strangers: as overall
     assert most_frequent(train, test, VOCAB, 3).tolist() == [1, 2, 2, 2, 2]
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_most_frequent_tags_are_those_of_a_table_of_all_words_and_tags(pairs: list[tuple[int, int]]) -> None:
+    train = tagged_words([[word for word, _ in pairs]], [tag for _, tag in pairs])
+    counts = np.zeros((5, 4))
+    np.add.at(counts, tuple(np.array(pairs).T), 1.0)
+    expected = (counts + 1e-7 * counts.sum(axis=0)).argmax(axis=1)
+    assert most_frequent(train, tagged_words([[1, 2, 3, 4]], [0] * 4), VOCAB, 4).tolist() == expected[1:].tolist()
+
+
+def test_most_frequent_tags_of_many_words_and_tags_need_no_table() -> None:
+    """A table of all pairs would have 80 GB."""
+    ids = torch.arange(100_000)
+    vocab = Vocab(tuple(map(str, range(100_002))), (PAD, UNK))
+    train = tagged_words([(ids + 2).tolist()], ids.tolist())
+    assert most_frequent(train, train, vocab, 100_000).tolist() == ids.tolist()
+
+
+def test_an_svm_of_too_many_weights_or_steps_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = Batch(words([[2, 3], [3, 2]]), torch.tensor([0, 1]), np.arange(2))
+    reason = linear_svm(train, train, VOCAB, 10**9, joined=False)
+    assert isinstance(reason, str)
+    assert reason.startswith("1,000,000,000 labels x 4 words and pairs of words are 4,000,000,000 weights")
+    monkeypatch.setattr("tasks.baselines.baselines.MOST_SVM_STEPS", 10)
+    caplog.set_level("INFO", "runner")
+    result = run(tmp_path / "run", *label_files(tmp_path), *SMALL, "encoder=bow")
+    (reason,) = result["baselines"]["svm"].values()
+    assert caplog.text.count(f"baseline svm is left out: {reason}") == 1
+    assert "at most 134,217,728 and 10 are made" in reason
+    assert not unbeaten_baselines(result).keys() & {"svm"}
+
+
+def test_scores_of_the_svm_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    train, test = (
+        Batch(
+            words(rng.integers(1, 4, (size, 5)).tolist()), torch.from_numpy(rng.integers(0, 3, size)), np.arange(size)
+        )
+        for size in (50, 20)
+    )
+    whole = linear_svm(train, test, VOCAB, 3, joined=False)
+    monkeypatch.setattr("tasks.baselines.baselines.MOST_SCORES", 10)
+    assert torch.equal(linear_svm(train, test, VOCAB, 3, joined=False), whole)
 
 
 def test_it_is_what_counting_by_hand_and_the_config_of_that_name_say(tmp_path: Path) -> None:
@@ -84,7 +133,9 @@ def test_n_grams_stand_beside_every_language_model(
         assert actual.keys() == {"nll", "perplexity", "seconds"}
         assert 1 < actual["perplexity"] < 2 * result["majority"]["perplexity"]
     monkeypatch.setattr("tasks.baselines.baselines.MOST_TOKENS", 10)
-    assert run(tmp_path / "large", *options)["baselines"] == {}
+    reasons = run(tmp_path / "large", *options)["baselines"]
+    assert list(reasons) == ["kneser_ney"]
+    assert reasons["kneser_ney"]["left_out"].endswith(" tokens of training; at most 10 are counted")
 
 
 def test_their_text_is_what_the_task_predicts() -> None:
