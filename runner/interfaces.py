@@ -74,9 +74,10 @@ class Corpus(Protocol):
     Columns: `tokens` list<string>, and `tokens_b` for the second text of a pair; `label` string, or `labels`
     list<string> where a row may have none or several (classify); `value` double (regress); `tags` list<string> (tag);
     any other columns of the file (those of a second text end in `_b`); optionally `line` int64, the line of the file on
-    which each row starts. The schema's metadata may hold `path`, and notes (`runner.text.arrow.with_notes`); if rows are from several files, `origin` string has
-    the path and line of each. A null in `label`, or within `tags`, is no target. Readers may add `group`
-    string: rows with the same one stay together when splits are cut from train, which removes the column.
+    which each row starts. The schema's metadata may hold `path`, and notes (`runner.text.arrow.with_notes`); if rows
+    are from several files, `origin` string has the path and line of each. A null in `label`, or within `tags`, is no
+    target. Readers may add `group` string: rows with the same one stay together when splits are cut from train, which
+    removes the column.
     """
 
     name: str
