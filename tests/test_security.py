@@ -183,6 +183,15 @@ def test_nothing_in_a_saved_config_is_interpolated(given: Path, capfd: pytest.Ca
     assert not any(b"s3cr3t" in path.read_bytes() for path in given.rglob("*") if path.is_file())
 
 
+def test_a_run_from_elsewhere_does_not_say_where_resume_writes(honest: Path, given: Path, tmp_path: Path) -> None:
+    asked = run_config(*QUIET, "runs_dir=mine")
+    theirs = {"tracker": JSONL | {"path": str(tmp_path / "victim")}, "cache_dir": str(tmp_path / "cache")}
+    assert train.resumed(asked, given, []).runs_dir == str(honest.parent), "a run that was made here"
+    changed(**theirs)(given)
+    config = train.resumed(asked, given, [])
+    assert (config.tracker, config.runs_dir, config.cache_dir) == (asked.tracker, "mine", None)
+
+
 # --- files that fill the memory or the stack, or never end
 
 

@@ -40,6 +40,8 @@ def quoted(value: object) -> str:
         return shortened(repr(value))
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number of thousands of digits"
+    except RecursionError:
+        return "a value that is nested too deeply"
 
 
 def shortened(text: str, most: int = _LONGEST_VALUE) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
-from runner.common.errors import HydromelError, did_you_mean
+from runner.common.errors import HydromelError, did_you_mean, quoted, shortened
 from runner.common.types import Text
 from runner.text.arrow import array, example_table, is_empty, refuse
 from runner.text.formats.lines import JsonLines, TextFields
@@ -145,7 +145,7 @@ class Jsonl(LocalCorpus):
 def _kind(value: object) -> pa.DataType | None:
     """Return the Arrow type of a JSON value; None if no field may have it. An empty list counts as one of strings."""
     if isinstance(value, list):
-        kinds = {_kind(entry) for entry in value} or {pa.string()}
+        kinds = {None if isinstance(entry, list) else _kind(entry) for entry in value} or {pa.string()}
         kind = kinds.pop()
         return pa.list_(kind) if not kinds and kind in LABEL_TYPES.values() else None
     return NUMBER if isinstance(value, float) else LABEL_TYPES.get(type(value))
@@ -179,7 +179,7 @@ def _object(file: TextFile, line: int) -> dict[str, object]:
         why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
         raise HydromelError(f"{file.at(line)}: not JSON ({why})") from error
     if not isinstance(value, dict):
-        raise HydromelError(f"{file.at(line)}: got {json.dumps(value):.60}; each line must hold one JSON object")
+        raise HydromelError(f"{file.at(line)}: got {quoted(value)}; each line must hold one JSON object")
     return value
 
 
@@ -189,7 +189,7 @@ def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> Hyd
         record = _object(file, line)
         for name, kind in fields.items():
             if name not in record:
-                names = ", ".join(sorted(record)) or "none"
+                names = shortened(", ".join(sorted(record)), 200) or "none"
                 return HydromelError(
                     f"{file.at(line)}: no field '{name}'; the object's fields: {names}{did_you_mean(name, record)}"
                 )
@@ -197,6 +197,6 @@ def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> Hyd
             found = _kind(value)
             fits = found == kind or (kind == NUMBER and found == pa.int64()) or (pa.types.is_list(kind) and value == [])
             if not fits:
-                shown = "null" if value is None else f"{value!r:.60}"
+                shown = "null" if value is None else quoted(value)
                 return HydromelError(f"{file.at(line)}: field '{name}' is {shown}; expected {_EXPECTED[kind]}")
     return HydromelError(f"{file.path}: {' '.join(reason.split())[:200]}")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
 from runner.text.arrow import notes_of
+from tasks.datasets import sst_trees
 from tasks.datasets.delimited import Dialect
 from tasks.datasets.files import read_text
 from tasks.targets import place
@@ -571,6 +572,18 @@ def test_wrong_jsonl(fails, text, overrides, message):
     assert fails("jsonl", text, **overrides).startswith(message)
 
 
+@pytest.mark.parametrize("levels", [100, 300, 600, 900, 980, 990, 2000, 100_000])
+@pytest.mark.parametrize("line", ['{"text": "a", "label": %s}', "%s"])
+def test_deeply_nested_json_is_one_line(fails, line, levels):
+    message = fails("jsonl", line % ("[" * levels + "]" * levels) + "\n")
+    assert message.startswith("FILE:1: ")
+    assert len(message) < 200
+
+
+def test_names_of_fields_are_not_quoted_whole(fails):
+    assert len(fails("jsonl", json.dumps({"x" * 10**6: 1, "label": "a"}) + "\n")) < 500
+
+
 # plain text and trees
 
 
@@ -616,6 +629,12 @@ def test_trees_of_two_labels_leave_out_what_is_neutral(read, fails):
 @pytest.mark.parametrize("tree", ["(3 (2 a)", "(3 a))", "a (3 b)", "(3 a) (2 b)", "(3 a) b", "", ")"])
 def test_wrong_trees(fails, tree):
     assert fails("sst_trees", f"(1 fine)\n{tree}\n(1 fine)\n").startswith("FILE:2: ")
+
+
+def test_trees_are_not_deeper_than_language(fails):
+    deep = sst_trees.MOST_LEVELS
+    tree = "(1 " * deep + "(2 a)" + ")" * deep
+    assert fails("sst_trees", tree + "\n") == "FILE:1: nested more than 1,000 levels deep, the most allowed"
 
 
 # what all of them share

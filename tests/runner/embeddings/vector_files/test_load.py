@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -252,6 +253,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             found_in(tmp_path / "v", magic + b"rest of it", "a")
     with pytest.raises(HydromelError, match=r"model\.bin:1: '.*' is not a word followed by numbers"):
         found_in(tmp_path / "model.bin", bytes(range(1, 256)) * 9, "a")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for load in (VectorFile, fingerprint):
+        with pytest.raises(HydromelError, match=r"/pipe: not a regular file; check embedding\.path$"):
+            load(tmp_path / "pipe")
 
 
 def test_a_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
