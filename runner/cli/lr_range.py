@@ -36,6 +36,8 @@ def _test(options: argparse.Namespace) -> int:
     if options.low >= options.high:
         raise HydromelError(f"--low {options.low:g} must be below --high {options.high:g}")
     config = compose_config(options.overrides, options.config_dir)
+    if config.resume is not None:
+        raise HydromelError(f"resume={config.resume}: the test trains a new model; leave it out, or use init_from=RUN")
     picture = options.out / PLOT
     for path in (picture, options.json):
         check_writable(path)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from io import FileIO
@@ -48,12 +49,18 @@ def open_new(path: Path) -> FileIO:
     return path.open("xb", buffering=0)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files below `folder` of writers on this machine that were killed."""
-    for path in folder.rglob(".*"):
+def remove_leftovers(folder: Path, pattern: str = "**/.*", older_than_s: float = 0.0) -> None:
+    """Remove the temporary files in `folder` of writers on this machine that were killed.
+
+    Args:
+        pattern: of their paths below `folder`.
+        older_than_s: only those that were last written to so many seconds ago, for a folder that machines share.
+    """
+    for path in folder.glob(pattern):
         if (match := _TEMPORARY.fullmatch(path.name)) and not _is_alive(int(match[1])):
             with contextlib.suppress(OSError):  # no matter of the run
-                path.unlink()
+                if time.time() - path.lstat().st_mtime >= older_than_s:
+                    path.unlink()
 
 
 def _is_alive(process: int) -> bool:

@@ -20,7 +20,7 @@ import torch
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.files import write_bytes
+from runner.common.files import remove_leftovers, write_bytes
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import check_fit
 from runner.data.pairs import arrange_texts, check_texts, read_texts
@@ -36,6 +36,7 @@ from runner.text.vocab import Vocab
 
 RULES = 4  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
+_ABANDONED_SECONDS = 86_400.0  # after which a temporary file, of any machine that shares the cache, has no writer
 SPLITS = ("train", "valid", "test")
 
 
@@ -83,6 +84,7 @@ def load(
         return cached
     data = _numericalize(corpus, features, task, truncation, fingerprint, given)
     write_bytes(path, _to_bytes(data))
+    remove_leftovers(cache, ".*.columns.*", _ABANDONED_SECONDS)
     return data
 
 

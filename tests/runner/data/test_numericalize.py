@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -146,6 +148,18 @@ def test_other_content_or_options_are_another_cache(tmp_path: Path) -> None:
     assert not loaded(Texts(), tmp_path, feature=other).cached
     assert len(list(tmp_path.iterdir())) == 5
     assert loaded(Texts(), tmp_path).cached
+
+
+def test_what_a_killed_writer_left_in_the_cache_is_removed_a_day_later(tmp_path: Path) -> None:
+    child = subprocess.Popen(["true"])  # which has ended, so that no process has its number
+    child.wait()
+    old, new, other = (tmp_path / f".{name}.{child.pid}" for name in ("old.columns", "new.columns", "emacs"))
+    for path in (old, new, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (1.0, 1.0))
+    loaded(Texts(), tmp_path)
+    assert {path for path in tmp_path.iterdir() if path.name.startswith(".")} == {new, other}
 
 
 def test_a_damaged_cache_is_made_anew_wherever_the_damage_is(tmp_path: Path) -> None:

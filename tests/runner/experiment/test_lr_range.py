@@ -136,6 +136,7 @@ def test_the_command_leaves_a_plot_and_figures_and_nothing_else(
         (["--low", "-1"], "--low"),
         (["encoder=rn"], "encoder=rn: unknown"),
         (["seed=1,2"], "seed=1,2"),
+        (["resume=runs/x"], "resume=runs/x: the test trains a new model; leave it out, or use init_from=RUN"),
     ],
 )
 def test_mistakes_are_told_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
