@@ -235,7 +235,10 @@ def _treebank(lines: Sequence[str], path: Path, given: Mapping[str, object]) -> 
 
 
 def _begins_with_labels(lines: Sequence[str]) -> bool:
-    """Return True if most lines begin with `__label__`, or all with a number, COARSE:fine, or one of very few words."""
+    """Return True if most lines begin with `__label__`, or all with a number, COARSE:fine, or a label word.
+
+    Words are labels if they are very few, and in no text.
+    """
     if 2 * sum(line.startswith(MARK) for line in lines) > len(lines):
         return True
     words = [line.split() for line in lines]
@@ -244,7 +247,8 @@ def _begins_with_labels(lines: Sequence[str]) -> bool:
     first = Counter(word for word, *_ in words)
     if len(first) <= len(lines) // 4 and all(map(_LABEL.fullmatch, first)):
         return True
-    return 2 <= len(first) <= len(lines) // 20 and min(first.values()) > 1
+    are_few = 2 <= len(first) <= len(lines) // 20 and min(first.values()) > 1
+    return are_few and not any(word in first for _, *text in words for word in text)
 
 
 def _token_lines(text: str, given: Mapping[str, object]) -> Found | None:

@@ -243,6 +243,9 @@ def test_standard_input_that_cannot_be_read(piped, corpus):
         "'-' is standard input, which is empty; pipe a file into the command (the runs of a sweep, of repeat=N and of "
         "a search cannot share it: name a file)"
     )
+    standard_input.cache_clear()
+    sys.stdin = io.StringIO("a run of a sweep has no bytes to read")
+    assert fails(Path("-")).startswith("'-' is standard input, which is empty; pipe a file")
     piped(b"").terminal = True
     assert fails(Path("-")) == "'-' is standard input, which is a terminal; pipe a file into the command"
     piped(b"1 a\n1 \xff\n")

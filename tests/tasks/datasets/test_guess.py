@@ -204,6 +204,8 @@ def test_tables_in_parquet(found):
         ([f"{number % 2} some words" for number in range(20)], "labelled"),
         (["1 some words"] * 20, "labelled"),  # sorted by label
         ([f"NUM:{'abcd'[number % 4]} how far" for number in range(20)], "labelled"),
+        ([f"{('pos', 'neg')[number % 2]} some words" for number in range(60)], "labelled"),
+        ([f"{('it', 'is')[number % 2]} what it is" for number in range(60)], "text"),
         (["__label__x"], "labelled"),
         ([f"({number % 5} (2 a) (3 film))" for number in range(3)], "sst_trees"),
         (["1 some words"] * 9, "text"),
