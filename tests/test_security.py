@@ -158,6 +158,8 @@ def huge(name: str) -> Attack:
         ({"dataset": JSONL}, "dataset._target_=runner.tracking.tracker.JsonlTracker", "resume predict evaluate"),
         ({"encoder": {"nested": [JSONL]}}, "encoder.nested[0]._target_=runner.tracking.", "resume predict audit"),
         ({"tracker": {"_target_": "runner.encoders.bow.Bow"}}, "tracker._target_=runner.encoders.bow.Bow", "resume"),
+        ({"encoder": {"_target_": [0] * 1000}}, "encoder._target_=[0, 0, 0, 0,", "predict"),
+        ({"encoder": {"x" * 1000: JSONL}}, f"encoder.{'x' * 60}...._target_=runner.tracking.", "predict"),
     ],
 )
 def test_a_saved_config_names_only_classes_of_each_role(
@@ -167,6 +169,7 @@ def test_a_saved_config_names_only_classes_of_each_role(
     for command in commands.split():
         assert f"resolved.yaml: {where}" in (line := refused(command, capfd)), command
         assert ": not allowed in a saved run; allowed under " in line
+        assert len(line) < 1500
 
 
 def test_no_file_says_which_modules_are_trusted(given: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from runner.common import run_schema
 from runner.common.bounded import read_yaml, to_yaml
 from runner.common.class_names import PROJECT, TARGET, apply_to_mappings, registered, stable_name
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, shortened
 from runner.common.files import write_text
 from runner.config.schema import ModelConfig, Node, Plain, RunConfig
 
@@ -118,7 +118,7 @@ def _located(node: object, role: str, where: str, plugins: Sequence[str]) -> obj
         return [_located(item, role, f"{where}[{place}]", plugins) for place, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    located = {key: _located(item, role, f"{where}.{key}", plugins) for key, item in node.items()}
+    located = {key: _located(item, role, f"{where}.{shortened(str(key))}", plugins) for key, item in node.items()}
     if (target := node.get(TARGET)) is not None:
         located[TARGET] = _present_path(str(target), role, where, plugins)
     return located
@@ -131,7 +131,7 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) ->
     if target.startswith(PROJECT) and (path := present.get(stable_name(target))) is not None:
         return path
     allowed = f"allowed under {role}: {', '.join(present.values()) or 'none'}"
-    raise HydromelError(f"{where}.{TARGET}={target}: not allowed in a saved run; {allowed}{_PLUGINS}")
+    raise HydromelError(f"{where}.{TARGET}={shortened(target)}: not allowed in a saved run; {allowed}{_PLUGINS}")
 
 
 def with_data_dir(data_dir: object, node: Plain) -> dict[str, object]:

@@ -199,9 +199,11 @@ def _in_one_child(cases: Sequence[Case], seconds: float) -> Generator[tuple[str,
             title = json.loads(line)
             faults = next(lines, None)
             if faults is None:
-                ended = bool(select.select([reports], [], [], 0)[0])
-                ending = Ending(-1 if ended else None, _text(output))
-                yield title, [("crash" if ended else "hang", ending.last_line)]
+                if not select.select([reports], [], [], 0)[0]:
+                    yield title, [("hang", Ending(None, _text(output)).last_line)]
+                    return
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                yield title, [("crash", f"exit status {code}, after: {Ending(code, _text(output)).last_line}")]
                 return
             yield title, [(kind, what) for kind, what in json.loads(faults)]
             tried += 1

@@ -70,6 +70,13 @@ class SingleReference:
     def allowed(self) -> float:
         return self.tolerance.of(self.scale, self.measured)
 
+    def allowed_prediction(self) -> float:
+        """Return the allowed difference of predictions: none of ids, the rounding of numbers."""
+        predictions = [value for row in self.good for value in self.expected[row].predictions or ()]
+        if not any(value.is_floating_point() for value in predictions):
+            return 0.0
+        return self.tolerance.of(max(self.scale, largest_magnitude(predictions)))
+
 
 def compare(
     reference: SingleReference, batch: BatchSpec, observation: Observation, base: Observation | None = None
@@ -95,7 +102,7 @@ def compare(
         return
     if observation.predictions is not None:
         predictions = [run.predictions[place] for run, place in expected if run.predictions]
-        yield _by_row("prediction", batch, observation.predictions, predictions, 0.0)
+        yield _by_row("prediction", batch, observation.predictions, predictions, reference.allowed_prediction())
     yield from _gradients(reference, batch, observation.gradients, gradients, "gradient of")
 
 
