@@ -6,6 +6,7 @@ Shapes: B rows, N tokens in total.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +18,12 @@ import pyarrow.compute as pc
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.text.arrow import mask_of
-from tasks.spans.table import AUTO, MALFORMED, SCHEMES, Mode, Scheme, SpanScheme, headline_mode
+from tasks.spans.table import AUTO, MALFORMED, ROLES, SCHEMES, Mode, Scheme, SpanScheme, headline_mode
 from tasks.spans.tags import SpanTags, illegal_positions, spans
 
 log = logging.getLogger(__name__)
 _SHOWN = 3  # candidates in a message
+_UNUSUAL = re.compile(rf"([{''.join(ROLES)}])[-_:./|].+", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,13 @@ def find_scheme(tagging: Tagging) -> Scheme | None:
         return first
     if spans_without_scheme := _looks_like_spans(tagging):
         raise HydromelError(_question(tagging, spans_without_scheme, wrong))
+    if unusual := _unusual(tagging.distinct):
+        position = tagging.tags.index(unusual).as_py()
+        raise HydromelError(
+            f"{tagging.at(position)}: tag '{unusual}' looks like that of a span, but all span schemes have a capital "
+            "letter and a hyphen (B-PER or PER-B), and O outside of spans; rewrite the tags, or keep them as plain tags "
+            "with dataset.span_scheme=null"
+        )
     log.info("span_scheme=null: the tags of train (%s) are plain tags, not those of spans", _shown(tagging.distinct))
     return None
 
@@ -124,6 +133,14 @@ def _looks_like_spans(tagging: Tagging) -> Scheme | None:
         ):
             return form
     return None
+
+
+def _unusual(distinct: list[str]) -> str | None:
+    """Return a tag like that of a span if all but O are, with other marks than a hyphen or with small letters."""
+    of_spans = [tag for tag in distinct if tag not in ("O", "o")]
+    letters = {match[1] for tag in of_spans if (match := _UNUSUAL.fullmatch(tag))}
+    alike = len(of_spans) < len(distinct) and all(map(_UNUSUAL.fullmatch, of_spans))
+    return of_spans[0] if alike and len(letters) > 1 else None
 
 
 def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> str:

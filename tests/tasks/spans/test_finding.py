@@ -131,6 +131,16 @@ def test_tags_that_look_like_spans_but_fit_no_scheme_are_asked_for() -> None:
         find_scheme(tagging("O B-X _"))
 
 
+@pytest.mark.parametrize("rows", ["O B_PER I_PER", "O O b-per i-per", "o B.x L.x", "B:X O I:X"])
+def test_tags_with_other_marks_or_small_letters_are_no_plain_tags_silently(rows: str) -> None:
+    with pytest.raises(
+        HydromelError, match=r"^token \d: tag '.*' looks like that of a span, but all .*span_scheme=null$"
+    ):
+        find_scheme(tagging(rows))
+    for plain in ("O B_PER", "B_PER I_PER", "O B_PER I_PER N"):  # too little to tell
+        assert find_scheme(tagging(plain)) is None
+
+
 def checked(rows: Tagging, scheme: Scheme, strict: bool) -> None:
     check_tags(rows.tags, rows.offsets, scheme, strict, rows.at)
 
