@@ -111,8 +111,8 @@ def find_scheme(tagging: Tagging) -> Scheme | None:
         position = tagging.tags.index(unusual).as_py()
         raise HydromelError(
             f"{tagging.at(position)}: tag '{unusual}' looks like that of a span, but all span schemes have a capital "
-            "letter and a hyphen (B-PER or PER-B), and O outside of spans; rewrite the tags, or keep them as plain tags "
-            "with dataset.span_scheme=null"
+            "letter and a hyphen (B-PER or PER-B), and O outside of spans; rewrite the tags, or keep plain tags with "
+            "dataset.span_scheme=null"
         )
     log.info("span_scheme=null: the tags of train (%s) are plain tags, not those of spans", _shown(tagging.distinct))
     return None

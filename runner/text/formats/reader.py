@@ -75,8 +75,9 @@ def grouped(lines: Iterable[str], name: str, is_end: Callable[[str], bool]) -> I
 
 
 def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
-    """Yield the lines of a text, plain or gzipped, without line ends (LF or CRLF) and without a byte order mark.
+    """Yield the lines of a text, plain or gzipped, without line ends and without a byte order mark.
 
+    Line ends are LF, CRLF or CR CR LF, or CR in a text that has none of these.
     Gzip is detected by content. Damaged gzip, or a line that is too long or not in the encoding, is a HydromelError.
     """
     try:
@@ -88,7 +89,11 @@ def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
                     f"{name}:{number}: the line has more than {LONGEST_LINE_BYTES:,} bytes, the most allowed; split it"
                 )
             text = _decoded(line, encoding, f"{name}:{number}")
-            yield text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
+            text = text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
+            if number == 1 and not line.endswith(b"\n"):  # it is the whole text
+                yield from text.split("\r")
+            else:
+                yield text
     except (OSError, EOFError, zlib.error) as error:
         raise HydromelError(f"{name}: cannot be read ({error})") from error
 
@@ -104,7 +109,7 @@ def check_encoding(encoding: str) -> None:
 
 def _decoded(line: bytes, encoding: str, at: str) -> str:
     try:
-        text = line.decode(encoding).removesuffix("\n").removesuffix("\r")
+        text = line.decode(encoding).removesuffix("\n").rstrip("\r")
     except UnicodeDecodeError as error:
         raise HydromelError(
             f"{at}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is not {encoding}: {error.reason}; "

@@ -50,6 +50,17 @@ def test_lines_are_those_of_the_text(packed: bool) -> None:
     assert list(read_lines(file, "x", "utf-8")) == ["é", "b\u2028c", "", "d"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r"])
+@pytest.mark.parametrize("last", [True, False])
+def test_line_ends(end: str, last: bool) -> None:
+    text = f"a{end}{end}b" + end * last
+    assert list(read_lines(io.BytesIO(text.encode()), "x", "utf-8")) == ["a", "", "b"]
+
+
+def test_a_carriage_return_within_a_line_ends_none() -> None:
+    assert list(read_lines(io.BytesIO(b"a\rb\nc"), "x", "utf-8")) == ["a\rb", "c"]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
