@@ -177,7 +177,11 @@ class Classify:
 
     def inspector(self, vocabs: Mapping[str, Vocab], head: Head) -> LabelInspector | LabelSetInspector:
         labels = vocabs["target"].tokens
-        return LabelSetInspector(labels) if self.many else LabelInspector(labels)
+        if not self.many:
+            return LabelInspector(labels)
+        assert isinstance(head, PooledHead)
+        assert isinstance(head.output, LabelSetOutput)
+        return LabelSetInspector(labels, head.output.thresholds.double().cpu().numpy())
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
         """Return the most frequent label of the training set, or those of most rows, for every row of `test`."""

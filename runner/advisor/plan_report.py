@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from runner.advisor.advisor import memory_estimator, predict_costs, speed_probe
 from runner.advisor.memory_estimate import MemoryUse
@@ -148,10 +149,18 @@ def _planned(
 
 
 def class_shares_of(task: Task, data: Data, train: Batch) -> FloatArray | None:
-    """Return the share of each class in each row of the training set, (B, C); None for language models."""
+    """Return the share of each class in each row of the training set, (B, C); None for language models.
+
+    Targets that are numbers stand for themselves, (B, 1).
+    """
     if task.causal:
         return None
+    if isinstance(train.target, Tensor) and train.target.is_floating_point():
+        return train.target.double().cpu().numpy()[:, None]
     n_classes = len(data.vocabs[TARGET])
+    if isinstance(train.target, Tensor) and train.target.ndim == 2:  # several labels per row, filled up by -1
+        ids = train.target.cpu().numpy()
+        return class_shares(ids[ids >= 0], (ids >= 0).sum(axis=1), n_classes)
     if isinstance(train.target, Ragged):
         return class_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, n_classes)
     return class_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_classes)

@@ -13,11 +13,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from runner.common.arrays import BoolArray, IntArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.common.files import write_text
 from runner.interfaces import Corpus, Predictions
 from runner.ragged.batch import Batch
 from runner.text.arrow import list_column
+from tasks.metrics.metrics import by_name
 from tasks.metrics.tables import calibration
 from tasks.targets import label_sets, place
 
@@ -27,6 +28,7 @@ class LabelSetInspector:
     """The inspector of a task with a set of labels per row."""
 
     labels: tuple[str, ...]  # (V,)
+    thresholds: FloatArray  # (C,) of the probability from which on a label is predicted
     column: Literal["labels"] = "labels"
 
     def decode(self, values: BoolArray, offsets: IntArray) -> pa.Array:
@@ -35,10 +37,21 @@ class LabelSetInspector:
         return list_column(pa.array(self.labels, pa.string()).take(pa.array(np.nonzero(values)[1])), ends)
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
-        """Return the `calibration` of the probability of each label in each row: how often rows have the label."""
+        """Return the `calibration` of the probability of each label in each row: how often rows have the label.
+
+        The table `per_class` of the metric gets a column: the `threshold` of each label, null if none can predict it.
+        """
         assert predictions.probability is not None
-        gold = label_sets(split, predictions.sets.shape[1]).numpy()
-        return {"calibration": calibration(predictions.probability.ravel(), gold.ravel())}
+        gold, found = label_sets(split, len(self.labels)).numpy(), predictions.sets
+        known = gold[:, : found.shape[1]]
+        right, predicted = np.zeros((2, len(self.labels)), dtype=np.int64)
+        right[: found.shape[1]], predicted[: found.shape[1]] = (found & known).sum(axis=0), found.sum(axis=0)
+        thresholds = [*self.thresholds.tolist(), *[None] * (len(self.labels) - len(self.thresholds))]
+        per_class = by_name(self.labels, right, predicted, gold.sum(axis=0))
+        return {
+            "per_class": per_class.append_column("threshold", pa.array(thresholds, pa.float64())),
+            "calibration": calibration(predictions.probability.ravel(), known.ravel()),
+        }
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path

@@ -228,14 +228,17 @@ def test_majority_and_svm() -> None:
 
 
 def test_predictions_are_read_and_written(tmp_path: Path) -> None:
-    inspector = LabelSetInspector(("a", "b", "new"))
+    inspector = LabelSetInspector(("a", "b", "new"), np.array([0.5, 0.25]))
     split = with_sets([[0, 2], [], [1]])
     sets = np.array([[True, True], [False, False], [False, True]])
     probability = np.array([[0.9, 0.6], [0.2, 0.1], [0.3, 0.8]], dtype=np.float32)
     assert inspector.decode(sets, split.rows.host_offsets).to_pylist() == [["a", "b"], [], ["b"]]
     predictions = Predictions(sets, probability)
-    bins: Any = inspector.tables(predictions, split)["calibration"]
-    assert sum(row["count"] for row in bins["bins"]) == 6
+    tables: Any = inspector.tables(predictions, split)
+    assert sum(row["count"] for row in tables["calibration"]["bins"]) == 6
+    columns = tables["per_class"].select(["name", "f1", "support", "threshold"]).to_pydict()
+    expected = {"name": ["a", "b", "new"], "f1": [100.0, 200 / 3, 0.0], "support": [1, 1, 1]}
+    assert columns == {**expected, "threshold": [0.5, 0.25, None]}
     rows = table([["a", "new"], [], ["b"]])
     inspector.write(predictions, split, "test", None, rows, tmp_path)  # type: ignore[arg-type]
     lines = (tmp_path / "test.jsonl").read_text(encoding="utf-8").splitlines()
