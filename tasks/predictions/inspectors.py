@@ -24,6 +24,7 @@ from runner.text.formats.base import escaped
 from tasks.datasets.conll import TokenLines
 from tasks.metrics.metrics import by_name
 from tasks.metrics.tables import calibration
+from tasks.predictions.label_errors import LabelErrors
 from tasks.spans.errors import KINDS, RIGHT, Comparison
 from tasks.spans.schemes import OwnTags
 from tasks.spans.table import OUTSIDE, Scheme, headline_mode
@@ -60,7 +61,10 @@ class LabelInspector:
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
     ) -> None:
-        """Write `NAME.tsv`: gold and predicted label, probability and place of each row, in the split's order."""
+        """Write `NAME.tsv`: gold and predicted label, probability and place of each row, in the split's order.
+
+        Also write `errors.txt`, a listing of the errors (`LabelErrors`).
+        """
         assert predictions.probability is not None
         columns = (target_ids(split).tolist(), predictions.ids.tolist(), predictions.probability.tolist())
         labels = escaped(pa.array(self.labels, pa.string())).to_pylist()
@@ -68,6 +72,9 @@ class LabelInspector:
         for row, (gold, predicted, score) in enumerate(zip(*columns, strict=True)):
             lines.append(f"{labels[gold]}\t{labels[predicted]}\t{score:.6f}\t{place(table, row)}")
         write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
+        gold_ids = target_ids(split).numpy()
+        errors = LabelErrors(self.labels, gold_ids, predictions.ids, predictions.probability, table)
+        write_text(folder / "errors.txt", errors.text())
 
 
 @dataclass(frozen=True)
