@@ -16,7 +16,7 @@ from runner.text.arrow import array, example_table, is_empty, lengths_of, list_c
 from runner.text.formats.columns import MARKS, Columns, LineKinds, Separator, split_columns
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile, read_text
-from tasks.datasets.split import path_of
+from tasks.datasets.split import GROUP, path_of
 from tasks.spans.finding import check_tags
 from tasks.spans.table import SpanScheme
 
@@ -179,6 +179,8 @@ class ColumnsFile(TokenLines):
         span_scheme: scheme of the column `tags` (null: plain tags, such as parts of speech).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         skip_docstart: leave out lines whose first word is `-DOCSTART-`, and tell their number.
+        group_documents: keep the sentences between two such lines in one split when splits are cut from the training
+            set; needs `skip_docstart`.
         comment_prefix: leave out lines that start with this prefix before a sentence (null: none); a line that has the
             columns of a token is one.
         width: number of columns of the training set's file, recorded by the run. In a text to predict, which may have
@@ -190,15 +192,18 @@ class ColumnsFile(TokenLines):
     span_scheme: SpanScheme
     strict_tags: bool
     skip_docstart: bool
+    group_documents: bool
     comment_prefix: Text | None
     width: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        if "tokens" not in self.columns or {"line", "label"} & set(self.columns):
+        if "tokens" not in self.columns or {"line", "label", GROUP} & set(self.columns):
             raise HydromelError(
                 f"dataset.columns names {', '.join(self.columns) or 'nothing'}; "
-                "it must name tokens, and may name neither line nor label"
+                "it must name tokens, and may name neither line nor label nor group"
             )
+        if self.group_documents and not self.skip_docstart:
+            raise HydromelError("dataset.group_documents=true needs dataset.skip_docstart=true, which finds documents")
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         cells = self.cells(file)
@@ -210,7 +215,10 @@ class ColumnsFile(TokenLines):
                     f"{file.at(cells.line[0])}: {same[0]} and tags are the same column, {tags} of {cells.width}; "
                     "set different positions in dataset.columns, or another dataset.separator (tab, space)"
                 )
-        return cells.table(columns, self.span_scheme, self.strict_tags)
+        table = cells.table(columns, self.span_scheme, self.strict_tags)
+        if self.group_documents and split == "train":
+            table = table.append_column(GROUP, _documents(file, table))
+        return table
 
     def describe_files(self) -> dict[str, int]:
         if self.width is not None or min(place for name, place in self.columns.items() if name != "tags") >= 0:
@@ -226,3 +234,23 @@ class ColumnsFile(TokenLines):
 
     def cells(self, file: TextFile) -> Cells:
         return Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)
+
+
+def _documents(file: TextFile, table: pa.Table) -> pa.Array:
+    """Return a name of each sentence's document, (B,): its number, and its first sentence.
+
+    Names are made of the content alone, so that the file's name does not change the cut; with the first sentence,
+    documents of several files differ.
+
+    Raises:
+        HydromelError: the file has no document marks.
+    """
+    marks = file.numbers[mask_of(pc.match_substring_regex(file.lines, rf"^\s*{DOCSTART}(\s|$)"))]
+    if not len(marks):
+        raise HydromelError(f"{file.path}: no line with {DOCSTART}; use dataset.group_documents=false")
+    numbers, first, document = np.unique(
+        np.searchsorted(marks, table["line"].to_numpy()), return_index=True, return_inverse=True
+    )
+    texts = pc.binary_join(array(table["tokens"]).take(pa.array(first)), " ")
+    names = pc.binary_join_element_wise(pa.array(numbers.astype(str)), texts, " ")
+    return names.take(pa.array(document))

@@ -200,7 +200,7 @@ class Delimited(LocalCorpus):
             table["labels"] = split_labels(named(self.label_column, "label_column"), self.label_separator)
         elif self.label_column is not None:
             table["label"] = filled(self.label_column, "label")
-        if self.group_column is not None:
+        if self.group_column is not None and split == "train":
             table[GROUP] = filled(self.group_column, "group")
         return example_table(table, line, file.path)
 

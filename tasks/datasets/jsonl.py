@@ -71,7 +71,7 @@ class Jsonl(LocalCorpus):
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
-        values = self._values(file)
+        values = self._values(file, split)
         columns = {
             name: split_words(values[field]) if pa.types.is_string(values[field].type) else values[field]
             for name, field in self._texts.items()
@@ -88,7 +88,7 @@ class Jsonl(LocalCorpus):
                     is_empty(columns["label"]),
                     lambda row: f"{file.at(row + 1)}: field '{self.label_field}' is empty; every row needs a label",
                 )
-        if self.group_field is not None:
+        if self.group_field is not None and split == "train":
             columns[GROUP] = values[self.group_field].cast(pa.string())
         if self.tags_field is not None:
             tags = columns["tags"] = values[self.tags_field]
@@ -111,9 +111,9 @@ class Jsonl(LocalCorpus):
         assert field is not None  # checked above
         return {"tokens": field}
 
-    def _values(self, file: TextFile) -> dict[str, pa.Array]:
+    def _values(self, file: TextFile, split: str) -> dict[str, pa.Array]:
         """Return the named fields of all lines; labels that are integers on some lines only are numbers on all."""
-        fields = self._fields(file)
+        fields = self._fields(file, split)
         try:
             return _read(file, fields)
         except HydromelError:
@@ -122,7 +122,7 @@ class Jsonl(LocalCorpus):
                     return _read(file, fields | {self.label_field: NUMBER})
             raise
 
-    def _fields(self, file: TextFile) -> dict[str, pa.DataType]:
+    def _fields(self, file: TextFile, split: str) -> dict[str, pa.DataType]:
         """Return the Arrow type of each named field.
 
         That of the label is the type on the first line with one, those of pairs and groups are as on the first line.
@@ -137,7 +137,7 @@ class Jsonl(LocalCorpus):
             labels = (_object(file, line).get(self.label_field) for line in range(1, len(file.lines) + 1))
             label = next((label for label in labels if label != []), [])
             fields[self.label_field] = _kind(label) or pa.string()
-        if self.group_field is not None and self.group_field not in fields:
+        if self.group_field is not None and split == "train" and self.group_field not in fields:
             fields[self.group_field] = LABEL_TYPES.get(type(_object(file, 1).get(self.group_field)), pa.string())
         return fields
 

@@ -72,3 +72,37 @@ def test_a_row_without_a_group_is_named(corpus, tmp_path):
     (tmp_path / "train").write_text("text,label,doc\na,x,d\nb,y,\n", encoding="utf-8")
     with pytest.raises(HydromelError, match=r"train:3: column doc: the group is empty; every row needs one"):
         corpus("csv", tmp_path, train="train", group_column="doc").read()
+
+
+def documents(tmp_path, corpus, **options):
+    parts = [f"-DOCSTART- O\n\n{''.join(TAGGED[start : start + 6]).replace(chr(9), ' ')}" for start in range(0, 60, 6)]
+    (tmp_path / "train").write_text("".join(parts), encoding="utf-8")
+    options = {"separator": "space", "group_documents": True, "test_fraction": 0.0, "valid_fraction": 0.4} | options
+    return corpus("columns_file", tmp_path, train="train", **options)
+
+
+def test_sentences_of_documents_stay_together(corpus, tmp_path):
+    tables = documents(tmp_path, corpus).read()
+    numbers = {split: {(line - 1) // 20 for line in table["line"].to_pylist()} for split, table in tables.items()}
+    assert not numbers["train"] & numbers["valid"]
+    assert numbers["train"] | numbers["valid"] == set(range(10))
+    assert "RARE" in str(tables["train"]["tags"].to_pylist())
+    apart = documents(tmp_path, corpus, group_documents=False).read()
+    assert len({(line - 1) // 20 for line in apart["train"]["line"].to_pylist()}) == 10
+
+
+def test_documents_need_their_marks(corpus, tmp_path):
+    with pytest.raises(HydromelError, match=r"group_documents=true needs dataset\.skip_docstart=true"):
+        documents(tmp_path, corpus, skip_docstart=False)
+    data = documents(tmp_path, corpus)
+    (tmp_path / "train").write_text("a O\n", encoding="utf-8")
+    with pytest.raises(HydromelError, match=r"train: no line with -DOCSTART-; use dataset\.group_documents=false"):
+        data.read()
+
+
+def test_only_train_needs_the_column_of_groups(corpus, tmp_path):
+    (tmp_path / "train").write_text(FILES["csv"], encoding="utf-8")
+    (tmp_path / "test").write_text("text,label\nword,a\n", encoding="utf-8")
+    tables = corpus("csv", tmp_path, train="train", test="test", group_column="doc").read()
+    assert {split: table.column_names for split, table in tables.items()}["valid"] == ["tokens", "label", "line"]
+    assert tables["test"].num_rows == 1
