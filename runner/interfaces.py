@@ -188,10 +188,13 @@ class Head(Protocol):
     def __call__(self, encoded: Ragged, batch: Batch) -> Tensor: ...
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Return the loss summed over rows or real tokens, with their number."""
+        """Return the loss summed over the targets, with the number of those that are not ignored."""
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        """Return the terms of that sum: (B,) per row, or a packed `Ragged` per real token."""
+        """Return the terms of that sum: (B,) per row, or a packed `Ragged` per real token.
+
+        They are 0 at targets that are ignored or that the training set lacks.
+        """
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the predictions: ids, (B,) or (N,) int64; sets of labels, (B, C) bool; or numbers, (B,) float64."""
@@ -264,7 +267,12 @@ class Metric(Protocol):
         """Start a new measurement; `vocabs` are those of the features and of the `target`."""
 
     def update(self, values: Tensor, batch: Batch) -> None:
-        """Add the predictions or losses of one batch."""
+        """Add the predictions or losses of one batch.
+
+        The targets of `batch` are those that count (`runner.ragged.scored`), one for each value: ignored ones are left
+        out, so that features may have more tokens. Targets that `max_length` cut off have the prediction
+        `NO_PREDICTION`, and targets that the training set lacks have no loss.
+        """
 
     def compute(self) -> Mapping[str, object]:
         """Return numbers by name (floats), and detail tables by name.
@@ -288,7 +296,10 @@ class Inspector(Protocol):
         """
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
-        """Return detail tables by name, as `Metric.compute`, to be added to the metrics of the split."""
+        """Return detail tables by name, as `Metric.compute`, to be added to the metrics of the split.
+
+        As for a metric, the targets are those that count.
+        """
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
@@ -302,7 +313,8 @@ class Inspector(Protocol):
 class Task(Protocol):
     """The definition of a prediction problem: its targets, its head and its metric.
 
-    A task may also have the abilities `HasFoundOptions`, `HasInspector`, `HasBaselines` and `HasLossTables`.
+    A task may also have the abilities `HasFoundOptions`, `HasInspector`, `HasBaselines`, `HasUnseenTargets` and
+    `HasLossTables`.
     """
 
     name: str
@@ -318,10 +330,14 @@ class Task(Protocol):
         """Return the vocabulary of possible targets, taken from the training set only."""
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """Return a whole split as a `Batch`: packed features, and targets numbered by `vocabs['target']`."""
+        """Return a whole split as a `Batch`: packed features, and targets numbered by `vocabs['target']`.
+
+        A target per token may be `IGNORED` (`runner.ragged.batch`). A row whose only target is ignored is left out;
+        `index` then has the numbers of the rows that stay.
+        """
 
     def count(self, batch: Batch) -> int:
-        """Return the number of supervised targets in `batch`, from host data only."""
+        """Return the number of supervised targets in `batch`, without ignored ones, from host data only."""
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> Head:
         """Return a head for the output of `encoder`; raise if a token-level task gets a row-level encoder."""
@@ -383,6 +399,14 @@ class ReadsPairs(Protocol):
     """
 
     pairs: Pairs | None  # None: rows have one text
+
+
+@runtime_checkable
+class HasUnseenTargets(Protocol):
+    """A task whose valid and test may have targets that the training set lacks. They count as missed."""
+
+    def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:
+        """Return `targets` with those of any split that it lacks, at its end, as `extra`. No model can predict them."""
 
 
 @runtime_checkable

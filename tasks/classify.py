@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, Name, Sizes
+from runner.common.types import Fraction, Name, Sizes, Text
 from runner.interfaces import Encoder, Head, Pairs
 from runner.layers.pooling import Mlp, Pooling
-from runner.ragged.batch import Batch
+from runner.ragged.batch import IGNORED, Batch
 from runner.ragged.ragged import Ragged
 from runner.text.arrow import offsets_of
 from runner.text.vocab import Vocab
@@ -25,7 +27,7 @@ from tasks.metrics.label_sets import LabelSetMetric
 from tasks.metrics.metrics import LabelMetric
 from tasks.predictions.inspectors import LabelInspector
 from tasks.predictions.label_sets import LabelSetInspector
-from tasks.targets import label_ids, label_lists, label_set_ids, labels_of_rows, place
+from tasks.targets import label_ids, label_lists, label_set_ids, labels_of_rows, place, target_vocab, unseen_labels
 
 # The metrics that may compare runs, by the number of labels per row; the first is the default.
 _QUALITIES = {
@@ -58,6 +60,8 @@ class Classify:
             yes and no of each label of a sigmoid; 0 to below 1.
         label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); of many labels, of
             a label's term in the rows that have it; null: 1.
+        ignore: labels that are no labels: rows with one of them, or of many labels they alone, are left out.
+        strict: refuse labels of valid and test that the training set lacks, instead of counting them as missed.
 
     Raises:
         HydromelError: hidden layers or pairs=apart with scores=given; label smoothing without softmax or sigmoid; or
@@ -82,6 +86,8 @@ class Classify:
         dropout: Fraction,
         label_smoothing: Fraction,
         label_weights: LabelWeights | None,
+        ignore: list[Text | int],
+        strict: bool,
     ) -> None:
         self.name, self.many = name, labels == "many"
         self.metric: LabelMetric | LabelSetMetric = LabelSetMetric() if self.many else LabelMetric()
@@ -105,6 +111,7 @@ class Classify:
         self.given = scores == "given" or head == "count"
         self.smoothing, self.label_weights = label_smoothing, label_weights
         self.hidden, self.dropout = hidden, dropout
+        self.ignore, self.strict = ignore, strict
         self._output(Vocab(("label",)), None)  # refuses options that do not fit each other
         if hidden and self.given:
             raise HydromelError(
@@ -121,33 +128,43 @@ class Classify:
         """Return the labels of the training set.
 
         Raises:
-            HydromelError: rows without a label or with several, if each must have one; or no row has any.
+            HydromelError: rows without a label or with several, if each must have one; no label that is not ignored.
         """
-        if not self.many:
-            return Vocab.labels(labels_of_rows(train, self.name))
-        labels = label_lists(train, self.name).flatten()
-        if not len(labels):
-            raise HydromelError(f"task={self.name}: no row of train has a label")
-        return Vocab.labels(labels)
+        return target_vocab(self._labels(train), self.ignore, "label")
+
+    def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:
+        """Return the labels with those of all splits as `extra`, or unchanged if `strict`."""
+        if self.strict:
+            return targets
+        return targets.with_extra(unseen_labels(map(self._labels, tables), targets, self.ignore))
+
+    def _labels(self, table: pa.Table) -> pa.Array:
+        """Return the labels of all rows, (N,)."""
+        return label_lists(table, self.name).flatten() if self.many else labels_of_rows(table, self.name)
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
         """Return the split as a batch, with a target of (B,) label ids, or of (B, K) for many labels (`label_set_ids`).
 
+        Rows whose only label is ignored are left out.
+
         Raises:
-            HydromelError: a label that is not in the training set.
+            HydromelError: a label that is not in the vocabulary.
         """
-        rows = np.arange(table.num_rows)
+        rows, vocab = np.arange(table.num_rows), vocabs["target"]
         if not self.many:
             labels = labels_of_rows(table, self.name)
-            return Batch(features, label_ids(labels, vocabs["target"], lambda row: place(table, row), "label"), rows)
+            ids = label_ids(labels, vocab, self.ignore, lambda row: place(table, row), "label")
+            split = Batch(features, torch.from_numpy(ids), rows)
+            kept = np.flatnonzero(ids != IGNORED)
+            return split if len(kept) == len(ids) else replace(split.select(kept), left_out=len(ids) - len(kept))
         lists = label_lists(table, self.name)
         offsets = offsets_of(lists)
 
         def at(number: int) -> str:  # in the last row that starts at or before it
             return place(table, int(offsets.searchsorted(number, side="right")) - 1)
 
-        ids = label_ids(lists.flatten(), vocabs["target"], at, "label")
-        return Batch(features, label_set_ids(ids, offsets), rows)
+        ids = label_ids(lists.flatten(), vocab, self.ignore, at, "label")
+        return Batch(features, label_set_ids(ids, offsets), rows, left_out=int((ids == IGNORED).sum()))
 
     def count(self, batch: Batch) -> int:
         return len(batch.index)
@@ -159,7 +176,7 @@ class Classify:
             HydromelError: with scores=given, a vector size other than the number of labels; or a weight for an
                 unknown label.
         """
-        labels = vocabs["target"]
+        labels = vocabs["target"].learned
         pool, size = pool_of(self.pooling, encoder.output_size, self.pairs == "apart")
         hidden = Mlp(size, self.hidden, self.dropout)
         linear = scorer(self.given, hidden.output_size, len(labels), self.output_kind)
@@ -186,10 +203,10 @@ class Classify:
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
         """Return the most frequent label of the training set, or those of most rows, for every row of `test`."""
         majority = frequent_labels if self.many else majority_ids
-        return majority(train, test, len(vocabs["target"]))
+        return majority(train, test, vocabs["target"].known)
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor | str]]:
         """Yield the predictions of a linear SVM over the unigrams and bigrams of the first feature (of both texts)."""
         words = vocabs[next(iter(train.features))]
         svm = svm_sets if self.many else linear_svm
-        yield "svm", svm(train, test, words, len(vocabs["target"]), self.pairs == "joined")
+        yield "svm", svm(train, test, words, vocabs["target"].known, self.pairs == "joined")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -30,7 +30,16 @@ from tasks.spans.finding import Tagging, find_scheme
 from tasks.spans.schemes import Conversion, OwnTags, allowed_by
 from tasks.spans.table import AUTO, Scheme, all_tags, as_scheme
 from tasks.spans.tags import SpanTags, illegal_positions
-from tasks.targets import column, label_ids, place, require_tokens, target_rows
+from tasks.targets import (
+    column,
+    count_targets,
+    label_ids,
+    place,
+    require_tokens,
+    target_vocab,
+    unseen_labels,
+    without_ignored,
+)
 
 
 class Tag:
@@ -51,6 +60,8 @@ class Tag:
         label_smoothing: share of the softmax target spread evenly over all tags (Szegedy et al. 2016), 0 to below 1.
         label_weights: weight of each token in the softmax's training loss, by its tag in the learned scheme
             (`tasks.heads.outputs`); null: 1.
+        ignore: tags that are no tags: tokens with one of them are read, but are out of loss, metrics and counts.
+        strict: refuse tags of valid and test that the training set lacks, instead of counting them as missed.
 
     Raises:
         HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, training constraints with a
@@ -72,6 +83,8 @@ class Tag:
         dropout: Fraction,
         label_smoothing: Fraction,
         label_weights: LabelWeights | None,
+        ignore: list[Text | int],
+        strict: bool,
     ) -> None:
         self.name = name
         is_open = span_scheme == AUTO
@@ -101,6 +114,7 @@ class Tag:
             )
         self.softmax = output_of("softmax", label_smoothing)
         self.label_weights, self.dropout = label_weights, dropout
+        self.ignore, self.strict = ignore, strict
         self.metric: LabelMetric | SpanMetric = LabelMetric()
         possible = ("accuracy", "macro_f1")
         if self.scheme is not None:
@@ -114,8 +128,12 @@ class Tag:
     def find_options(self, train: pa.Table) -> dict[str, object]:
         """Return the `span_scheme` of the training set's tags; errors are those of `find_scheme`."""
         lists = column(train, "tags", self.name)
-        offsets = offsets_of(lists)
-        return {"span_scheme": find_scheme(Tagging.of(lists.flatten(), offsets, partial(_at, train, offsets)))}
+        counted, places = without_ignored(lists, self.ignore)
+
+        def at(position: int) -> str:
+            return _at(train, offsets_of(lists), int(places[position]))
+
+        return {"span_scheme": find_scheme(Tagging.of(counted.flatten(), offsets_of(counted), at))}
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the tags of the training set; with a scheme, also all other prefixes of the span types seen there.
@@ -123,8 +141,8 @@ class Tag:
         Valid and test may contain such prefixes even if the training set does not.
 
         Raises:
-            HydromelError: subword tokens; a span scheme although no tag encodes a span; malformed tags that would have
-                to be converted; illegal tags with constrained training.
+            HydromelError: subword tokens; no tag that is not ignored; a span scheme although no tag encodes a span;
+                malformed tags that would have to be converted; illegal tags with constrained training.
         """
         for name, vocab in vocabs.items():
             if vocab.merges is not None:
@@ -133,11 +151,10 @@ class Tag:
                     "use features=words"
                 )
         lists = column(train, "tags", self.name)
-        tags, offsets = lists.flatten(), offsets_of(lists)
-        plain = Vocab.labels(tags)
+        plain = target_vocab(lists.flatten(), self.ignore, "tag")
         if self.scheme is None:
             return plain
-        types = SpanTags.of(plain.tokens, self.scheme).types
+        types = sorted(SpanTags.of(plain.tokens, self.scheme).types)
         if not types:
             raise HydromelError(
                 f"task.span_scheme={self.scheme}: no tag of the training set encodes a span "
@@ -145,13 +162,16 @@ class Tag:
             )
         # Legal tags come first, so everything after them is malformed (`dataset.strict_tags=false` keeps such tags).
         own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])))
+        counted, places = without_ignored(lists, self.ignore)
+        tags, offsets = counted.flatten(), offsets_of(counted)
         ids = own.encode(tags)
         if self.learned_scheme is None or self.learned_scheme == self.scheme:
             constrained = self.constraints in ("train", "both")
             if constrained and len(illegal := illegal_positions(tags, offsets, self.scheme)):
                 first = int(illegal[0])
+                at = _at(train, offsets_of(lists), int(places[first]))
                 raise HydromelError(
-                    f"{_at(train, offsets, first)}: tag '{tags[first].as_py()}' is illegal here in {self.scheme}, and "
+                    f"{at}: tag '{tags[first].as_py()}' is illegal here in {self.scheme}, and "
                     "a CRF with constrained training gives it probability 0; use task.constraints=decode or none"
                 )
             return own.with_counts(ids)
@@ -163,6 +183,24 @@ class Tag:
         learned = Vocab(tuple(all_tags(types, self.learned_scheme)))
         return learned.with_counts(Conversion.of(own.tokens, self.scheme, self.learned_scheme)(ids, offsets))
 
+    def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:
+        """Return the learned tags with those of all splits as `extra`, or unchanged if `strict`.
+
+        If tags are converted, these are all tags of the span types that the training set lacks.
+        """
+        if self.strict:
+            return targets
+        own = Vocab(OwnTags.of(targets.tokens, self.learned_scheme, self.scheme).tags, unk=None)
+        new = unseen_labels([column(table, "tags", self.name).flatten() for table in tables], own, self.ignore)
+        if self.scheme is None or self.learned_scheme is None:
+            return targets.with_extra(new)
+        before, after = (SpanTags.of(tags, self.scheme) for tags in (own.tokens, (*own.tokens, *new)))
+        if not np.array_equal(before.prefix, after.prefix[: len(own)]):
+            return targets  # with types beside tags of none, all would be read in another way
+        if self.learned_scheme != self.scheme:
+            new = all_tags(sorted({*after.types} - {*before.types}), self.learned_scheme)[1:]
+        return targets.with_extra(new)
+
     def own_tags(self, vocabs: Mapping[str, Vocab]) -> OwnTags:
         """Return the data set's tags, and the conversion of learned tags to them."""
         return OwnTags.of(vocabs["target"].tokens, self.learned_scheme, self.scheme)
@@ -171,7 +209,7 @@ class Tag:
         """Return the split as a batch, with a packed target of (N,) ids of learned tags over the features' rows.
 
         Raises:
-            HydromelError: a tag that is not in the training set, or a row with more or fewer tags than tokens.
+            HydromelError: a tag that is not in the vocabulary, or a row with more or fewer tags than tokens.
         """
         lists = column(table, "tags", self.name)
         tags, offsets = lists.flatten(), offsets_of(lists)
@@ -179,14 +217,15 @@ class Tag:
         n_tags, n_tokens = np.diff(offsets), rows.host_lengths
         refuse(n_tags != n_tokens, lambda row: f"{place(table, row)}: {n_tags[row]} tags for {n_tokens[row]} tokens")
         own = Vocab(self.own_tags(vocabs).tags)
-        target = label_ids(tags, own, partial(_at, table, offsets), "tag")
+        ids = label_ids(tags, own, self.ignore, partial(_at, table, offsets), "tag")
         if self.scheme is not None and self.learned_scheme is not None and self.learned_scheme != self.scheme:
+            counted, places = without_ignored(lists, self.ignore)
             convert = Conversion.of(own.tokens, self.scheme, self.learned_scheme)
-            target = torch.from_numpy(convert(target.numpy(), offsets))
-        return Batch(features, Ragged(target.to(rows.device), rows, "packed"), np.arange(rows.n_rows))
+            ids[places] = convert(ids[places], offsets_of(counted))
+        return Batch(features, Ragged(torch.from_numpy(ids).to(rows.device), rows, "packed"), np.arange(rows.n_rows))
 
     def count(self, batch: Batch) -> int:
-        return target_rows(batch).n_tokens
+        return count_targets(batch)
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> TagHead:
         """Return a head that scores every tag for each token.
@@ -196,13 +235,14 @@ class Tag:
                 tags; or a weight for an unknown tag.
         """
         require_tokens(encoder, self.name)
-        tags, scheme = vocabs["target"].tokens, self.learned_scheme
+        labels, scheme = vocabs["target"].learned, self.learned_scheme
+        tags = labels.tokens
         allowed = AllowedTransitions.allow_all(len(tags)) if scheme is None else allowed_by(scheme, tags)
         output: Output = OUTPUTS["count"]
         if self.head_kind == "crf":
             output = CrfOutput(len(tags), allowed, self.constraints)
         elif self.head_kind == "softmax":
-            softmax = weighted(self.softmax, self.label_weights, vocabs["target"])
+            softmax = weighted(self.softmax, self.label_weights, labels)
             output = SoftmaxOutput(softmax, allowed, self.constraints == "decode")
         linear = scorer(self.head_kind == "count", encoder.output_size, len(tags), "count")
         return TagHead(self.dropout, linear, output)
@@ -212,12 +252,12 @@ class Tag:
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
         """Return the most frequent tag of the training set, for every token of `test`."""
-        return majority_ids(train, test, len(vocabs["target"]))
+        return majority_ids(train, test, vocabs["target"].known)
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
         """Yield each word's most frequent tag; words are the first feature."""
         words = vocabs[next(iter(train.features))]
-        yield "most_frequent_tag", most_frequent(train, test, words, len(vocabs["target"]))
+        yield "most_frequent_tag", most_frequent(train, test, words, vocabs["target"].known)
 
 
 def _at(table: pa.Table, offsets: IntArray, token: int) -> str:

@@ -5,7 +5,7 @@ Shapes: B rows, N targets (one per row, or one per real token), C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.common.arrays import FloatArray, IntArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.common.errors import HydromelError
 from runner.interfaces import Encoder
-from runner.ragged.batch import Batch
+from runner.ragged.batch import IGNORED, Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.text.arrow import lengths_of, list_column, mask_of, refuse
+from runner.text.arrow import lengths_of, list_column, mask_of, offsets_of, refuse
 from runner.text.vocab import Vocab
 
 SHOWN_LABELS = 12  # known labels listed in an error message
@@ -51,25 +51,77 @@ def place(table: pa.Table, row: int) -> str:
     return f"{path.decode()}:{table['line'][row].as_py()}"
 
 
-def label_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: str) -> Tensor:
-    """Return the int64 ids (N,) of labels or tags (N,), by the vocabulary of the training set.
+def is_ignored(strings: pa.Array, ignore: Sequence[str | int]) -> BoolArray:
+    """Return a mask (N,) of the labels or tags that are ignored: those named by `ignore`, and missing values."""
+    named = pa.array([str(label) for label in ignore], pa.string())
+    return mask_of(pc.or_(pc.is_null(strings), pc.is_in(strings, value_set=named)))
+
+
+def without_ignored(lists: pa.ListArray, ignore: Sequence[str | int]) -> tuple[pa.ListArray, IntArray]:
+    """Return the lists of tags (B,) without ignored tags, and the place of each tag that stays among all, (M,)."""
+    tags = lists.flatten()
+    kept = ~is_ignored(tags, ignore)
+    before = np.concatenate(([0], np.cumsum(kept)))
+    return list_column(tags.filter(pa.array(kept)), before[offsets_of(lists)]), np.flatnonzero(kept)
+
+
+def label_ids(
+    strings: pa.Array, vocab: Vocab, ignore: Sequence[str | int], at: Callable[[int], str], what: str
+) -> IntArray:
+    """Return the int64 ids (N,) of labels or tags (N,): of ignored ones `IGNORED`, of others those of the vocabulary.
 
     Messages name the place `at(index)` of a string, and `what` it is: label or tag.
 
     Raises:
-        HydromelError: a string that is not in the training set.
+        HydromelError: a string that is neither ignored nor in the vocabulary.
     """
-    ids = vocab.encode(strings)
-    missing = np.flatnonzero(ids < 0)
+    ids = vocab.encode(strings).astype(np.int64)
+    ids[is_ignored(strings, ignore)] = IGNORED
+    missing = np.flatnonzero((ids < 0) & (ids != IGNORED))
     if len(missing):
         first = int(missing[0])
         more = f" (nor are {len(missing) - 1} more in this split)" if len(missing) > 1 else ""
         shown = ", ".join(vocab.tokens[:SHOWN_LABELS]) + (", ..." if len(vocab) > SHOWN_LABELS else "")
         raise HydromelError(
             f"{at(first)}: {what} '{strings[first].as_py()}' is not in the training set{more}, which has "
-            f"{len(vocab)} {what}s: {shown}"
+            f"{len(vocab)} {what}s: {shown}; task.strict=false counts it as missed, and task.ignore leaves it out"
         )
-    return torch.from_numpy(ids.astype(np.int64))
+    return ids
+
+
+def target_vocab(strings: pa.Array, ignore: Sequence[str | int], what: str) -> Vocab:
+    """Return the vocabulary of the labels or tags (N,) of the training set, without ignored ones.
+
+    Raises:
+        HydromelError: there are none, or all are ignored.
+    """
+    ignored = is_ignored(strings, ignore)
+    if not len(strings):
+        raise HydromelError(f"train has no {what}")
+    if ignored.all():
+        raise HydromelError(f"train has no {what}: all {len(strings):,} are ignored (missing, -100 or task.ignore)")
+    return Vocab.labels(strings.filter(pa.array(~ignored)))
+
+
+def unseen_labels(columns: Iterable[pa.Array], known: Vocab, ignore: Sequence[str | int]) -> list[str]:
+    """Return the labels or tags in any of the columns (N,) that are neither known nor ignored, sorted."""
+    distinct = pa.chunked_array([pc.unique(column) for column in columns], pa.string()).unique()
+    return sorted(distinct.filter(pa.array((known.encode(distinct) < 0) & ~is_ignored(distinct, ignore))).to_pylist())
+
+
+def count_targets(batch: Batch) -> int:
+    """Return the number of targets that are not ignored, from host data only."""
+    return int(np.count_nonzero(batch.targets_on_host() != IGNORED))
+
+
+def class_ids(batch: Batch, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Return target ids (N,) that can index C classes, and a mask (N,) of the targets that have a loss.
+
+    The others, ignored ones and those that the training set lacks, have the id 0.
+    """
+    target = target_ids(batch)
+    has_loss = (target >= 0) & (target < n_classes)
+    return target.masked_fill(~has_loss, 0), has_loss
 
 
 def labels_of_rows(table: pa.Table, task: str) -> pa.Array:
@@ -106,7 +158,7 @@ def label_lists(table: pa.Table, task: str) -> pa.ListArray:
     return list_column(labels, np.arange(len(labels) + 1))
 
 
-def label_set_ids(ids: Tensor, offsets: IntArray) -> Tensor:
+def label_set_ids(ids: IntArray, offsets: IntArray) -> Tensor:
     """Return the targets of rows with sets of labels, (B, K) int64: each row's distinct ids, then -1; K may be 0.
 
     Args:
@@ -114,7 +166,7 @@ def label_set_ids(ids: Tensor, offsets: IntArray) -> Tensor:
         offsets: (B+1,) start of each row among them, and their number.
     """
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    pairs = np.unique(np.stack([row, ids.numpy()])[:, ids.numpy() >= 0], axis=1)
+    pairs = np.unique(np.stack([row, ids])[:, ids >= 0], axis=1)
     starts = np.searchsorted(pairs[0], np.arange(len(offsets)))
     sets = np.full((len(offsets) - 1, int(np.diff(starts).max(initial=0))), -1, dtype=np.int64)
     sets[pairs[0], np.arange(pairs.shape[1]) - starts[pairs[0]]] = pairs[1]

@@ -23,6 +23,7 @@ from runner.components.found_options import completed
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy
 from runner.config.schema import RunConfig, name_of
+from runner.data.counts import describe_counts
 from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import Task
@@ -30,7 +31,7 @@ from runner.model import build_model
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
-from runner.ragged.ragged import Ragged
+from runner.ragged.scored import scored_predictions
 from runner.ragged.shapes import Updates, tokens_in
 from runner.training.setup import choose_device
 
@@ -116,7 +117,7 @@ def plan_strategies(
     lengths = tokens_in(train.lengths)
     return PlanReport(
         choices={name: chosen for name, chosen in config.choices.items() if name != "batching"},
-        data=describe_data(name_of(config.dataset), data, truncation),
+        data="; ".join([describe_data(name_of(config.dataset), data), *describe_counts(data.counts, truncation)]),
         lengths={"rows": len(lengths), "mean": float(lengths.mean()), "longest": int(lengths.max())},
         length_target_correlation=None if classes is None else correlation(lengths, classes, None),
         epochs=epochs,
@@ -157,13 +158,12 @@ def class_shares_of(task: Task, data: Data, train: Batch) -> FloatArray | None:
         return None
     if isinstance(train.target, Tensor) and train.target.is_floating_point():
         return train.target.double().cpu().numpy()[:, None]
-    n_classes = len(data.vocabs[TARGET])
+    n_classes = data.vocabs[TARGET].known
     if isinstance(train.target, Tensor) and train.target.ndim == 2:  # several labels per row, filled up by -1
         ids = train.target.cpu().numpy()
         return class_shares(ids[ids >= 0], (ids >= 0).sum(axis=1), n_classes)
-    if isinstance(train.target, Ragged):
-        return class_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, n_classes)
-    return class_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_classes)
+    _, counted = scored_predictions(torch.zeros(int(train.targets_per_row.sum())), train)
+    return class_shares(counted.targets_on_host().astype(np.int64), counted.targets_per_row, n_classes)
 
 
 def as_dict(report: PlanReport) -> dict[str, Any]:

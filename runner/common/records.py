@@ -196,6 +196,21 @@ class LengthRecord(TypedDict):
     seconds: float
 
 
+class DataRecord(TypedDict):
+    """The counts of a split's rows, tokens and targets."""
+
+    rows: int  # used
+    tokens: int  # used
+    targets: int  # used: neither ignored nor cut off
+    ignored: int  # targets that are out of loss, metrics and counts (task.ignore)
+    cut_rows: int  # rows that max_length shortened
+    cut_tokens: int  # tokens that it cut off
+    cut_targets: int  # targets among these that are not ignored: they count as missed in evaluation
+    unseen_labels: int  # labels that the training set lacks
+    unseen_targets: int  # targets with such a label: they count as missed, and have no loss
+    unseen: dict[str, int]  # the most frequent of these labels, and their targets
+
+
 class SpeedRecord(TypedDict, total=False):
     """The speed of training over the timed updates: data, forward, backward and optimiser."""
 
@@ -344,6 +359,7 @@ class ResultRecord(TypedDict, total=False):
     majority: OnErrorOmit[Figures | None]
     baselines: OnErrorOmit[Mapping[str, OnErrorOmit[Figures]]]  # the same of other simple models, and their `seconds`
     speed: OnErrorOmit[SpeedRecord]
+    data: OnErrorOmit[dict[str, OnErrorOmit[DataRecord]]]  # by split
     tokens: OnErrorOmit[TokensRecord]
     padding: OnErrorOmit[PaddingRecord]
     characters: OnErrorOmit[CharactersRecord | None]  # null without character embeddings

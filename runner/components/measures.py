@@ -11,6 +11,8 @@ from torch import Tensor
 from runner.common.errors import HydromelError, did_you_mean
 from runner.interfaces import InputKind, Metric, Scale, Task
 from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.scored import scored_losses, scored_predictions
 from runner.text.vocab import Vocab
 
 
@@ -20,6 +22,7 @@ class Measures:
 
     metrics: tuple[Metric, ...]  # the task's metric, and the configured one if there is one; not started
     main: str  # name of the figure by which runs are compared
+    n_targets: int = 0  # of a started measurement: number of targets that a model can predict
 
     @classmethod
     def of(cls, task: Task, added: Metric | None = None) -> Measures:
@@ -70,25 +73,32 @@ class Measures:
 
     def start(self, vocabs: Mapping[str, Vocab]) -> Measures:
         """Return a new, empty measurement."""
-        return Measures(tuple(started(metric, vocabs) for metric in self.metrics), self.main)
+        return Measures(tuple(started(metric, vocabs) for metric in self.metrics), self.main, vocabs["target"].known)
 
-    def update(self, values: Mapping[InputKind, Tensor], batch: Batch) -> None:
-        """Add one batch."""
+    def update(self, values: Mapping[InputKind, Tensor | Ragged], batch: Batch) -> None:
+        """Add one batch, from a value of each target, or of each row; metrics get those that count."""
         for metric in self.metrics:
-            metric.update(values[metric.input_kind], batch)
+            metric.update(*scored(values[metric.input_kind], batch, metric.input_kind, self.n_targets))
 
     def compute(self) -> dict[str, object]:
         """Return the figures and tables of all metrics."""
         return {name: value for metric in self.metrics for name, value in metric.compute().items()}
 
     def of_split(
-        self, values: Mapping[InputKind, Tensor], split: Batch, vocabs: Mapping[str, Vocab]
+        self, values: Mapping[InputKind, Tensor | Ragged], split: Batch, vocabs: Mapping[str, Vocab]
     ) -> dict[str, object]:
         """Return the figures and tables of a whole split, by the metrics whose input is among `values`."""
         known = tuple(metric for metric in self.metrics if metric.input_kind in values)
         measurement = Measures(known, self.main).start(vocabs)
         measurement.update(values, split)
         return measurement.compute()
+
+
+def scored(values: Tensor | Ragged, batch: Batch, kind: InputKind, n_targets: int) -> tuple[Tensor, Batch]:
+    """Return the input of a metric for the targets that count, and the batch with these (`runner.ragged.scored`)."""
+    if kind == "losses":
+        return scored_losses(values, batch, n_targets)
+    return scored_predictions(values.tokens() if isinstance(values, Ragged) else values, batch)
 
 
 def started(metric: Metric, vocabs: Mapping[str, Vocab]) -> Metric:

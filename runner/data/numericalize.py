@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,13 @@ import torch
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.files import remove_leftovers, write_bytes
+from runner.common.records import DataRecord
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import check_fit
+from runner.data.counts import count_split
 from runner.data.pairs import arrange_texts, check_texts, read_texts
 from runner.data.truncation import Truncation
-from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser, Task
+from runner.interfaces import BatchingStrategy, Corpus, HasUnseenTargets, StrategyChooser, Task
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -45,12 +47,17 @@ class Data:
     """A corpus as integers."""
 
     splits: dict[str, Batch]  # train, valid and, if there is one, test
-    vocabs: dict[str, Vocab]  # a vocabulary for each feature, and `target`
+    vocabs: dict[str, Vocab]  # a vocabulary for each feature, and `target` (labels that train lacks are `extra`)
     oov_rate: dict[str, dict[str, float]]  # by split and feature: the share (0 to 1) of tokens unknown to training
-    truncated_tokens: dict[str, int]  # by split: the number of tokens cut off by max_length
+    counts: dict[str, DataRecord]  # by split
     notes: dict[str, dict[str, int]]  # by split: what its reader left out or had to decide, and how often
     fingerprint: str  # hash of the corpus: its files and the options for reading them
     cached: bool  # whether it comes from the cache
+
+    @property
+    def vocab_sizes(self) -> dict[str, int]:
+        """The number of strings of each vocabulary; of targets those that a model can predict."""
+        return {name: vocab.known if name == TARGET else len(vocab) for name, vocab in self.vocabs.items()}
 
 
 def load(
@@ -121,6 +128,7 @@ def _numericalize(
         # `runner.text.features.extend_vocabulary` does the same for text after training
         if feature.extend and given is None:
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in texts.values()])
+    vocabs[TARGET] = with_unseen(task, vocabs[TARGET], tables)
     data = Data({}, vocabs, {}, {}, {}, fingerprint, cached=False)
     for split in (split for split in SPLITS if split in tables):
         ids_of = columns_of(texts[split], features, vocabs)
@@ -131,11 +139,29 @@ def _numericalize(
                 f"truncate={keep}: task={task.name} predicts every token, and a cut row would start in the middle of a "
                 "sentence or span; use truncate=head"
             )
-        kept = truncation.apply(whole)
-        data.truncated_tokens[split] = whole.real_tokens - kept.real_tokens
-        data.splits[split] = arrange_texts(kept, task, vocabs)
+        used = cut_split(task, truncation, whole, is_trained_on=split == "train")
+        data.counts[split] = count_split(whole, used, vocabs[TARGET])
+        # In training nothing counts as missed.
+        data.splits[split] = arrange_texts(replace(used, cut=None) if split == "train" else used, task, vocabs)
         data.notes[split] = notes_of(tables[split])
     return data
+
+
+def with_unseen(task: Task, targets: Vocab, tables: Mapping[str, pa.Table]) -> Vocab:
+    """Return the possible targets, with those of valid and test that the training set lacks as `extra`."""
+    if not isinstance(task, HasUnseenTargets):
+        return targets
+    return task.with_unseen(targets, [tables[split] for split in SPLITS if split in tables])
+
+
+def cut_split(task: Task, truncation: Truncation, whole: Batch, is_trained_on: bool) -> Batch:
+    """Return a split with rows of at most `max_length` tokens.
+
+    For a task that is measured by its losses, a language model, only training cuts rows: a token that the model never
+    read has no probability, so it could neither count as missed nor be left out of a perplexity.
+    """
+    stays_whole = not is_trained_on and task.metric.input_kind == "losses"
+    return whole if stays_whole else truncation.apply(whole)
 
 
 def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
@@ -176,7 +202,7 @@ def _to_bytes(data: Data) -> bytes:
     header = {
         "vocabs": {name: vocab.to_plain() for name, vocab in data.vocabs.items()},
         "oov_rate": data.oov_rate,
-        "truncated_tokens": data.truncated_tokens,
+        "counts": data.counts,
         "notes": data.notes,
         "fingerprint": data.fingerprint,
         "features": {split: list(batch.features) for split, batch in data.splits.items()},
@@ -190,6 +216,10 @@ def _to_bytes(data: Data) -> bytes:
             arrays[f"{split}/target_per_token"] = batch.target.values.numpy()
         else:
             arrays[f"{split}/target_per_row"] = batch.target.numpy()
+        if batch.cut is not None:
+            arrays[f"{split}/cut_lengths"] = batch.cut.rows.host_lengths
+            arrays[f"{split}/cut_targets"] = batch.cut.values.numpy()
+        arrays[f"{split}/index"] = batch.index
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     body = buffer.getvalue()
@@ -210,7 +240,7 @@ def _read(path: Path) -> Data | None:
         header = json.loads(arrays["header"].tobytes())
         splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
     vocabs = {name: Vocab.from_plain(plain) for name, plain in header["vocabs"].items()}
-    of_reading = (header["oov_rate"], header["truncated_tokens"], header["notes"])
+    of_reading = (header["oov_rate"], header["counts"], header["notes"])
     return Data(splits, vocabs, *of_reading, header["fingerprint"], cached=True)
 
 
@@ -222,7 +252,11 @@ def _batch(arrays: Mapping[str, IntArray], split: str, names: list[str]) -> Batc
         target = Ragged(torch.from_numpy(arrays[f"{split}/target_per_token"]), rows, "packed")
     else:
         target = torch.from_numpy(arrays[f"{split}/target_per_row"])
-    return Batch(features, target, np.arange(len(target) if isinstance(target, torch.Tensor) else rows.n_rows))
+    cut = None
+    if f"{split}/cut_targets" in arrays:
+        cut_rows = Rows(arrays[f"{split}/cut_lengths"], torch.device("cpu"))
+        cut = Ragged(torch.from_numpy(arrays[f"{split}/cut_targets"]), cut_rows, "packed")
+    return Batch(features, target, arrays[f"{split}/index"], cut=cut)
 
 
 def load_data(
@@ -238,9 +272,16 @@ def load_data(
     cache = None if cache_dir is None else Path(cache_dir).expanduser()
     data = load(parts.corpus, parts.features, parts.task, parts.task_key, truncation, cache, given)
     for name, split in data.splits.items():
-        if not split.rows.n_rows:
-            raise HydromelError(f"dataset={parts.corpus.name}: {name} has no examples")
+        if not len(split.index):
+            raise HydromelError(f"dataset={parts.corpus.name}: {name} has no examples{_ignored(data.counts[name])}")
+        counts = data.counts[name]
+        if counts["ignored"] and not counts["targets"] + (counts["cut_targets"] if name != "train" else 0):
+            raise HydromelError(f"dataset={parts.corpus.name}: {name} has no targets{_ignored(counts)}")
     return data
+
+
+def _ignored(counts: DataRecord) -> str:
+    return f": all {counts['ignored']:,} are ignored (missing, -100 or task.ignore)" if counts["ignored"] else ""
 
 
 def arrange(
@@ -251,13 +292,11 @@ def arrange(
     return batching.arrange(train)
 
 
-def describe_data(name: str, data: Data, truncation: Truncation) -> str:
+def describe_data(name: str, data: Data) -> str:
     """Return one line for the console about the data set `name`."""
     sizes = ", ".join(f"{split} {len(batch.index):,}" for split, batch in data.splits.items())
     tokens = data.splits["train"].real_tokens
-    sizes_of = ", ".join(f"{feature} {len(vocab):,}" for feature, vocab in data.vocabs.items())
+    sizes_of = ", ".join(f"{feature} {size:,}" for feature, size in data.vocab_sizes.items())
     where = "from the cache" if data.cached else "read"
-    cut, longest = data.truncated_tokens["train"], truncation.max_length
-    kept = f" ({cut:,} more cut off: max_length={longest}, truncate={truncation.keep})" if cut else ""
     notes = "".join(f"; {split}: {count:,} {note}" for split in data.notes for note, count in data.notes[split].items())
-    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary sizes: {sizes_of}{notes}"
+    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens; vocabulary sizes: {sizes_of}{notes}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,10 @@ class Truncation:
     keep: Keep
 
     def apply(self, batch: Batch) -> Batch:
-        """Return the batch with rows of at most `max_length` tokens."""
+        """Return the batch with rows of at most `max_length` tokens.
+
+        Targets per token that are cut off, which `keep=head` does at the end of rows, become the batch's `cut`.
+        """
         longest = self.max_length
         if longest is None or batch.rows.max_len <= longest:
             return batch
@@ -39,5 +42,8 @@ class Truncation:
         rows.source = rows.source + behind_gap * np.repeat(batch.rows.host_lengths - lengths, lengths)
         tokens = torch.from_numpy(rows.source).to(batch.rows.device)
         features = {name: feature.select_by(rows, tokens) for name, feature in batch.features.items()}
-        target = batch.target.select_by(rows, tokens) if isinstance(batch.target, Ragged) else batch.target
-        return Batch(features, target, batch.index)
+        if not isinstance(batch.target, Ragged):
+            return replace(batch, features=features)
+        starts, rest = batch.rows.host_offsets[:-1] + lengths, batch.rows.host_lengths - lengths
+        cut = batch.target.select_by(*select_spans(starts, rest, batch.rows.device))
+        return replace(batch, features=features, target=batch.target.select_by(rows, tokens), cut=cut)

@@ -43,7 +43,7 @@ class NgramEmbedding(nn.Module):
             raise ValueError(f"lengths={lengths}: give each length only once")
         self.feature, self.lengths, self.buckets = feature, lengths, buckets
         self.known, self.unk = vocab.known, vocab.unk or 0
-        self.output_size = len(vocabs["target"]) if size is None else size
+        self.output_size = vocabs["target"].known if size is None else size
         hashed = buckets if max(lengths, default=0) > 1 else 0
         self.table = nn.Embedding(self.known + hashed, self.output_size, padding_idx=0)
         if size is None:

@@ -68,7 +68,7 @@ class Source:
 
         Returns what is recorded of it. Raises HydromelError for the first parameter that does not fit.
         """
-        before, now = self.vocabs[TARGET].tokens, vocabs[TARGET].tokens
+        before, now = self.vocabs[TARGET].learned.tokens, vocabs[TARGET].learned.tokens
         same_task = self.config.task["name"] == config.task["name"]
         keeps_head = same_task and before == now
         self.best.fill(model, leave_out="" if keeps_head else _HEAD)

@@ -10,6 +10,7 @@ import torch
 from runner.common.dtypes import DTYPES
 from runner.components.run_components import Components, build_strategy
 from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name_of
+from runner.data.counts import describe_counts
 from runner.data.numericalize import Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.experiment.init_from import Source
@@ -61,7 +62,9 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     data = load_data(parts, truncation, config.cache_dir, given)
     if checkpoint is not None:
         check_data(run.path, checkpoint.origin, data, config.data_dir)
-    log.info(describe_data(name_of(config.dataset), data, truncation))
+    log.info(describe_data(name_of(config.dataset), data))
+    for line in describe_counts(data.counts, truncation):
+        log.info(line)
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
     if checkpoint is None:

@@ -19,6 +19,7 @@ from runner.interfaces import HasBaselines
 from runner.model import Model, descriptions, has_randomness, parameter_count
 from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
+from runner.ragged.ragged import Ragged
 from runner.tables.detail import set_apart
 from runner.tracking.provenance import provenance
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
@@ -52,11 +53,12 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "majority": majority,
         "baselines": baselines,
         "speed": t.costs.speed(t.settings.warmup_updates),
+        "data": data.counts,
         "tokens": {
             "real": t.costs.real_tokens,
             "padded": t.costs.padded_tokens,
             "supervised": t.costs.supervised,
-            "truncated": data.truncated_tokens["train"] + data.splits["train"].real_tokens - t.train.real_tokens,
+            "truncated": data.counts["train"]["cut_tokens"] + data.splits["train"].real_tokens - t.train.real_tokens,
         },
         "padding": t.costs.padding_record(),
         "characters": t.costs.characters_record(),
@@ -111,8 +113,7 @@ def _vocab(model: Model, data: Data) -> dict[str, object]:
     reports: dict[str, list[Mapping[str, object]]] = {"vectors": [], "characters": []}
     for description in descriptions(model, data.splits):
         reports.setdefault(description.kind, []).append(description.entry)
-    sizes = {name: len(vocab) for name, vocab in data.vocabs.items()}
-    return {"size": sizes, "oov_rate": data.oov_rate, **reports}
+    return {"size": data.vocab_sizes, "oov_rate": data.oov_rate, **reports}
 
 
 def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, Figures]:
@@ -133,7 +134,9 @@ def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, Figures
 
 def _measured(t: Training, data: Data, values: Tensor) -> dict[str, float]:
     """Return the figures on test of a simple model's predictions or losses, without tables."""
-    measured = t.measures.of_split({t.task.metric.input_kind: values}, data.splits["test"], data.vocabs)
+    test = data.splits["test"]
+    per_target = Ragged(values, test.target.rows, "packed") if isinstance(test.target, Ragged) else values
+    measured = t.measures.of_split({t.task.metric.input_kind: per_target}, test, data.vocabs)
     return {name: value for name, value in measured.items() if isinstance(value, float)}
 
 

@@ -8,30 +8,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
-from runner.data.numericalize import Data
+from runner.components.measures import scored
+from runner.data.numericalize import TARGET, Data
 from runner.inference.outcomes import write_outcomes
 from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, InputKind, Predictions
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_rows
+from runner.ragged.scored import scored_predictions
 from runner.training.bookkeeping import check_scores
 from runner.training.loop import metric_input
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class SplitResults:
     """The results of running the model over a whole split, once: the input of its metrics, and what is written."""
 
-    values: Mapping[InputKind, Tensor]  # the input of metrics by its kind, on the host, in the split's own order
+    # The input of metrics by its kind, on the host, in the split's own order: for each row, or packed for each token
+    values: Mapping[InputKind, Tensor | Ragged]
     predictions: Predictions | None  # None for a task whose own metric takes losses: a language model
 
 
@@ -55,7 +60,7 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
             index.append(batch.index)
             lengths.append(batch.targets_per_row)
     check_scores(has_nan)
-    rows = Rows(np.concatenate(lengths), torch.device("cpu"))
+    rows = Rows(np.concatenate(lengths), CPU)
     # Rows have several predictions, so they are put into the split's order token by token.
     _, order = select_rows(rows, np.argsort(np.concatenate(index)))
 
@@ -67,10 +72,11 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
 
 def split_values(
     model: Model, batching: BatchingStrategy, split: Batch, batch_size: int, bf16: bool, kinds: Iterable[InputKind]
-) -> dict[InputKind, Tensor]:
+) -> dict[InputKind, Tensor | Ragged]:
     """Return the input of metrics by its kind, on the host, in the split's own order.
 
-    It is computed on the strategy's evaluation batches: predictions as `Head.predict`, losses (N,) or (B,) float64.
+    It is computed on the strategy's evaluation batches: predictions as `Head.predict`, losses float64; (B,) for each
+    row, or a packed `Ragged` for each token.
 
     Raises:
         HydromelError: scores are NaN.
@@ -83,6 +89,7 @@ def split_values(
         numbers = torch.arange(split.target.rows.n_tokens, device=split.rows.device)
         numbered = replace(split, target=split.target.with_values(numbers))
     parts: dict[InputKind, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in kinds}  # values, and their places
+    per_token = set[InputKind]()
     model.eval()
     with torch.inference_mode(), torch.autocast(split.rows.device.type, torch.bfloat16, enabled=bf16):
         batches = (batching.evaluation_batches(source, batch_size) for source in (split, numbered))
@@ -93,14 +100,16 @@ def split_values(
                 values = metric_input(head, kind, scores, batch)
                 if isinstance(values, Ragged):
                     assert isinstance(numbered_batch.target, Ragged)
+                    per_token.add(kind)
                     parts[kind].append((values.tokens(), numbered_batch.target.tokens()))
                 else:
                     parts[kind].append((values, torch.from_numpy(batch.index)))
     check_scores(has_nan)
-    by_kind: dict[InputKind, Tensor] = {}
+    by_kind: dict[InputKind, Tensor | Ragged] = {}
     for kind, pairs in parts.items():
-        values, places = (torch.cat(column).cpu() for column in zip(*pairs, strict=True))
-        by_kind[kind] = (values.double() if kind == "losses" else values).index_select(0, places.argsort())
+        column, places = (torch.cat(column).cpu() for column in zip(*pairs, strict=True))
+        ordered = (column.double() if kind == "losses" else column).index_select(0, places.argsort())
+        by_kind[kind] = Ragged(ordered, Rows(split.targets_per_row, CPU), "packed") if kind in per_token else ordered
     return by_kind
 
 
@@ -108,7 +117,7 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     """Run the current model over a split; metrics, tables and files are all computed from the result."""
     t.clock.start()
     kinds, batch_size = set(t.measures.input_kinds), t.eval_batch_size
-    values: dict[InputKind, Tensor] = {}
+    values: dict[InputKind, Tensor | Ragged] = {}
     predictions, own = None, t.task.metric.input_kind
     if own != "losses":
         batches = t.batching.evaluation_batches(split.to(t.clock.device), batch_size)
@@ -130,8 +139,9 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
     t.clock.start()
     try:
         metric = t.measures.metric_of(t.measures.main, data.vocabs)
-        values = results.values[metric.input_kind].numpy()
-        write_outcomes(metric, t.measures.main, values, name, data.splits[name], Path(t.run.path))
+        values = results.values[metric.input_kind]
+        counted, split = scored(values, data.splits[name], metric.input_kind, data.vocabs[TARGET].known)
+        write_outcomes(metric, t.measures.main, counted.numpy(), name, split, Path(t.run.path))
     except HydromelError as error:
         log.warning("the outcomes of %s were not written: %s", name, error)
     tables = {} if corpus is None else _tables(t, data, name, results, corpus)
@@ -143,17 +153,31 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
 def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus) -> dict[str, object]:
     split = data.splits[name]
     if isinstance(t.task, HasLossTables):
-        return t.task.loss_tables(results.values["losses"].numpy(), split, data.splits["train"], data.vocabs)
+        losses = results.values["losses"]
+        assert isinstance(losses, Ragged)
+        return t.task.loss_tables(losses.values.numpy(), split, data.splits["train"], data.vocabs)
     if results.predictions is None or not isinstance(t.task, HasInspector):
         return {}
     inspector = t.task.inspector(data.vocabs, t.model.head)
-    tables = inspector.tables(results.predictions, split)
+    tables = inspector.tables(*_scored(results.predictions, split))
     try:
         if corpus.fingerprint() != data.fingerprint:
             raise HydromelError(f"dataset={corpus.name} has changed since the start of the run")
         folder = Path(t.run.path) / run_schema.PREDICTIONS
         folder.mkdir(exist_ok=True)
-        inspector.write(results.predictions, split, name, corpus, corpus.read()[name], folder)
+        table = corpus.read()[name]
+        if len(split.index) < table.num_rows:  # rows whose label is ignored are left out
+            table = table.take(pa.array(split.index))
+        inspector.write(results.predictions, split, name, corpus, table, folder)
     except (HydromelError, OSError) as error:
         log.warning("the predictions of %s were not written: %s", name, error)
     return tables
+
+
+def _scored(predictions: Predictions, split: Batch) -> tuple[Predictions, Batch]:
+    """Return the predictions of the targets that count, and the split with these; cut ones have probability 0."""
+    values, batch = scored_predictions(torch.from_numpy(predictions.values), split)
+    if predictions.probability is None:
+        return Predictions(values.numpy(), None), batch
+    probability, _ = scored_predictions(torch.from_numpy(predictions.probability), split, missing=0.0)
+    return Predictions(values.numpy(), probability.numpy()), batch

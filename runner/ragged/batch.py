@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,19 +15,26 @@ from runner.common.arrays import IntArray
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_rows
 
+IGNORED = -100  # id of a target per token that is out of loss, metrics and counts; that of `F.cross_entropy`
+
 
 @dataclass(frozen=True)
 class Batch:
     """Some rows of a split, ready for a model.
 
     Results are stored by `index`, so batches may have any order. A row of a split has one text, or two (`texts`), which
-    are then neighbouring rows of the features: encoders never read one text of a pair with the other.
+    are then neighbouring rows of the features: encoders never read one text of a pair with the other. Rows whose only
+    target is ignored are left out of a split; tokens whose target is `IGNORED` stay: their neighbours need them.
     """
 
     features: dict[str, Ragged]  # integer ids by feature name; all share one `Rows`, which has `texts` x B rows
     target: Tensor | Ragged  # one target per row, (B,), or one per token
     index: IntArray  # (B,) row numbers in the order of the file, on the host
     carries_state: bool = False  # the rows are windows of texts (streams): a state is carried from batch to batch
+    # Targets, one per token, that `max_length` cut off the end of each row: no model sees them, evaluation counts them
+    cut: Ragged | None = None
+    host: npt.NDArray[np.integer] | None = None  # copy of targets (B,) that were sent from the host, as `Ragged.host`
+    left_out: int = 0  # of a whole split: ignored targets that are not in `target`, as those of rows that are left out
 
     @property
     def rows(self) -> Rows:
@@ -70,6 +78,14 @@ class Batch:
         """The number of padded positions in memory: 0 if packed."""
         return next(iter(self.features.values())).padded_tokens
 
+    def targets_on_host(self) -> npt.NDArray[np.integer]:
+        """Return the targets, (N,) or (B,), without synchronising; a ValueError if the host has no copy of them."""
+        if isinstance(self.target, Ragged):
+            return self.target.on_host()
+        if self.host is None and self.target.device.type != "cpu":
+            raise ValueError(f"these targets are on {self.target.device} only; keep a copy on the host (`Batch.to`)")
+        return self.target.numpy() if self.host is None else self.host
+
     def select(self, indices: IntArray, width: int | None = None, carries_state: bool = False) -> Batch:
         """Return the chosen rows, packed, by index arithmetic; `width` is used by a later `pad`."""
         texts = indices if self.texts == 1 else (indices[:, None] * self.texts + np.arange(self.texts)).ravel()
@@ -79,7 +95,9 @@ class Batch:
             target: Tensor | Ragged = self.target.select_by(rows, tokens)
         else:
             target = self.target.index_select(0, rows.send(np.ascontiguousarray(indices)))
-        return Batch(features, target, self.index[indices], carries_state)
+        cut = None if self.cut is None else self.cut.select(indices)
+        host = None if self.host is None else self.host[indices]
+        return Batch(features, target, self.index[indices], carries_state, cut, host)
 
     def pad(self) -> Batch:
         """Return the batch with padded features; padding has id 0 (`<pad>`)."""
@@ -116,9 +134,11 @@ class Batch:
             return self
         move = cache(lambda rows: rows.to(device))  # features that shared rows still share them
         features = {name: feature.to(device, move(feature.rows)) for name, feature in self.features.items()}
+        cut = None if self.cut is None else self.cut.to(device)
         if isinstance(self.target, Ragged):
-            return replace(self, features=features, target=self.target.to(device, move(self.target.rows)))
-        return replace(self, features=features, target=self.target.to(device, non_blocking=True))
+            return replace(self, features=features, target=self.target.to(device, move(self.target.rows)), cut=cut)
+        host = self.target.numpy() if self.target.device.type == "cpu" else self.host
+        return replace(self, features=features, target=self.target.to(device, non_blocking=True), cut=cut, host=host)
 
 
 def _as_full(padded: Ragged, full: Rows) -> Ragged:

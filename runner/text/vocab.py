@@ -42,8 +42,9 @@ class Vocab:
     Attributes:
         strings: distinct strings; the id of a string is its index plus the number of special ids.
         specials: names of the special ids: `SPECIALS` for features, none for labels. `<pad>`, if present, has id 0.
-        extra: number of strings at the end that are in the data but not learned (`Feature.extend`). They can be looked
-            up elsewhere, as embedding=vectors does in its file; everything else treats them as unknown.
+        extra: number of strings at the end that are in the data but not learned. Words (`Feature.extend`) can be looked
+            up elsewhere, as embedding=vectors does in its file; everything else treats them as unknown. Labels of valid
+            and test that the training set lacks cannot be predicted.
         alphabet: learned characters, sorted by code point, if strings are composed of their characters
             (`runner.text.features.Characters`); else empty.
         counts: count of each id in the training set, for labels and tags; else empty.
@@ -142,7 +143,11 @@ class Vocab:
         """Return a copy with all new strings, sorted, appended as `extra`; existing ids do not change."""
         distinct = pa.chunked_array([pc.unique(column) for column in strings], pa.string()).unique().drop_null()
         new = distinct.filter(pc.invert(pc.is_in(distinct, value_set=self._values)))
-        return replace(self, strings=(*self.strings, *sorted(new.to_pylist())), extra=self.extra + len(new))
+        return self.with_extra(sorted(new.to_pylist()))
+
+    def with_extra(self, strings: Sequence[str]) -> Vocab:
+        """Return a copy with new strings appended as `extra`; existing ids do not change."""
+        return replace(self, strings=(*self.strings, *strings), extra=self.extra + len(strings))
 
     def to_plain(self) -> PlainVocab:
         """Return a JSON-serialisable mapping, from which `from_plain` restores the vocabulary."""

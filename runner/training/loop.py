@@ -280,7 +280,7 @@ def evaluate(model: Model, measures: Measures, batches: Iterable[Batch], bf16: b
             scores, state = model(batch, state if batch.carries_state else None)
             has_nan.append(scores.isnan().any())
             values = {kind: metric_input(model.head, kind, scores, batch) for kind in measures.input_kinds}
-            measures.update({kind: v.tokens() if isinstance(v, Ragged) else v for kind, v in values.items()}, batch)
+            measures.update(values, batch)
         check_scores(has_nan)
         return measures.compute()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.layers.ngrams import ngram_buckets
-from runner.ragged.batch import Batch
+from runner.ragged.batch import IGNORED, Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.tables.detail import count_pairs
@@ -40,7 +40,8 @@ MOST_TOKENS = 10_000_000
 
 def majority_ids(train: Batch, test: Batch, n_labels: int) -> Tensor:
     """Return the most frequent target of `train` for all of `test`: (N,). Among ties the lowest id wins."""
-    return torch.bincount(target_ids(train), minlength=n_labels).argmax().expand(len(target_ids(test)))
+    targets = target_ids(train)
+    return torch.bincount(targets[targets != IGNORED], minlength=n_labels).argmax().expand(len(target_ids(test)))
 
 
 def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Tensor:
@@ -49,7 +50,8 @@ def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Te
     Ties, unseen words among them, go to the tag that is more frequent overall.
     """
     train_words, test_words = (_word_ids(split, vocab).values.numpy() for split in (train, test))
-    tags = target_ids(train).numpy()
+    targets = target_ids(train).numpy()
+    train_words, tags = train_words[targets != IGNORED], targets[targets != IGNORED]
     # Only pairs of word and tag that occur are counted: there may be many tags. The overall frequencies, scaled down so
     # far that they only break ties, and then the tags' ids decide between equal counts.
     words, word_tags, counts = count_pairs(train_words, tags, n_classes)

@@ -19,7 +19,7 @@ from runner.interfaces import Loss
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.targets import cross_entropy, softmax, target_ids
+from tasks.targets import class_ids, count_targets, cross_entropy, softmax
 
 OutputKind = Literal["softmax", "hinge", "count"]
 LabelWeights = Literal["balanced"] | dict[str, PositiveFloat]
@@ -108,13 +108,18 @@ class IndependentOutput:
     to_probabilities: Callable[[Tensor], Tensor]
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Return the loss summed over all targets of the batch, with their number."""
-        return Loss(self.loss_of_targets(scores, target_ids(batch)).sum(), scores.shape[0])
+        """Return the loss summed over all targets of the batch, with the number of those that are not ignored."""
+        return Loss(self._losses(scores, batch).sum(), count_targets(batch))
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
-        losses = self.loss_of_targets(scores, target_ids(batch))
+        losses = self._losses(scores, batch)
         return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
+
+    def _losses(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of each target, (N,); 0 for targets that have none."""
+        target, has_loss = class_ids(batch, scores.shape[1])
+        return self.loss_of_targets(scores, target).masked_fill(~has_loss, 0.0)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return scores.argmax(dim=1)
@@ -218,11 +223,12 @@ class WeightedOutput(OutputHead):
         self.weights: Tensor
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Return the weighted loss summed over all targets of the batch, with their number."""
+        """Return the weighted loss summed over all targets of the batch, with the number of those not ignored."""
         losses = self.losses(scores, batch)
-        return Loss((losses.values if isinstance(losses, Ragged) else losses).sum(), scores.shape[0])
+        return Loss((losses.values if isinstance(losses, Ragged) else losses).sum(), count_targets(batch))
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
-        losses, weights = self.output.losses(scores, batch), self.weights.index_select(0, target_ids(batch))
+        target, _ = class_ids(batch, len(self.weights))
+        losses, weights = self.output.losses(scores, batch), self.weights.index_select(0, target)
         return losses.map(lambda values: values * weights) if isinstance(losses, Ragged) else losses * weights

@@ -18,7 +18,7 @@ from runner.layers.dropout import Dropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from tasks.heads.outputs import Output, OutputHead
-from tasks.targets import target_ids, target_rows, token_vectors
+from tasks.targets import class_ids, count_targets, target_rows, token_vectors
 
 HeadKind = Literal["softmax", "crf", "count"]
 
@@ -85,15 +85,22 @@ class CrfOutput(nn.Module):
         self.crf = Crf(n_tags, allowed, constrain)
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Return the negative log-likelihood of the rows' paths, in nats, with the number of tokens as its count.
+        """Return the negative log-likelihood of the rows' paths, in nats, with the number of targets as its count.
 
         Dividing by tokens instead of rows keeps the loss on the scale of a softmax, so learning rates carry over.
         """
-        return Loss(self.losses(scores, batch).sum(), scores.shape[0])
+        return Loss(self.losses(scores, batch).sum(), count_targets(batch))
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return the negative log-likelihood (B,) of each row's path."""
-        losses = self.crf.negative_log_likelihood(_ragged(scores, batch), target_ids(batch))
+        """Return the negative log-likelihood (B,) of each row's path; of all its paths through the tags that have one.
+
+        A token whose target is ignored, or is a tag that the training set lacks, may have any tag.
+        """
+        target, _ = class_ids(batch, scores.shape[1])
+        on_host = batch.targets_on_host()
+        observed = (on_host >= 0) & (on_host < scores.shape[1])
+        mask = None if observed.all() else target_rows(batch).send(observed)
+        losses = self.crf.negative_log_likelihood(_ragged(scores, batch), target, mask)
         return losses.to(accumulation_dtype(scores))
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:

@@ -22,9 +22,11 @@ from runner.inference.evaluation.tally import perplexity
 from runner.inference.outcomes import Outcomes
 from runner.interfaces import InputKind, Scale
 from runner.ragged.batch import Batch
+from runner.ragged.scored import NO_PREDICTION
 from runner.tables.detail import SCORES, pair_table
 from runner.text.bpe import SPACE, characters_of
 from runner.text.vocab import EOS, Vocab
+from tasks.spans.errors import NONE
 from tasks.spans.schemes import OwnTags
 from tasks.spans.table import Mode, Scheme, headline_mode
 from tasks.spans.tags import SpanArrays, SpanTags, are_right, spans
@@ -64,18 +66,19 @@ class LabelMetric:
     def compute(self) -> dict[str, object]:
         """Return `accuracy`, `macro_f1` and the tables `per_class` (`SCORES`) and `confusion` (`PAIRS`).
 
-        `macro_f1` is the unweighted mean over the labels that are gold or predicted at least once.
+        `macro_f1` is the unweighted mean over the labels that are gold or predicted at least once. If `max_length` cut
+        targets off, the confusion's last label, `(none)`, stands for no prediction.
         """
         gold_ids, predicted_ids = (joined(parts) for parts in (self._gold, self._predicted))
-        n_labels, is_right = len(self.labels), gold_ids == predicted_ids
-        counts = [np.bincount(ids, minlength=n_labels) for ids in (gold_ids[is_right], predicted_ids, gold_ids)]
+        n_labels, is_right, made = len(self.labels), gold_ids == predicted_ids, predicted_ids != NO_PREDICTION
+        counts = [np.bincount(ids, minlength=n_labels) for ids in (gold_ids[is_right], predicted_ids[made], gold_ids)]
         right, predicted, gold = counts
         f1 = precision_recall_f1(right, predicted, gold)[2]
         return {
             "accuracy": float(100.0 * right.sum() / max(1, len(gold_ids))),
             "macro_f1": float(f1.sum() / max(1, np.count_nonzero(predicted + gold))),
             "per_class": by_name(self.labels, right, predicted, gold),
-            "confusion": pair_table(self.labels, gold_ids, predicted_ids),
+            "confusion": pair_table([*self.labels, NONE], gold_ids, np.where(made, predicted_ids, n_labels)),
         }
 
     def outcomes(self, figure: str, values: IntArray, split: Batch) -> Outcomes | None:

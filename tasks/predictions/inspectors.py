@@ -6,19 +6,21 @@ Shapes: B rows, N predictions (one per row, or one per real token).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from runner.common.arrays import IntArray
 from runner.common.console import printable
 from runner.common.files import write_text
 from runner.interfaces import Corpus, Predictions
-from runner.ragged.batch import Batch
+from runner.ragged.batch import IGNORED, Batch
+from runner.ragged.scored import NO_PREDICTION, scored_predictions, whole_targets, whole_values
 from runner.text.arrow import array, lengths_of, list_column, offsets_of
 from runner.text.formats.base import escaped
 from tasks.datasets.conll import TokenLines
@@ -40,6 +42,7 @@ MEANING = {
     "missed": "gold span without a matching prediction",
     "spurious": "predicted span without a matching gold span",
 }
+CUT, CUT_SPAN = "<cut>", "."  # the predicted tag of a token that max_length cut off, plain or of a span scheme
 
 
 @dataclass(frozen=True)
@@ -90,18 +93,19 @@ class TagInspector:
         return pa.array(self.own.tags, pa.string()).take(pa.array(self.own.ids(values, offsets)))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
-        """Return the `calibration` of all tokens.
+        """Return the `calibration` of all tokens that have a prediction.
 
         Tags that encode spans also have `calibration_in_spans` (of tokens predicted to be inside a span), `errors` and
         `type_confusion`.
         """
         assert predictions.probability is not None
+        made = predictions.ids != NO_PREDICTION
         correct = predictions.ids == target_ids(split).numpy()
-        tables: dict[str, object] = {"calibration": calibration(predictions.probability, correct)}
+        tables: dict[str, object] = {"calibration": calibration(predictions.probability[made], correct[made])}
         if self.scheme is None:
             return tables
         _, predicted = self._own_ids(predictions, split)
-        inside = SpanTags.of(self.own.tags, self.scheme).prefix[predicted] != OUTSIDE
+        inside = made & (SpanTags.of(self.own.tags, self.scheme).prefix[predicted] != OUTSIDE)
         tables["calibration_in_spans"] = calibration(predictions.probability[inside], correct[inside])
         return tables | self._compare(predictions, split, self.scheme).tables()
 
@@ -110,24 +114,33 @@ class TagInspector:
     ) -> None:
         """Write `NAME.conll`: all columns of the data, gold and predicted tag, and a blank line after each sentence.
 
-        For tags that encode spans also write `errors.txt`. Tokens cut off by max_length are omitted, as in all figures.
+        The predicted tag of a token that max_length cut off is `.` for span tags, which is no tag in conlleval, and
+        `<cut>` for plain ones. For span tags also write `errors.txt`, which leaves out tokens whose tag is ignored.
 
         Raises:
             HydromelError: a file cannot be written, or the data file has changed since the run read it.
         """
-        rows = target_rows(split)
         texts, separator = token_texts(corpus, table)
-        # The file has the whole row, the split as many of its first tokens as max_length kept.
-        shift = np.repeat(offsets_of(texts)[:-1] - rows.host_offsets[:-1], rows.host_lengths)
-        kept = texts.flatten().take(pa.array(shift + np.arange(rows.n_tokens)))
-        names = escaped(pa.array(self.own.tags, pa.string()))
-        gold_and_predicted = (names.take(pa.array(ids)) for ids in self._own_ids(predictions, split))
-        lines = pc.binary_join_element_wise(kept, *gold_and_predicted, separator)
-        sentences = pc.binary_join(list_column(lines, rows.host_offsets), "\n").to_pylist()
+        targets, predicted = whole_targets(split), whole_values(torch.from_numpy(predictions.ids), split)
+        counts, offsets = targets.on_host() != IGNORED, targets.rows.host_offsets
+        ids, scored = scored_predictions(torch.from_numpy(predictions.ids), split)
+        counted = replace(predictions, values=ids.numpy())
+        gold, own = np.zeros(len(counts), dtype=np.int64), self.own.ids(predicted.numpy(), offsets).copy()
+        # Figures convert tags without the ignored ones, whose neighbours then stand side by side.
+        gold[counts], own[counts] = self._own_ids(counted, scored)
+        names = pa.array(self.own.tags, pa.string())
+        ignored = pc.fill_null(array(table["tags"]).flatten(), str(IGNORED))
+        golds = pc.if_else(pa.array(counts), names.take(pa.array(gold)), ignored)
+        cut = CUT_SPAN if self.scheme else CUT
+        said = pc.if_else(pa.array(own == NO_PREDICTION), cut, names.take(pa.array(np.maximum(own, 0))))
+        lines = pc.binary_join_element_wise(texts.flatten(), escaped(golds), escaped(said), separator)
+        sentences = pc.binary_join(list_column(lines, offsets), "\n").to_pylist()
         write_text(folder / f"{name}.conll", "\n\n".join(sentences) + "\n\n")
         if self.scheme is not None:
-            comparison = self._compare(predictions, split, self.scheme)
-            listing = Listing(comparison, rows.host_offsets, table).text()
+            scored_offsets = target_rows(scored).host_offsets
+            tokens = list_column(array(table["tokens"]).flatten().filter(pa.array(counts)), scored_offsets)
+            table = table.set_column(table.column_names.index("tokens"), "tokens", tokens)
+            listing = Listing(self._compare(counted, scored, self.scheme), scored_offsets, table).text()
             write_text(folder / "errors.txt", printable(listing))
 
     def _own_ids(self, predictions: Predictions, split: Batch) -> tuple[IntArray, IntArray]:
@@ -167,7 +180,7 @@ class Listing:
 
     compared: Comparison
     offsets: IntArray  # (B+1,) start of each row among the tokens, and their number
-    table: pa.Table  # the split as read from the corpus, in the same order
+    table: pa.Table  # the split as read from the corpus, in the same order, with these tokens
 
     def text(self) -> str:
         """Return the text: a table by type, then up to `SHOWN` cases of each kind of error."""
@@ -213,8 +226,7 @@ class Listing:
         start, end = min(side[1] for side in sides), max(side[2] for side in sides)
         row = int(np.searchsorted(self.offsets, start, side="right")) - 1
         row_start = int(self.offsets[row])
-        # The table has the whole row, the offsets only the tokens that max_length kept.
-        words = self.table["tokens"][row].as_py()[: int(self.offsets[row + 1]) - row_start]
+        words = self.table["tokens"][row].as_py()
         lines = [f"\n{place(self.table, row)}"]
         for name, first, stop, kind in sides:
             lines.append(f"  {name:9}  {kind}: {' '.join(words[first - row_start : stop - row_start])}")

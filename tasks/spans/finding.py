@@ -170,7 +170,7 @@ def check_tags(tags: pa.Array, offsets: IntArray, scheme: SpanScheme, strict: bo
 
     Without a scheme, or before it is worked out, there is nothing to check. Unless `strict`, illegal tags are kept and
     counted in the log, except tags of another scheme, whose spans would be lost. Messages name the place
-    `at(position)`.
+    `at(position)`. Missing tags are ignored.
 
     Raises:
         HydromelError: the first illegal tag, if strict; otherwise the first one with a letter that the scheme lacks.

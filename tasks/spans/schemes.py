@@ -58,8 +58,8 @@ class OwnTags:
         return cls(tuple(all_tags(conversion.source.types, scheme)), conversion)
 
     def ids(self, learned: IntArray, offsets: IntArray) -> IntArray:
-        """Return ids (N,) of `tags` from ids (N,) of learned tags; rows start at `offsets` (B+1,)."""
-        return learned if self.conversion is None else self.conversion(learned, offsets)
+        """Return ids (N,) of `tags` from ids (N,) of learned tags; rows start at `offsets` (B+1,). Ids below 0 stay."""
+        return learned if self.conversion is None else np.where(learned < 0, learned, self.conversion(learned, offsets))
 
 
 def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntArray:

@@ -46,7 +46,7 @@ class SpanTags:
 
     prefix: SmallIntArray  # (C,) OUTSIDE, BEGIN, INSIDE, END, SINGLE or MALFORMED
     kind: IntArray  # (C,) index into `types`, or -1 for tags that belong to no span
-    types: tuple[str, ...]  # names of the span types, in alphabetical order; one empty name: tags without types
+    types: tuple[str, ...]  # names of the span types, in the order of the tags; one empty name: tags without types
     letters: tuple[str, ...]  # (C,) of tags that belong to a span; others: empty
 
     @classmethod
@@ -59,7 +59,7 @@ class SpanTags:
         found = [form.fullmatch(tag) for tag in tags]
         typed = any(match is not None and match["type"] is not None for match in found)
         matches = [match if match is not None and (match["type"] is not None) == typed else None for match in found]
-        types = tuple(sorted({match["type"] or "" for match in matches if match}))
+        types = tuple(dict.fromkeys(match["type"] or "" for match in matches if match))
         kind = [types.index(match["type"] or "") if match else -1 for match in matches]
         letters = tuple(match["letter"] if match else "" for match in matches)
         plain = [OUTSIDE if tag == "O" else MALFORMED for tag in tags]
@@ -107,7 +107,8 @@ def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> I
 def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode) -> SpanArrays:
     """Return the spans in order: starts, ends (exclusive) and types (indices into `tags.types`), (K,) each.
 
-    They are read from ids (N,) in the vocabulary of `tags`, of rows that start at `offsets` (B+1,).
+    They are read from ids (N,) in the vocabulary of `tags`, of rows that start at `offsets` (B+1,). An id below 0 is no
+    tag: no span includes it.
 
     `default` reads every run of tags that can be a span as one, like conlleval and seqeval's default, whatever the
     scheme. `strict` reads only what `scheme` allows, like seqeval's `mode="strict"`: a span's first and last tag must
@@ -119,7 +120,7 @@ def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, schem
     function does the same.
     """
     parsed = tags if mode == "default" else tags.within(scheme)
-    prefix, kind = parsed.prefix[ids], parsed.kind[ids]
+    prefix, kind = np.where(ids < 0, np.int8(OUTSIDE), parsed.prefix[ids]), parsed.kind[ids]
     after_open, follows = _neighbours(prefix, kind, offsets)
     # A span starts at `first` and lasts as long as the following tags continue it. Only the definition of `first`
     # depends on the scheme and mode; strict schemes also reject spans by how they end.

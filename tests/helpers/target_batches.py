@@ -61,7 +61,8 @@ def tagged(rows: Sequence[Sequence[int]]) -> Batch:
 def classify(**changes: Any) -> Classify:
     """The task without hidden layers, dropout, smoothing and weights, unless `changes` say so."""
     plain = {"name": "classify", "labels": "one", "pooling": "max", "scores": "linear"}
-    none = {"pairs": None, "hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    none: dict[str, Any] = {"pairs": None, "hidden": [], "dropout": 0.0, "label_smoothing": 0.0}
+    none |= {"label_weights": None, "ignore": [], "strict": True}
     chosen = {"quality": None, "head": None, "threshold": None}
     return Classify(**{**plain, **none, **chosen, **changes})
 
@@ -75,7 +76,8 @@ def regress(**changes: Any) -> Regress:
 def tag(**changes: Any) -> Tag:
     """The task for plain tags by a softmax, without dropout, smoothing and weights, unless `changes` say so."""
     plain = {"name": "tag", "quality": None, "span_scheme": None, "train_scheme": None, "head": "softmax"}
-    none = {"constraints": "none", "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    none: dict[str, Any] = {"constraints": "none", "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    none |= {"ignore": [], "strict": True}
     return Tag(**{**plain, **none, **changes})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from runner.common.errors import HydromelError, unknown
 from runner.components.run_components import build_strategy
 from runner.config.saved import saved_node
 from runner.config.schema import Dtype
-from runner.data.numericalize import TARGET
-from runner.inference.evaluation.tally import OF_WORDS, Tally, line_sizes
+from runner.data.counts import count_split, describe_counts
+from runner.data.numericalize import TARGET, cut_split, with_unseen
+from runner.inference.evaluation.tally import Tally, line_sizes
 from runner.inference.generation.language_model import NextToken, Text
 from runner.inference.predictions import split_values
 from runner.inference.trained import TrainedModel
@@ -24,10 +26,15 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.training.loop import evaluate
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """An evaluation on splits as in training: in the strategy's own batches, with rows truncated to `max_length`."""
+    """An evaluation on splits as in training, in the strategy's own batches.
+
+    Rows are cut to `max_length`, except for language models; what is cut off counts as missed.
+    """
 
     trained: TrainedModel
     batching: BatchingStrategy
@@ -64,27 +71,31 @@ class SplitEvaluation:
             raise unknown("split", name, tables, f"dataset={corpus.name}")
         if isinstance(self.trained.task, NextToken):
             return name, self._likelihood(tables, name, batch_size)
-        split = self.trained.truncation.apply(self._numericalize(tables[name]))
-        model, measures = self.trained.model, self.trained.measures.start(self.trained.vocabs)
-        batches = self.batching.evaluation_batches(split.to(device_of(model)), batch_size)
-        return name, evaluate(model, measures, batches, bf16=False)
+        run = self.trained
+        # the files may have labels that they did not have when the run read them
+        vocabs = {**run.vocabs, TARGET: with_unseen(run.task, run.vocabs[TARGET], tables)}
+        whole = run.task.encode(run.ids_of(tables[name]), tables[name], vocabs)
+        split = cut_split(run.task, run.truncation, whole, is_trained_on=False)
+        counts = {name: count_split(whole, split, vocabs[TARGET])}
+        for line in describe_counts(counts, run.truncation):
+            log.info(line)
+        batches = self.batching.evaluation_batches(split.to(device_of(run.model)), batch_size)
+        return name, evaluate(run.model, run.measures.start(vocabs), batches, bf16=False)
 
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, object]:
         """Return a language model's metrics per token, word and character, and its tables."""
         run, task, vocabs = self.trained, self.trained.task, self.trained.vocabs
-        train, whole = run.truncation.apply(self._numericalize(tables["train"])), self._numericalize(tables[name])
-        split = run.truncation.apply(whole)
+        train, split = run.truncation.apply(self._numericalize(tables["train"])), self._numericalize(tables[name])
         values = split_values(run.model, self.batching, split, batch_size, False, run.measures.input_kinds)
-        losses, vocab = values["losses"].numpy(), vocabs[TARGET]
+        of_tokens, vocab = values["losses"], vocabs[TARGET]
+        assert isinstance(of_tokens, Ragged)
+        losses = of_tokens.values.numpy()
         assert isinstance(task, NextToken)
         assert isinstance(split.target, Ragged)
         n_unknown = 0 if vocab.unk is None else int((split.target.values == vocab.unk).sum())
         column = tables[name][run.features[task.feature].column].combine_chunks()
         words, characters = (int(sizes.sum()) for sizes in line_sizes(column, Text.of(run.corpus, vocab).unit))
         figures = Tally(float(losses.sum()), len(losses), n_unknown, words, characters).figures()
-        # Truncated text is missing from the tokens but not from the words and characters, whose metrics would be wrong.
-        if split.real_tokens < whole.real_tokens:
-            figures = {name: value for name, value in figures.items() if name not in OF_WORDS}
         tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, HasLossTables) else {}
         return run.measures.of_split(values, split, vocabs) | figures | tables_of_losses
 

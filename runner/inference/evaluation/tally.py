@@ -17,8 +17,6 @@ from runner.common.arrays import IntArray
 from runner.inference.generation.language_model import Unit
 from runner.text.arrow import lengths_of
 
-OF_WORDS = ("words", "characters", "nats_per_word", "word_perplexity", "bits_per_character")
-
 
 @dataclass(frozen=True)
 class Tally:

@@ -1,0 +1,78 @@
+"""The counts of each split's rows, tokens and targets: how many are used, and how many are not, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from runner.common.records import DataRecord
+from runner.data.truncation import Truncation
+from runner.ragged.batch import IGNORED, Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
+
+SHOWN = 12  # labels that the training set lacks, in messages and records
+
+
+def count_split(whole: Batch, used: Batch, labels: Vocab) -> DataRecord:
+    """Return the counts of a split.
+
+    Args:
+        whole: the split before rows were cut.
+        used: the split after it.
+        labels: the possible targets; those that only valid or test has are `extra`.
+    """
+    if isinstance(whole.target, Ragged):
+        of_cut = np.zeros(0, dtype=np.int64) if used.cut is None else used.cut.on_host()
+        targets, cut_targets = (int((ids != IGNORED).sum()) for ids in (used.targets_on_host(), of_cut))
+        ignored = whole.left_out + int((whole.targets_on_host() == IGNORED).sum())
+    else:
+        targets, cut_targets, ignored = len(whole.index), 0, whole.left_out
+    unseen = _by_label(whole, labels) if labels.extra else {}
+    return {
+        "rows": len(used.index),
+        "tokens": used.real_tokens,
+        "targets": targets,
+        "ignored": ignored,
+        "cut_rows": int((whole.lengths > used.lengths).reshape(len(used.index), whole.texts).any(axis=1).sum()),
+        "cut_tokens": whole.real_tokens - used.real_tokens,
+        "cut_targets": cut_targets,
+        "unseen_labels": len(unseen),
+        "unseen_targets": sum(unseen.values()),
+        "unseen": dict([*unseen.items()][:SHOWN]),
+    }
+
+
+def _by_label(split: Batch, labels: Vocab) -> dict[str, int]:
+    """Return the number of targets of each label that the training set lacks, the most frequent label first."""
+    ids = split.targets_on_host()
+    counts = np.bincount(ids[ids >= labels.known] - labels.known, minlength=labels.extra)
+    order = np.argsort(-counts, kind="stable")
+    return {labels.tokens[labels.known + place]: int(counts[place]) for place in order.tolist() if counts[place]}
+
+
+def describe_counts(counts: Mapping[str, DataRecord], truncation: Truncation) -> Iterator[str]:
+    """Yield a line for the console about each kind of tokens and targets that are not used as they are."""
+    parts = [
+        f"{name} {split['cut_tokens']:,} tokens of {split['cut_rows']:,} rows"
+        for name, split in counts.items()
+        if split["cut_tokens"]
+    ]
+    if parts:
+        evaluated = [name for name in counts if name != "train" or len(counts) == 1]
+        missed = [f"{name} {cut:,}" for name in evaluated if (cut := counts[name]["cut_targets"])]
+        consequence = f"; targets among them, which count as missed: {', '.join(missed)}" if missed else ""
+        options = f"max_length={truncation.max_length}, truncate={truncation.keep}"
+        yield f"{options} cuts off {', '.join(parts)}{consequence}"
+    if parts := [f"{name} {split['ignored']:,}" for name, split in counts.items() if split["ignored"]]:
+        yield f"ignored targets (missing, -100 or task.ignore), out of loss, metrics and counts: {', '.join(parts)}"
+    for name, split in counts.items():
+        if split["unseen_targets"]:
+            labels = ", ".join(f"{label} {count:,}" for label, count in split["unseen"].items())
+            more = ", ..." if split["unseen_labels"] > len(split["unseen"]) else ""
+            yield (
+                f"{name} has {split['unseen_labels']:,} labels that the training set lacks, at "
+                f"{split['unseen_targets']:,} targets ({labels}{more}); these count as missed and have no loss "
+                "(task.strict=true refuses them)"
+            )
