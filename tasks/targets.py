@@ -84,7 +84,7 @@ def label_ids(
         shown = ", ".join(vocab.tokens[:SHOWN_LABELS]) + (", ..." if len(vocab) > SHOWN_LABELS else "")
         raise HydromelError(
             f"{at(first)}: {what} '{strings[first].as_py()}' is not in the training set{more}, which has "
-            f"{len(vocab)} {what}s: {shown}; task.strict=false counts it as missed, and task.ignore leaves it out"
+            f"{len(vocab)} {what}s: {shown}"
         )
     return ids
 

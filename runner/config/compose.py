@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import KeyValidationError, MissingMandatoryValue, OmegaConfBaseException
 
 from runner.common.class_names import apply_to_mappings
 from runner.common.errors import HydromelError, did_you_mean, shortened
@@ -117,8 +117,12 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
 
 
 def _with_string_keys(mapping: Mapping[str, object]) -> dict[str, object]:
-    """Return the same with strings as the keys of mappings: `{0: 2.0}` on the command line means the label '0'."""
-    return {str(key): apply_to_mappings(value, _with_string_keys) for key, value in mapping.items()}
+    """Return the same with strings as the keys of mappings: `{0: 2.0}` means the label `0`, `{true: 2.0}` `true`."""
+    texts = {True: "true", False: "false"}
+    return {
+        texts[key] if isinstance(key, bool) else str(key): apply_to_mappings(value, _with_string_keys)
+        for key, value in mapping.items()
+    }
 
 
 def compose_strategies(
@@ -181,6 +185,13 @@ def explain(error: BaseException) -> str:
             return line
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         return f"{match[1]}: no such option or group; see `hydromel --help` and `hydromel --cfg job`"
+    if null := next((each for each in (error, cause) if isinstance(each, KeyValidationError)), None):
+        given = re.search(r"override '?([\w.]+)=", str(error))
+        key = given[1] if given else null.full_key or "KEY"
+        return (
+            f"{shortened(str(error), _LONGEST_LINE)}: a name in it is null, which has to be quoted in a YAML file "
+            f'("null": VALUE); on the command line give ++{key}.null=VALUE'
+        )
     text, _, _ = (str(error) or str(cause) or type(error).__name__).partition("\n    full_key: ")
     key = error.full_key if isinstance(error, OmegaConfBaseException) else None
     return shortened(" ".join(f"{key}: {text}".split() if key else text.split()), _LONGEST_LINE)

@@ -5,15 +5,17 @@ Shapes: N targets (one per row, or one per real token), C classes or labels, vec
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol
 
 import torch
+import yaml
 from torch import Tensor, nn
 
-from runner.common.errors import HydromelError, unknown
+from runner.common.errors import HydromelError, quoted, unknown
 from runner.common.types import PositiveFloat
 from runner.interfaces import Loss
 from runner.ragged.batch import Batch
@@ -183,10 +185,12 @@ def label_weights(given: Literal["balanced"] | Mapping[str, float], labels: Voca
 
     `balanced`: n / (k * count), for n targets with k different labels in the training set (King and Zeng 2001, as in
     scikit-learn); the mean over the training targets is 1. Tags of the scheme that never occur there get 0.
-    A mapping: as given, with 1 for the labels it does not name.
+    A mapping: as given, with 1 for the labels it does not name. Names that YAML reads as values, such as `true` and
+    `1`, stand for the label that reads as this value.
 
     Raises:
-        HydromelError: a weight for a label that is not in the training set.
+        HydromelError: a weight for a label that is not in the training set, or for two labels that YAML does not tell
+            apart.
     """
     if given == "balanced":
         counts = torch.tensor(labels.counts, dtype=torch.float64)
@@ -194,10 +198,33 @@ def label_weights(given: Literal["balanced"] | Mapping[str, float], labels: Voca
         seen = counts > 0
         return (counts.sum() / (seen.sum() * counts)).masked_fill(~seen, 0.0)
     assert isinstance(given, Mapping)
-    for label in given:
-        if label not in labels.ids:
-            raise unknown("label", label, labels.tokens, "task.label_weights")
-    return torch.tensor([given.get(label, 1.0) for label in labels.tokens], dtype=torch.float64)
+    weights = torch.ones(len(labels), dtype=torch.float64)
+    for name, weight in given.items():
+        weights[labels.ids[_label_named(name, labels)]] = weight
+    return weights
+
+
+def _label_named(name: str, labels: Vocab) -> str:
+    """Return the label that a key of `task.label_weights` stands for."""
+    value = _value_of(name)
+    same = [name] if value is None else [label for label in labels.tokens if _value_of(label) == value]
+    if len(same) > 1:
+        raise HydromelError(
+            f"task.label_weights.{name}: YAML reads the labels {' and '.join(map(quoted, same))} as one value, so they "
+            "cannot have weights; rename one of them in the data, or use task.label_weights=balanced"
+        )
+    if not same or same[0] not in labels.ids:
+        raise unknown("label", name, labels.tokens, "task.label_weights")
+    return same[0]
+
+
+def _value_of(label: str) -> str | None:
+    """Return the value, as JSON, that YAML reads a label as if it is written without quotes; None if it stays text."""
+    try:
+        value = yaml.safe_load(label)
+    except yaml.YAMLError:
+        return None
+    return json.dumps(value) if value is None or isinstance(value, bool | int | float) else None
 
 
 def weighted(output: Output, given: LabelWeights | None, labels: Vocab) -> Output:

@@ -16,6 +16,7 @@ from runner.config.saved import saved_node
 from runner.config.schema import Dtype
 from runner.data.counts import count_split, describe_counts
 from runner.data.numericalize import TARGET, cut_split, with_unseen
+from runner.data.pairs import arrange_texts
 from runner.inference.evaluation.tally import Tally, line_sizes
 from runner.inference.generation.language_model import NextToken, Text
 from runner.inference.predictions import split_values
@@ -79,6 +80,7 @@ class SplitEvaluation:
         counts = {name: count_split(whole, split, vocabs[TARGET])}
         for line in describe_counts(counts, run.truncation):
             log.info(line)
+        split = arrange_texts(split, run.task, run.vocabs)
         batches = self.batching.evaluation_batches(split.to(device_of(run.model)), batch_size)
         return name, evaluate(run.model, run.measures.start(vocabs), batches, bf16=False)
 

@@ -73,7 +73,7 @@ def content(data: Data) -> object:
     for name, batch in data.splits.items():
         target = batch.target.values if isinstance(batch.target, Ragged) else batch.target
         splits[name] = (ids(data, name), target.tolist(), str(target.dtype), batch.index.tolist())
-    return splits, data.vocabs, data.oov_rate, data.truncated_tokens, data.fingerprint
+    return splits, data.vocabs, data.oov_rate, data.counts, data.fingerprint
 
 
 def test_ids_are_places_in_the_vocabulary_of_train() -> None:
@@ -103,7 +103,8 @@ def test_an_extended_vocabulary_has_ids_for_all_words_and_calls_the_same_ones_un
 def test_rows_are_cut_and_the_cut_tokens_counted() -> None:
     whole, cut = loaded(Texts()), loaded(Texts(), max_length=1)
     assert {split: ids(cut, split) for split in TEXT} == {s: [row[:1] for row in ids(whole, s)] for s in TEXT}
-    assert cut.truncated_tokens == {"train": 4, "valid": 1, "test": 0}
+    assert {split: counts["cut_tokens"] for split, counts in cut.counts.items()} == {"train": 4, "valid": 1, "test": 0}
+    assert {split: counts["cut_rows"] for split, counts in cut.counts.items()} == {"train": 2, "valid": 1, "test": 0}
     assert cut.oov_rate == whole.oov_rate
 
 
@@ -125,7 +126,7 @@ def test_what_cut_rows_keep(keep: Keep, length: int) -> None:
     whole, cut = loaded(corpus, feature=feature), loaded(corpus, None, length, feature, keep)
     assert ids(cut, "valid") == [slow_cut(row, length, keep) for row in ids(whole, "valid")]
     lost = sum(max(0, len(text.split()) - length) for _, text in rows)
-    assert cut.truncated_tokens == dict.fromkeys(TEXT, lost)
+    assert {split: counts["cut_tokens"] for split, counts in cut.counts.items()} == dict.fromkeys(TEXT, lost)
     target = cut.splits["train"].target
     assert not isinstance(target, Ragged)
     assert len(target) == len(rows)

@@ -19,7 +19,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from tasks.heads.outputs import label_weights
 from tasks.targets import cross_entropy
-from tests.helpers.composed import label_files, run
+from tests.helpers.composed import label_files, run, run_config
 from tests.helpers.metrics import matrix
 from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged
 
@@ -46,6 +46,39 @@ def test_balanced_weights_are_inverse_to_counts_and_one_in_the_mean_over_train()
 
 def test_given_weights_leave_the_other_labels_at_one() -> None:
     assert label_weights({"c": 4.0, "a": 0.5}, VOCAB).tolist() == [0.5, 1.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("option", "weights"),
+    [
+        ("task.label_weights={true: 2.0, 1: 3.0}", {"true": 2.0, "1": 3.0}),
+        ("++task.label_weights.null=2.0", {"null": 2.0}),
+        ("task.label_weights={no: 2.0, 1.5: 3.0}", {"no": 2.0, "1.5": 3.0}),
+        ("task.label_weights={a b: 2.0}", {"a b": 2.0}),
+    ],
+)
+def test_labels_that_yaml_reads_as_values_have_their_weights(option: str, weights: dict[str, float]) -> None:
+    labels = Vocab(("1", "1.5", "a b", "no", "null", "true"), unk=None)
+    given = run_config("task=classify", option).task["label_weights"]
+    assert label_weights(given, labels).tolist() == [weights.get(label, 1.0) for label in labels.tokens]
+
+
+def test_labels_as_yaml_would_not_write_them() -> None:
+    assert label_weights(
+        {"true": 2.0, "null": 3.0, "1": 4.0}, Vocab(("01", "None", "True", "~"), unk=None)
+    ).tolist() == [
+        4.0,
+        1.0,
+        2.0,
+        3.0,
+    ]
+    with pytest.raises(HydromelError, match="YAML reads the labels 'True' and 'true' as one value"):
+        label_weights({"true": 2.0}, Vocab(("True", "true"), unk=None))
+
+
+def test_null_as_a_name_is_refused_with_the_way_to_write_it() -> None:
+    with pytest.raises(HydromelError, match=r"quoted in a YAML file .* \+\+task\.label_weights\.null=VALUE$"):
+        run_config("task=classify", "task.label_weights={null: 2.0}")
 
 
 def test_a_weight_for_a_label_that_train_lacks() -> None:

@@ -135,14 +135,15 @@ def test_lines_stand_as_in_the_file_whichever_column_holds_the_tags(tmp_path: Pa
     same_as_conlleval(path, " ", figures)
 
 
-def test_tokens_that_max_length_cut_are_left_out(tmp_path: Path) -> None:
+def test_tokens_that_max_length_cut_are_marked_and_count_as_missed(tmp_path: Path) -> None:
     options = (*tag_files(tmp_path), *SMALL, "max_length=2")
     figures = run(tmp_path / "run", *options)["metrics"]["test"]
     path = tmp_path / "run" / run_schema.PREDICTIONS / "test.conll"
     own = sentences(tmp_path / "test.conll")
-    assert [[line.split("\t")[0] for line in row] for row in sentences(path)] == [
-        [line.split("\t")[0] for line in row[:2]] for row in own
-    ]
+    written = [[line.split("\t") for line in row] for row in sentences(path)]
+    assert [[line[0] for line in row] for row in written] == [[line.split("\t")[0] for line in row] for row in own]
+    assert [[line[-1] == "." for line in row] for row in written] == [[n >= 2 for n in range(len(row))] for row in own]
+    assert sum(scores["support"] for scores in figures["per_type"].values()) == sum("\tB-" in x for r in own for x in r)
     same_as_conlleval(path, "\t", figures)
 
 

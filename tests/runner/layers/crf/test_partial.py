@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from runner.layers.crf.chain import Chain
 from runner.layers.crf.crf import negative_log_likelihood
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, rows_of
@@ -29,12 +30,12 @@ OBSERVED = {
 }
 
 
-def slow(scores: Tensor, tags: Tensor, observed: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
+def slow(scores: Tensor, tags: Tensor, observed: Tensor, chain: Chain) -> Tensor:
     """Return log of the sum over all paths minus log of that over the paths through the observed tags, (B,)."""
     losses = []
     parts = (part.split(ROWS) for part in (scores, tags, observed))
     for own, gold, known in zip(*parts, strict=True):
-        paths, totals = enumerate_all_paths(own, chain)  # type: ignore[arg-type]
+        paths, totals = enumerate_all_paths(own, chain)
         agrees = ((paths == gold) | ~known).all(dim=1)
         losses.append(totals.logsumexp(0) - totals[agrees].logsumexp(0))
     return torch.stack(losses)
@@ -47,12 +48,12 @@ def test_the_likelihood_sums_over_all_tags_of_unobserved_tokens(domain: str, cas
     tags = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) if forbid else TAGS  # a path that is allowed
     leaves = [part.requires_grad_() for part in (random_scores(), *random_chain(forbid=forbid))]
     weights = torch.linspace(1, 2, len(ROWS), dtype=torch.float64)
-    results = []
-    for loss in (
-        negative_log_likelihood(leaves[0], tags, type(random_chain())(*leaves[1:]), rows, observed),
-        slow(leaves[0], tags, observed, type(random_chain())(*leaves[1:])),
-    ):
-        results.append((loss.detach(), *torch.autograd.grad((loss * weights).sum(), leaves)))
+    chain = Chain(*leaves[1:])
+    both = (
+        negative_log_likelihood(leaves[0], tags, chain, rows, observed),
+        slow(leaves[0], tags, observed, chain),
+    )
+    results = [(loss.detach(), *torch.autograd.grad((loss * weights).sum(), leaves)) for loss in both]
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected.nan_to_num(0.0), rtol=1e-11, atol=1e-12)
 
