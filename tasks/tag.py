@@ -32,7 +32,6 @@ from tasks.spans.table import AUTO, Scheme, all_tags, as_scheme
 from tasks.spans.tags import SpanTags, illegal_positions
 from tasks.targets import (
     column,
-    count_targets,
     label_ids,
     place,
     require_tokens,
@@ -225,7 +224,7 @@ class Tag:
         return Batch(features, Ragged(torch.from_numpy(ids).to(rows.device), rows, "packed"), np.arange(rows.n_rows))
 
     def count(self, batch: Batch) -> int:
-        return count_targets(batch)
+        return batch.n_targets
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> TagHead:
         """Return a head that scores every tag for each token.

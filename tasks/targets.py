@@ -109,11 +109,6 @@ def unseen_labels(columns: Iterable[pa.Array], known: Vocab, ignore: Sequence[st
     return sorted(distinct.filter(pa.array((known.encode(distinct) < 0) & ~is_ignored(distinct, ignore))).to_pylist())
 
 
-def count_targets(batch: Batch) -> int:
-    """Return the number of targets that are not ignored, from host data only."""
-    return int(np.count_nonzero(batch.targets_on_host() != IGNORED))
-
-
 def class_ids(batch: Batch, n_classes: int) -> tuple[Tensor, Tensor]:
     """Return target ids (N,) that can index C classes, and a mask (N,) of the targets that have a loss.
 

@@ -234,7 +234,7 @@ def _update_verdict(subject: StrategySubject, reference: SingleReference, update
 def _run_update(subject: StrategySubject, rows: Sequence[int]) -> Observation:
     """Run one update as training does, and return sums instead of means, for comparison with the examples' sums."""
     micro_batches, model = subject.update(rows), subject.module
-    count = sum(int(batch.targets_per_row.sum()) for batch in micro_batches)
+    count = sum(batch.n_targets for batch in micro_batches)
     model.zero_grad()
     loss, _ = backward(model, micro_batches, count, START, False, lambda lap: None)
     gradients = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -118,11 +119,11 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
 
 def _with_string_keys(mapping: Mapping[str, object]) -> dict[str, object]:
     """Return the same with strings as the keys of mappings: `{0: 2.0}` means the label `0`, `{true: 2.0}` `true`."""
-    texts = {True: "true", False: "false"}
-    return {
-        texts[key] if isinstance(key, bool) else str(key): apply_to_mappings(value, _with_string_keys)
-        for key, value in mapping.items()
-    }
+    return {_text_of_key(key): apply_to_mappings(value, _with_string_keys) for key, value in mapping.items()}
+
+
+def _text_of_key(key: object) -> str:
+    return json.dumps(key) if isinstance(key, bool) else str(key)
 
 
 def compose_strategies(

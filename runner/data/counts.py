@@ -25,15 +25,15 @@ def count_split(whole: Batch, used: Batch, labels: Vocab) -> DataRecord:
     """
     if isinstance(whole.target, Ragged):
         of_cut = np.zeros(0, dtype=np.int64) if used.cut is None else used.cut.on_host()
-        targets, cut_targets = (int((ids != IGNORED).sum()) for ids in (used.targets_on_host(), of_cut))
+        cut_targets = int((of_cut != IGNORED).sum())
         ignored = whole.left_out + int((whole.targets_on_host() == IGNORED).sum())
     else:
-        targets, cut_targets, ignored = len(whole.index), 0, whole.left_out
+        cut_targets, ignored = 0, whole.left_out
     unseen = _by_label(whole, labels) if labels.extra else {}
     return {
         "rows": len(used.index),
         "tokens": used.real_tokens,
-        "targets": targets,
+        "targets": used.n_targets,
         "ignored": ignored,
         "cut_rows": int((whole.lengths > used.lengths).reshape(len(used.index), whole.texts).any(axis=1).sum()),
         "cut_tokens": whole.real_tokens - used.real_tokens,

@@ -69,6 +69,11 @@ class Batch:
         return np.ones(len(self.index), dtype=np.int64)
 
     @property
+    def n_targets(self) -> int:
+        """The number of targets that are not ignored, from host data only."""
+        return int((self.target.on_host() != IGNORED).sum()) if isinstance(self.target, Ragged) else len(self.index)
+
+    @property
     def real_tokens(self) -> int:
         """The number of tokens without padding."""
         return self.rows.n_tokens

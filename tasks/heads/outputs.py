@@ -21,7 +21,7 @@ from runner.interfaces import Loss
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.targets import class_ids, count_targets, cross_entropy, softmax
+from tasks.targets import class_ids, cross_entropy, softmax
 
 OutputKind = Literal["softmax", "hinge", "count"]
 LabelWeights = Literal["balanced"] | dict[str, PositiveFloat]
@@ -111,7 +111,7 @@ class IndependentOutput:
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Return the loss summed over all targets of the batch, with the number of those that are not ignored."""
-        return Loss(self._losses(scores, batch).sum(), count_targets(batch))
+        return Loss(self._losses(scores, batch).sum(), batch.n_targets)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
@@ -252,7 +252,7 @@ class WeightedOutput(OutputHead):
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Return the weighted loss summed over all targets of the batch, with the number of those not ignored."""
         losses = self.losses(scores, batch)
-        return Loss((losses.values if isinstance(losses, Ragged) else losses).sum(), count_targets(batch))
+        return Loss((losses.values if isinstance(losses, Ragged) else losses).sum(), batch.n_targets)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""

@@ -18,7 +18,7 @@ from runner.layers.dropout import Dropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from tasks.heads.outputs import Output, OutputHead
-from tasks.targets import class_ids, count_targets, target_rows, token_vectors
+from tasks.targets import class_ids, target_rows, token_vectors
 
 HeadKind = Literal["softmax", "crf", "count"]
 
@@ -89,7 +89,7 @@ class CrfOutput(nn.Module):
 
         Dividing by tokens instead of rows keeps the loss on the scale of a softmax, so learning rates carry over.
         """
-        return Loss(self.losses(scores, batch).sum(), count_targets(batch))
+        return Loss(self.losses(scores, batch).sum(), batch.n_targets)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the negative log-likelihood (B,) of each row's path; of all its paths through the tags that have one.

@@ -98,7 +98,7 @@ def test_max_length_cuts_each_text(longest: int) -> None:
     assert strings(apart.splits["train"], vocab) == [text for pair in expected for text in pair]
     assert strings(joined.splits["train"], vocab) == [[*first, EOS, *second] for first, second in expected]
     lost = sum(len(text.split()[longest:]) for pair in TEXT["train"] for text in pair)
-    assert apart.truncated_tokens["train"] == joined.truncated_tokens["train"] == lost
+    assert apart.counts["train"]["cut_tokens"] == joined.counts["train"]["cut_tokens"] == lost
 
 
 @pytest.mark.parametrize("pairs", ["apart", "joined"])
