@@ -189,7 +189,7 @@ class Tag:
         """
         if self.strict:
             return targets
-        own = Vocab(OwnTags.of(targets.tokens, self.learned_scheme, self.scheme).tags, unk=None)
+        own = Vocab(OwnTags.of(targets.tokens, self.learned_scheme, self.scheme).tags)
         new = unseen_labels([column(table, "tags", self.name).flatten() for table in tables], own, self.ignore)
         if self.scheme is None or self.learned_scheme is None:
             return targets.with_extra(new)

@@ -15,15 +15,15 @@ from runner.common.errors import HydromelError
 from runner.components.measures import Measures
 from runner.ragged.batch import IGNORED, Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import Vocab
+from runner.text.vocab import SPECIALS, Vocab
 from tasks.heads.outputs import label_weights
 from tests.helpers.contract import POISON
 from tests.helpers.target_batches import EncoderOf, classify, tag, tagged, words
 
 X = IGNORED
 ROWS = [[0, X, 2, 1], [], [X, X], [1], [X, 3, X], [4, 4, 0, X, X, 2]]
-TAGS = Vocab(("O", "B-A", "I-A", "B-B", "I-B"), unk=None, counts=(5, 4, 3, 2, 1))
-VOCABS = {"words": Vocab(("<pad>", "<unk>", "a"), unk=1), "target": TAGS}
+TAGS = Vocab(("O", "B-A", "I-A", "B-B", "I-B"), counts=(5, 4, 3, 2, 1))
+VOCABS = {"words": Vocab(("a",), SPECIALS), "target": TAGS}
 N = sum(map(len, ROWS))
 KINDS: dict[str, dict[str, Any]] = {
     "softmax": {},

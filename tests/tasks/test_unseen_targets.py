@@ -72,7 +72,7 @@ def test_strict_refuses_them_with_their_place() -> None:
 
 @pytest.mark.parametrize("head", ["softmax", "crf", "count"])
 def test_they_have_no_loss(head: str) -> None:
-    vocabs = {"target": Vocab(("a", "b", "c", "d", "new"), unk=None, extra=1, counts=(1, 1, 1, 1))}
+    vocabs = {"target": Vocab(("a", "b", "c", "d", "new"), extra=1, counts=(1, 1, 1, 1))}
     torch.manual_seed(0)
     module: Any = tag(head=head).head(EncoderOf(4), vocabs, nn.Identity())
     losses = []

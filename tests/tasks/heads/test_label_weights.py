@@ -58,22 +58,20 @@ def test_given_weights_leave_the_other_labels_at_one() -> None:
     ],
 )
 def test_labels_that_yaml_reads_as_values_have_their_weights(option: str, weights: dict[str, float]) -> None:
-    labels = Vocab(("1", "1.5", "a b", "no", "null", "true"), unk=None)
+    labels = Vocab(("1", "1.5", "a b", "no", "null", "true"))
     given = run_config("task=classify", option).task["label_weights"]
     assert label_weights(given, labels).tolist() == [weights.get(label, 1.0) for label in labels.tokens]
 
 
 def test_labels_as_yaml_would_not_write_them() -> None:
-    assert label_weights(
-        {"true": 2.0, "null": 3.0, "1": 4.0}, Vocab(("01", "None", "True", "~"), unk=None)
-    ).tolist() == [
+    assert label_weights({"true": 2.0, "null": 3.0, "1": 4.0}, Vocab(("01", "None", "True", "~"))).tolist() == [
         4.0,
         1.0,
         2.0,
         3.0,
     ]
     with pytest.raises(HydromelError, match="YAML reads the labels 'True' and 'true' as one value"):
-        label_weights({"true": 2.0}, Vocab(("True", "true"), unk=None))
+        label_weights({"true": 2.0}, Vocab(("True", "true")))
 
 
 def test_null_as_a_name_is_refused_with_the_way_to_write_it() -> None:
