@@ -32,7 +32,7 @@ from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import explain, for_hydra, resolve
 from runner.config.own_data import with_own_data
-from runner.config.saved import saved_options, with_data_dir
+from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
@@ -198,7 +198,9 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
         if key in _FOLDERS and isinstance(given := options[key], str):
             options[key] = str(Path(given).expanduser().absolute())
         if key == "data_dir":
-            options = with_data_dir(options[key], options)
+            options = with_option("data_dir", options[key], options)
+        if key == "batching.batch_size" and isinstance(node := options["batching"], dict):
+            options["batching"] = with_option("batch_size", node["batch_size"], node)
         if key in asked.choices:
             choices[key] = asked.choices[key]
     here = {"resume": str(folder.absolute()), "cache_dir": asked.cache_dir}  # a run says nothing of other folders

@@ -40,7 +40,7 @@ def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = Non
     """
     options = _read(folder, MODEL, plugins)
     if data_dir is not None:
-        options = with_data_dir(data_dir, options)
+        options = with_option("data_dir", data_dir, options)
     return _typed(ModelConfig, options, folder)
 
 
@@ -134,7 +134,10 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) ->
     raise HydromelError(f"{where}.{TARGET}={shortened(target)}: not allowed in a saved run; {allowed}{_PLUGINS}")
 
 
-def with_data_dir(data_dir: object, node: Plain) -> dict[str, object]:
-    """Return the same node with another value for each `data_dir`."""
-    moved = {key: apply_to_mappings(value, partial(with_data_dir, data_dir)) for key, value in node.items()}
-    return moved | ({"data_dir": data_dir} if "data_dir" in node else {})
+def with_option(name: str, value: object, node: Plain) -> dict[str, object]:
+    """Return the same node with another value for each option of this name, at any depth.
+
+    In `configs/` all of them follow one option, `data_dir` or `batching.batch_size`; a saved config has their values.
+    """
+    below = {key: apply_to_mappings(item, partial(with_option, name, value)) for key, item in node.items()}
+    return below | ({name: value} if name in node else {})

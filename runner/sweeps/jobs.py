@@ -13,10 +13,12 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+from runner.common.bounded import read_bytes
 from runner.common.command_line import failed
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write
 from runner.common.interruption import PASSED_ON
+from runner.common.records import parse_result
 from runner.common.run_schema import LOCK, PATIENCE_SECONDS, RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
@@ -50,6 +52,7 @@ class SweepJobs:
             sweep_id(config)
             with _claimed(folder):
                 if (folder / RESULT).exists():
+                    parse_result(read_bytes(folder / RESULT), str(folder / RESULT))  # a damaged one is no finished job
                     log.info("%s: finished earlier, skipped", name)
                     code = 0
                 else:

@@ -135,6 +135,7 @@ def test_what_is_refused_leaves_a_run_as_it_was(
     for arguments, expected in (
         (["encoder.hidden=6"], "encoder.hidden=6 cannot change when a run is resumed, which had encoder.hidden=4"),
         (["encoder=conv"], "encoder._target_='Conv' cannot change"),
+        (["batching.batch_size=8"], "batching.batch_size=8 cannot change when a run is resumed"),
         (["features.words.max_size=1"], "features.words.max_size=1 cannot change"),
         (["train.epochs=x"], "train.epochs='x'"),
         (["train.epoch=3"], "train.epoch: unknown option"),

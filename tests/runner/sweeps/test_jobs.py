@@ -110,13 +110,22 @@ def test_a_killed_sweep_takes_its_job_along_which_keeps_its_records(tmp_path: Pa
         time.sleep(0.05)
 
 
-JOB = """
+WHOLE = json.dumps(
+    {
+        **dict.fromkeys(("run_id", "task", "dataset", "embedding", "encoder", "batching"), "x"),
+        "seed": 1,
+        "quality": {"metric": "f1", "higher_is_better": True},
+        "updates": {"count": 1, "digest": ""},
+        "provenance": {"comparison_hash": ""},
+    }
+)
+JOB = f"""
 import pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
 with open(folder.parent / "started", "a") as file:
     file.write(folder.name + "\\n")
 time.sleep(0.2)
-(folder / "result.json").write_text("{}")
+(folder / "result.json").write_text({WHOLE!r})
 """
 
 
@@ -159,10 +168,22 @@ def test_a_job_that_another_process_writes_is_waited_for(
             time.sleep(1.2)
             assert not waiting.done()
             if finishes:
-                (folder / run_schema.RESULT).write_text("{}", encoding="utf-8")
+                (folder / run_schema.RESULT).write_text(WHOLE, encoding="utf-8")
         assert waiting.result()
     assert (tmp_path / "started").exists() == (not finishes)
     assert capsys.readouterr().out.startswith(f"{folder.name}: another process runs it; waiting for its end\n")
+
+
+@pytest.mark.usefixtures("quick_jobs")
+def test_a_job_with_a_damaged_result_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_messages()
+    config = run_config()
+    (tmp_path / folder_name(config)).mkdir()
+    (tmp_path / folder_name(config) / run_schema.RESULT).write_text("{", encoding="utf-8")
+    sweep = sweep_jobs(tmp_path)
+    assert not sweep.run(config, "seed=1")
+    assert (sweep.code, sweep.failed) == (1, ["seed=1"])
+    assert "result.json is damaged: it is not JSON" in capsys.readouterr().err
 
 
 def test_a_sweep_without_a_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
