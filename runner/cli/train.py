@@ -103,7 +103,8 @@ def _check_arguments() -> None:
     parser.error = _refuse  # type: ignore[method-assign]
     overrides = parser.parse_args().overrides
     flags = [argument for argument in sys.argv[1:] if argument not in overrides]
-    sys.argv[1:] = [*flags, *map(for_hydra, with_own_data(overrides))]
+    tell = not any(flag.startswith(("--cfg", "-c")) for flag in flags)  # which print nothing but the config
+    sys.argv[1:] = [*flags, *map(for_hydra, with_own_data(overrides, tell))]
 
 
 def _refuse(message: str) -> NoReturn:

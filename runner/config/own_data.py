@@ -34,11 +34,11 @@ class Guess(Protocol):
         """The options that the files stand for."""
 
 
-def with_own_data(arguments: Sequence[str]) -> list[str]:
+def with_own_data(arguments: Sequence[str], tell: bool = True) -> list[str]:
     """Return arguments of a command with `data=FILE` or `data=TRAIN,VALID,TEST` replaced by the options for them.
 
-    A line says what was found, with a command that gives the same run. Arguments without `data=` are returned as they
-    are.
+    With `tell`, a line says what was found, with a command that gives the same run. Arguments without `data=` are
+    returned as they are.
 
     Raises:
         HydromelError: the files are missing or unclear, or contradict the other arguments.
@@ -51,17 +51,18 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
         raise HydromelError(f"{given[0]} {given[1]}: give data= once, as data=TRAIN,VALID,TEST")
     if any(argument.startswith("resume=") for argument in others):
         raise HydromelError(f"{given[0]} has no effect with resume=, which goes on with the data of the run")
-    return _expanded(given[0].removeprefix(_DATA), tuple(others))
+    return _expanded(given[0].removeprefix(_DATA), tuple(others), tell)
 
 
 @cache  # commands compose several configs of the same arguments, and tell once
-def _expanded(value: str, others: tuple[str, ...]) -> list[str]:
+def _expanded(value: str, others: tuple[str, ...], tell: bool) -> list[str]:
     module, _, name = configs.DATA.rpartition(".")
     function: Callable[[Sequence[str], Mapping[str, object]], Guess] = getattr(import_module(module), name)
     value = value.strip("'\"")
     guess = function([value] if Path(value).is_file() else value.split(","), _values(others))
     overrides = [f"{key}={_written(option)}" for key, option in guess.options.items()] + [*others]
-    log.info("data=%s: %s; as: %s", value, guess.found, shlex.join(["hydromel", *overrides]))
+    if tell:
+        log.info("data=%s: %s; as: %s", value, guess.found, shlex.join(["hydromel", *overrides]))
     return overrides
 
 

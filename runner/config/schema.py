@@ -166,7 +166,7 @@ class RunConfig(MachineSettings, ModelConfig):
     @classmethod
     def option_names(cls) -> list[str]:
         """Return the names that a user may give: options, except `choices`, and the groups that are not options."""
-        return [*(name for name in super().option_names() if name != "choices"), "experiment", "hydra"]
+        return [*(name for name in super().option_names() if name != "choices"), "data", "experiment", "hydra"]
 
     @property
     def bf16(self) -> bool:

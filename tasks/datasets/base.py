@@ -65,7 +65,9 @@ class FilesCorpus(ABC):
         """
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         paths = {
-            split: find_all(files, self.data_dir, self.name) for split, files in named.items() if files is not None
+            split: find_all(files, self.data_dir, f"dataset={self.name}")
+            for split, files in named.items()
+            if files is not None
         }
         split_of_file: dict[Path, str] = {}
         for split, files in paths.items():

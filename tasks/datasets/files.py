@@ -65,12 +65,12 @@ class TextFile:
         return f"{self.path}:{line}"
 
 
-def find_all(files: str | Sequence[str], data_dir: str | None, dataset: str) -> list[Path]:
+def find_all(files: str | Sequence[str], data_dir: str | None, where: str) -> list[Path]:
     """Return the paths of one split in the order of `files`; those of a pattern are in the order of their names.
 
     A file is `data_dir/file`, or else the file of that name in `data_dir` itself (None: the working directory), or `-`
     for standard input. A name with `*`, `?` or `[...]` is a pattern unless there is a file of that name; `**` stands
-    for any folders that are no links.
+    for any folders that are no links. `where` is the option, for messages.
 
     Raises:
         HydromelError: there is no such file, or a pattern has several `**`.
@@ -88,16 +88,16 @@ def find_all(files: str | Sequence[str], data_dir: str | None, dataset: str) -> 
             paths.append(there)
         elif _PATTERN.search(file):
             pattern = file if data_dir is None else str(Path(glob.escape(str(folder)), file))
-            matches = [path for name in sorted(_matching(pattern, dataset)) if (path := Path(name)).is_file()]
+            matches = [path for name in sorted(_matching(pattern, where)) if (path := Path(name)).is_file()]
             if not matches:
-                raise HydromelError(f"dataset={dataset}: no file matches {Path(folder, file)}; check data_dir")
+                raise HydromelError(f"{where}: no file matches {Path(folder, file)}; check data_dir")
             paths += matches
         else:
-            raise _missing(file, data_dir, dataset, [*places])
+            raise _missing(file, data_dir, where, [*places])
     return paths
 
 
-def _matching(pattern: str, dataset: str) -> Iterator[str]:
+def _matching(pattern: str, where: str) -> Iterator[str]:
     """Yield the names that fit a pattern, each once.
 
     `glob` follows links below `**`, so that it would not end in a tree with a loop of them (such as /proc), and walks
@@ -105,7 +105,7 @@ def _matching(pattern: str, dataset: str) -> Iterator[str]:
     """
     above, *below = re.split(r"(?:^|(?<=/))\*\*(?:/|$)", pattern)
     if len(below) > 1:
-        raise HydromelError(f"dataset={dataset}: {shortened(pattern)} has ** more than once; use it once")
+        raise HydromelError(f"{where}: {shortened(pattern)} has ** more than once; use it once")
     if not below:
         yield from glob.iglob(pattern)
         return
@@ -115,18 +115,17 @@ def _matching(pattern: str, dataset: str) -> Iterator[str]:
             yield from glob.iglob(str(Path(glob.escape(folder), below[0] or "*")))
 
 
-def _missing(file: str, data_dir: str | None, dataset: str, places: Sequence[Path]) -> HydromelError:
+def _missing(file: str, data_dir: str | None, where: str, places: Sequence[Path]) -> HydromelError:
     if folder := next((place for place in places if place.is_dir()), None):
-        return HydromelError(f"dataset={dataset}: {folder} is a folder; give a file, or all with {folder}/*")
+        return HydromelError(f"{where}: {folder} is a folder; give a file, or all with {folder}/*")
     if special := next((place for place in places if place.exists()), None):
-        return HydromelError(f"dataset={dataset}: {special} is not a regular file, such as a device or a named pipe")
+        return HydromelError(f"{where}: {special} is not a regular file, such as a device or a named pipe")
     if data_dir is None and not Path(file).is_absolute():
         return HydromelError(
-            f"dataset={dataset} reads local files, and there is no {file} in the working directory; give "
-            "data_dir=FOLDER, the folder that contains it"
+            f"{where}: there is no {file} in the working directory; give data_dir=FOLDER, the folder that contains it"
         )
     direct = "" if len(places) == 1 else f", and no {places[1].name} directly in {data_dir}"
-    return HydromelError(f"dataset={dataset}: there is no file {places[0]}{direct}; check data_dir")
+    return HydromelError(f"{where}: there is no file {places[0]}{direct}; check data_dir")
 
 
 @cache

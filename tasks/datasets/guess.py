@@ -147,7 +147,7 @@ def guess(files: Sequence[str], given: Mapping[str, object]) -> Guess:
     if not all(files) or len(files) > len(SPLITS):
         raise HydromelError(f"{shown}: give one to three files, TRAIN,VALID,TEST")
     data_dir = given.get("data_dir")
-    paths = [find_all(name, data_dir if isinstance(data_dir, str) else None, "data")[0] for name in files]
+    paths = [find_all(name, data_dir if isinstance(data_dir, str) else None, f"data={name}")[0] for name in files]
     found = _found(paths[0], given)
     task = given.get("task", _TASKS[found.target])
     if found.target not in _NEEDS.get(str(task), (found.target,)):

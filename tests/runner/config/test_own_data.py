@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runner.cli import train as command
 from runner.common.errors import HydromelError
@@ -25,6 +26,8 @@ TEXT = "".join(f"{number % 2} some words {number}\n" for number in range(20))
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Return a function that writes files with one content to the working directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # restored after the test, since the command sets it
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
     _expanded.cache_clear()
 
     def files(*names: str, content: str = TEXT) -> None:
@@ -81,7 +84,7 @@ def test_what_the_command_says_stays(write: Write) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data=none.txt"], "dataset=data reads local files, and there is no none.txt in the working directory"),
+        (["data=none.txt"], "data=none.txt: there is no none.txt in the working directory"),
         (["data=a.txt", "dataset.train=b.txt"], "data=a.txt and dataset.train both name files; give one of them"),
         (["data=a.txt", "data=b.txt"], "data=a.txt data=b.txt: give data= once, as data=TRAIN,VALID,TEST"),
         (
@@ -108,6 +111,16 @@ def test_contradictions_are_one_line(
     assert capfd.readouterr().err == f"error: {caught.value}\n"
 
 
+def test_a_printed_config_is_nothing_else(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write("a.txt")
+    monkeypatch.setattr(sys, "argv", ["hydromel", "--cfg", "job", "data=a.txt"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert yaml.safe_load(capfd.readouterr().out)["dataset"]["train"] == "a.txt"
+
+
 def test_without_data_nothing_changes() -> None:
     assert with_own_data(["seed=1", "data=null"]) == ["seed=1"]
 
@@ -123,7 +136,7 @@ def test_several_strategies_tell_once(write: Write, caplog: pytest.LogCaptureFix
 def test_a_column_file_to_its_first_figure(
     write: Write, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """In an empty folder, by a sweep too, whose runs are those of the spelled-out command."""
+    """In an empty folder."""
     write("none")
     tag_files(tmp_path, rows=20)
     small = ["tracker=none", "run_plots=null", "cache_dir=null", "train.epochs=1", "encoder.filters=4", "threads=1"]

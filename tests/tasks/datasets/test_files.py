@@ -33,7 +33,7 @@ def fails(path, encoding="utf-8") -> str:
 
 
 def found(files, data_dir) -> list[str]:
-    return [str(path) for path in find_all(files, None if data_dir is None else str(data_dir), "d")]
+    return [str(path) for path in find_all(files, None if data_dir is None else str(data_dir), "dataset=d")]
 
 
 def not_found(files, data_dir) -> str:
@@ -63,7 +63,7 @@ def test_the_working_directory_is_the_default(file, tmp_path, monkeypatch):
     assert found("train.conll", None) == ["train.conll"]
     assert found("t*.conll", None) == ["train.conll"]
     assert not_found("tagging/wnut17train.conll", None) == (
-        "dataset=d reads local files, and there is no tagging/wnut17train.conll in the working directory; give "
+        "dataset=d: there is no tagging/wnut17train.conll in the working directory; give "
         "data_dir=FOLDER, the folder that contains it"
     )
 

@@ -661,9 +661,7 @@ def test_one_file_for_two_splits_is_an_error(corpus, tmp_path):
 
 
 def test_missing_data_dir_and_file(corpus, tmp_path):
-    with pytest.raises(
-        HydromelError, match=r"dataset=wnut17 reads local files, and there is no .*; give data_dir=FOLDER"
-    ):
+    with pytest.raises(HydromelError, match=r"dataset=wnut17: there is no .*; give data_dir=FOLDER"):
         corpus("wnut17", None).read()
     with pytest.raises(HydromelError, match=r"dataset=wnut17: there is no file .*wnut17train\.conll"):
         corpus("wnut17", tmp_path).fingerprint()
