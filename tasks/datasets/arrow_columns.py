@@ -54,8 +54,8 @@ def corpus_table(
             raise HydromelError(f"{at}: row {row + 1} is empty; every row needs a label")
         result[name] = split_words(column) if name in TOKENS.values() and not is_list else column
     if "tags" in result:
-        tokens, tags = result["tokens"], result["tags"]
-        check_tag_lists(tokens, tags, scheme, strict_tags, lambda row: f"{where}: row {row + 1}")
+        tokens, tags, at = result["tokens"], result["tags"], f"{where}: column {columns['tags']}"
+        check_tag_lists(tokens, tags, scheme, strict_tags, lambda row: f"{at}: row {row + 1}")
     return example_table(result, np.arange(1, table.num_rows + 1), Path(where))
 
 

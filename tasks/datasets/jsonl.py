@@ -92,7 +92,10 @@ class Jsonl(LocalCorpus):
             columns[GROUP] = values[self.group_field].cast(pa.string())
         if self.tags_field is not None:
             tags = columns["tags"] = values[self.tags_field]
-            check_tag_lists(columns["tokens"], tags, self.span_scheme, self.strict_tags, lambda row: file.at(row + 1))
+            field = f"field '{self.tags_field}'"
+            check_tag_lists(
+                columns["tokens"], tags, self.span_scheme, self.strict_tags, lambda row: f"{file.at(row + 1)}: {field}"
+            )
         return example_table(columns, file.numbers, file.path)
 
     def text_format(self) -> JsonLines:

@@ -135,7 +135,11 @@ def test_numbers_are_ignored_only_in_targets(read):
         (TABLE, {"tokens": "text", "line": "label"}, "dataset=parquet: dataset.columns names tokens, line; it must"),
         (TABLE, {"tokens": "words", "tags": "label"}, "FILE: column label has type int64; tags must be lists with one"),
         (TABLE, {"tokens": "words", "label": "tags"}, "FILE: column tags has type list<element: int64>; label must be"),
-        (TABLE, {"tokens": "words", "tags": "words"}, "FILE: row 1: tag 'a' at the start of a sentence is illegal"),
+        (
+            TABLE,
+            {"tokens": "words", "tags": "words"},
+            "FILE: column words: row 1: tag 'a' at the start of a sentence is",
+        ),
         (pa.table({"t": ["a", None]}), {"tokens": "t"}, "FILE: column t: row 2 has no value; every row needs one"),
         (
             pa.table({"t": [["a"], [], ["b", None]]}),
@@ -162,7 +166,7 @@ def test_numbers_are_ignored_only_in_targets(read):
         (
             pa.table({"w": [["a"], ["b", "c"]], "t": [["X"], ["X"]]}),
             {"tokens": "w", "tags": "t"},
-            "FILE: row 2: 1 tags for 2 tokens",
+            "FILE: column t: row 2: 1 tags for 2 tokens",
         ),
     ],
 )

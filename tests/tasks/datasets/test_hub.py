@@ -180,10 +180,12 @@ def test_illegal_tags_and_unequal_lengths_name_the_row(corpus, folder):
     arguments = {"columns": {"tokens": "tokens", "tags": "ner_tags"}, "splits": {"train": "train"}}
     path = folder(features, train={"tokens": [["a"], [], ["b"]], "ner_tags": [[0], [], [2]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
-    assert message.startswith(f"{path}:train: row 3: tag 'I-X' at the start of a sentence is illegal in IOB2")
+    assert message.startswith(
+        f"{path}:train: column ner_tags: row 3: tag 'I-X' at the start of a sentence is illegal in IOB2"
+    )
     path = folder(features, train={"tokens": [["a"], ["b"]], "ner_tags": [[0], [0, 0]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
-    assert message == f"{path}:train: row 2: 2 tags for 1 tokens"
+    assert message == f"{path}:train: column ner_tags: row 2: 2 tags for 1 tokens"
 
 
 def test_any_set_by_its_columns_from_data_dir_streamed_and_by_files(corpus, tagged, tmp_path):

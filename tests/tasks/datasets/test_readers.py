@@ -545,7 +545,7 @@ def test_jsonl_tokens_and_tags(read):
             {},
             "FILE:2: field 'label' is [1]; expected a l",
         ),
-        ('{"tokens": ["a"], "tags": ["X", "Y"]}\n', TAGGED, "FILE:1: 2 tags for 1 tokens"),
+        ('{"tokens": ["a"], "tags": ["X", "Y"]}\n', TAGGED, "FILE:1: field 'tags': 2 tags for 1 tokens"),
         (
             '{"tokens": ["a"], "tags": ["X"]}\n{"tokens": ["a", null], "tags": ["X", "X"]}\n',
             TAGGED,
@@ -554,7 +554,7 @@ def test_jsonl_tokens_and_tags(read):
         (
             '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": [], "tags": []}\n{"tokens": ["a"], "tags": ["I-X"]}\n',
             TAGGED | {"span_scheme": "IOB2"},
-            "FILE:3: tag 'I-X' at the start of a sentence is illegal in IOB2",
+            "FILE:3: field 'tags': tag 'I-X' at the start of a sentence is illegal in IOB2",
         ),
         (
             '{"text": "a"}\n',
