@@ -208,21 +208,22 @@ class StdlibFunctions(StdlibCorpus):
 class StdlibDocstrings(StdlibCorpus):
     """A classification corpus of pairs: the words of a function's code, and the first paragraph of a docstring.
 
-    The docstring, which the code is without, is the function's `own` or that of `another` function of the file, by a
-    hash of the function's place. Functions are left out if both are the same, and in files with only one.
+    The docstring, which the code is without, is the function's `own`, or that of `another` function of the split, by a
+    hash of the function's place. The other function is as far away as possible, which is hardly ever the same file.
     """
 
     kind, sizes = "docstrings", DOC_SIZES
 
     def rows(self, file: SourceFile) -> list[Row]:
-        functions = list(documented_functions(file.text()))
-        rows = []
-        for (code, own, line), (_, another, _) in zip(functions, functions[1:] + functions[:1], strict=True):
-            origin = f"{file.name}:{line}"
-            label, summary = ("own", own) if place("docstring", origin) < 0.5 else ("another", another)
-            if own != another:
-                rows.append(Row(file.split, code, origin, label=label, tokens_b=summary))
-        return rows
+        functions = documented_functions(file.text())
+        return [
+            Row(file.split, code, f"{file.name}:{line}", label="own", tokens_b=summary)
+            for code, summary, line in functions
+        ]
+
+    def read(self) -> dict[str, pa.Table]:
+        rows = self.distinct_rows()
+        return tables([row for split in SPLITS for row in with_others([row for row in rows if row.split == split])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +323,17 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[str, int]]:
         # Only statements are visited: expressions are most of a tree and contain no docstrings.
         for field in ("body", "orelse", "handlers", "finalbody", "cases"):
             pending.extend(getattr(node, field, ()))
+
+
+def with_others(rows: list[Row]) -> list[Row]:
+    """Return functions with their own docstrings or those of others, if these two differ."""
+    half = len(rows) // 2
+    pairs = zip(rows, rows[half:] + rows[:half], strict=True)
+    return [
+        row if place("docstring", row.origin) < 0.5 else row._replace(label="another", tokens_b=other.tokens_b)
+        for row, other in pairs
+        if row.tokens_b != other.tokens_b
+    ]
 
 
 def documented_functions(text: str) -> Iterator[tuple[list[str], list[str], int]]:
