@@ -18,6 +18,7 @@ ROOT_FILE = "train.yaml"
 GROUPS = (
     "task",
     "dataset",
+    "tokenizer",
     "features",
     "embedding",
     "encoder",

@@ -310,6 +310,14 @@ class Inspector(Protocol):
         """
 
 
+@runtime_checkable
+class FindsSpans(Protocol):
+    """An inspector of tags, which may encode spans."""
+
+    def spans(self, tags: pa.ListArray) -> list[list[tuple[int, int, str]]] | None:
+        """Return the spans of each row (B,): first token, last token + 1 and type. None: the tags encode none."""
+
+
 class Task(Protocol):
     """The definition of a prediction problem: its targets, its head and its metric.
 

@@ -80,6 +80,7 @@ def test_there_are_configs() -> None:
         "tracker",
         "features",
         "metric",
+        "tokenizer",
     }
     assert groups == expected | {"experiment", "search"}
     for group in ("task", "encoder", "batching"):

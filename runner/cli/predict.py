@@ -43,20 +43,25 @@ def _predict(options: argparse.Namespace) -> int:
     from runner.inference.trained import Predictor
     from runner.text.formats.reader import passages
     from runner.text.formats.records import Records
+    from runner.text.tokenizers import OFFSETS
 
     name, lines = lines_of(options.input, options.encoding)
     run = loaded(options, Predictor.load)
     wanted = _text_format(options, run)
+    columns = [*run.columns, *(OFFSETS if options.spans else ())]
     wanted.check(run.columns, run.inspector.column)
+    _check_spans(options, run, wanted)
     output = wanted if options.to is None else Records(options.to, options.field)
     texts = [column for column in run.columns if column in ("tokens", "tokens_b")]
     started, rows, tokens = time.perf_counter(), 0, 0
     with writing(options.output) as sink:
         for passage in passages(wanted.groups(lines, name), name, options.chunk):
-            parsed = wanted.parse(passage, run.columns)
+            parsed = wanted.parse(passage, columns)
             predictions = run.predict(parsed.table, options.batch_size)
             if not options.probabilities:
                 predictions = replace(predictions, probability=None)
+            if options.spans:
+                predictions = run.with_spans(predictions, parsed.table)
             _put(sink, output.write(passage, parsed, predictions), options)
             rows += parsed.table.num_rows
             tokens += sum(len(parsed.table[name].combine_chunks().flatten()) for name in texts)
@@ -66,23 +71,38 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_spans(options: argparse.Namespace, run: Predictor, wanted: TextFormat) -> None:
+    """Raise a HydromelError if --spans was given and the run, or the formats, have none."""
+    from runner.text.formats.lines import JsonLines, Lines
+
+    if not options.spans:
+        return
+    run.check_spans()
+    if not isinstance(wanted, JsonLines | Lines) or (isinstance(wanted, Lines) and options.to != "jsonl"):
+        raise HydromelError("--spans needs text or JSON, and JSON out: --format jsonl, or --format lines --to jsonl")
+
+
 def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     """Return the format that the command names, otherwise that of the run's data set."""
     from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns
     from runner.text.formats.delimited import Delimited
     from runner.text.formats.lines import JsonLines, Lines
+    from runner.text.tokenizers import tokenizer_of
 
-    own: TextFormat = run.trained.corpus.text_format() if isinstance(run.trained.corpus, HasTextFormat) else Lines()
+    tokenizer = tokenizer_of(run.trained.corpus)
+    lines = Lines(tokenizer)
+    own: TextFormat = run.trained.corpus.text_format() if isinstance(run.trained.corpus, HasTextFormat) else lines
     delimiter = {"csv": ",", "tsv": "\t"}.get(options.format)
     if options.format == "lines" and not isinstance(own, Lines):
-        own = Lines()
+        own = lines
     if options.format == "columns" and not isinstance(own, Columns):
         own = Columns("tab", {"tokens": 0})
     if options.format == "jsonl" and not isinstance(own, JsonLines):
-        own = JsonLines("tokens", "text")
+        own = JsonLines("tokens", "text", tokenizer=tokenizer)
     if delimiter is not None and not (isinstance(own, Delimited) and own.delimiter == delimiter):
-        own = Delimited(delimiter, delimiter == ",", escape=None, header=True, columns={"tokens": ["text"]})
+        text: dict[str, list[int | str]] = {"tokens": ["text"]}
+        own = Delimited(delimiter, delimiter == ",", escape=None, header=True, columns=text, tokenizer=tokenizer)
     columns: dict[str, int | str] | None = options.columns
     if isinstance(own, Delimited) and columns:
         own = replace(own, columns={**own.columns, **{name: [place] for name, place in columns.items()}})
@@ -123,8 +143,8 @@ def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
 def parser() -> Parser:
     command = Parser(
         prog="hydromel-predict",
-        description="Label or tag new text with the best checkpoint of a finished run. The text must be tokenised: "
-        "tokens are separated by spaces, or given in a column or a list.",
+        description="Label or tag new text with the best checkpoint of a finished run. Raw text is split into "
+        "tokens as in training, unless tokens are given in a column or a list.",
         epilog=_EXAMPLES,
     )
     add = command.add_argument
@@ -135,6 +155,7 @@ def parser() -> Parser:
     add("--format", choices=("lines", "columns", "csv", "tsv", "jsonl"), help=form)
     add("--to", choices=("csv", "jsonl"), help="format of the output: one record per row (default: as the input)")
     add("--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1")
+    add("--spans", action="store_true", help="also write spans, by characters of the text (taggers; JSON out)")
     separator = "separator of --format columns (default: that of the run's data set, or tab)"
     add("--separator", choices=("tab", "space"), help=separator)
     columns = (

@@ -17,6 +17,7 @@ from runner.config.instantiate import Factory, build
 from runner.config.schema import ModelConfig
 from runner.interfaces import Corpus, Embedding, Encoder, Metric, Task
 from runner.text.features import TokenFeature
+from runner.text.tokenizers import WHITESPACE, HasTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ModelParts:
             task=task,
             task_key=json.dumps(with_stable_names(config.task), sort_keys=True),
             measures=Measures.of(task, added),
-            corpus=build(config.dataset, "dataset", {}, plugins, Corpus),
+            corpus=_corpus(config, plugins),
             features={
                 name: build(node, f"features.{name}", {"unicode": config.unicode}, plugins, TokenFeature)
                 for name, node in config.features.items()
@@ -55,6 +56,20 @@ class ModelParts:
             embedding=Factory[Embedding].of(config.embedding, "embedding", plugins, nn.Module, Embedding),
             encoder=encoder,
         )
+
+
+def _corpus(config: ModelConfig, plugins: Sequence[str]) -> Corpus:
+    """Build the data set; raise HydromelError if it has tokens, and a tokenizer other than white space is set."""
+    node = config.tokenizer
+    tokenizer = WHITESPACE if node is None else build(node, "tokenizer", {}, plugins, Tokenizer)
+    corpus: Corpus = build(config.dataset, "dataset", {"tokenizer": tokenizer}, plugins, Corpus)
+    if tokenizer != WHITESPACE and not isinstance(corpus, HasTokenizer):
+        chosen = config.choices.get("tokenizer") or type(tokenizer).__name__
+        raise HydromelError(
+            f"tokenizer={chosen} splits raw text, but dataset={corpus.name} has tokens already; use "
+            "tokenizer=whitespace"
+        )
+    return corpus
 
 
 def _check_encoder(encoder: Factory[Encoder], task: Task) -> None:

@@ -111,6 +111,7 @@ class ModelConfig(Section):
     embedding: Node
     encoder: Node
     metric: Node | None = None
+    tokenizer: Node | None = None
     dtype: Dtype
     max_length: PositiveInt | None
     truncate: Keep = "head"
@@ -154,6 +155,7 @@ class RunConfig(MachineSettings, ModelConfig):
     resume: FilePath | None
     init_from: FilePath | None = None
     plugins: list[Module]
+    tokenizer: Node
     batching: Node
     optimizer: Node
     schedule: Node

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,14 @@ from runner.data.numericalize import TARGET, columns_of
 from runner.data.pairs import arrange_texts, columns_of_pairs, pairs_of, read_texts
 from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
-from runner.interfaces import Corpus, HasInspector, Inspector, Task
+from runner.interfaces import Corpus, FindsSpans, HasInspector, Inspector, Task
 from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import places_in
 from runner.text.features import TokenFeature, extend_vocabulary
 from runner.text.formats.base import STRINGS, PassagePredictions
+from runner.text.tokenizers import OFFSETS
 from runner.text.vocab import SPECIALS, PlainVocab, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 
@@ -113,6 +114,25 @@ class Predictor:
         if pairs_of(self.trained.task) is not None:
             return columns_of_pairs(self.trained.features)
         return list(dict.fromkeys(["tokens", *(feature.column for feature in self.trained.features.values())]))
+
+    def check_spans(self) -> None:
+        """Raise a HydromelError if the run predicts no spans."""
+        if not isinstance(self.inspector, FindsSpans) or self.inspector.spans(pa.array([], STRINGS)) is None:
+            raise HydromelError("--spans: this run predicts no spans; use a tagger that learned a span scheme")
+
+    def with_spans(self, predictions: PassagePredictions, table: pa.Table) -> PassagePredictions:
+        """Return predictions with their spans, by characters of the raw text; `table` has the columns `OFFSETS`."""
+        assert isinstance(self.inspector, FindsSpans)
+        by_row = self.inspector.spans(predictions.values) or []
+        texts, starts, ends = (table[name].to_pylist() for name in OFFSETS)
+        spans: list[object] = []
+        for row, found in enumerate(by_row):
+            of_row = []
+            for first, end, label in found:
+                start, stop = starts[row][first], ends[row][end - 1]
+                of_row.append({"start": start, "end": stop, "label": label, "text": texts[row][start:stop]})
+            spans.append(of_row)
+        return replace(predictions, spans=spans)
 
     def predict(self, table: pa.Table, batch_size: int) -> PassagePredictions:
         """Predict the targets of rows, or the tags of tokens, with their probabilities, in the table's order.

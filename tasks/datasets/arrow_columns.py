@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, unknown
 from runner.text.arrow import array, example_table, list_column, mask_of, offsets_of, refuse
-from runner.text.tokenizers import split_words
-from tasks.datasets.base import check_tag_lists
+from runner.text.tokenizers import Tokenizer
+from tasks.datasets.base import check_tag_lists, lists_of_tokens
 from tasks.datasets.pairs import TOKENS
 from tasks.spans.table import SpanScheme
 
@@ -27,11 +27,11 @@ _FEATURES = b"huggingface"  # key of the schema's metadata in which `datasets` k
 
 
 def corpus_table(
-    table: pa.Table, columns: Mapping[str, str], scheme: SpanScheme, strict_tags: bool, where: str
+    table: pa.Table, columns: Mapping[str, str], scheme: SpanScheme, strict_tags: bool, tokenizer: Tokenizer, where: str
 ) -> pa.Table:
     """Return the examples of a table of any types: its `columns` by their names here, and the 1-based row as `line`.
 
-    Strings that become `tokens` or `tokens_b` are split at white space, and lists are kept. Class numbers become the
+    Strings that become `tokens` or `tokens_b` are split by the tokenizer, and lists are kept. Class numbers become the
     names that `datasets` notes in the schema, other numbers their digits. A class of -100 in `label` or `tags` becomes
     null: it is no target. `where` names the table in messages.
 
@@ -52,7 +52,9 @@ def corpus_table(
             raise HydromelError(f"{at} has type {column_of(table, own).type}; {name} must be {SHAPES[name]}")
         if name == "label" and (row := column.index("").as_py()) >= 0:
             raise HydromelError(f"{at}: row {row + 1} is empty; every row needs a label")
-        result[name] = split_words(column) if name in TOKENS.values() and not is_list else column
+        result[name] = column
+        if name in TOKENS.values():
+            result[name] = lists_of_tokens(column, tokenizer, at)
     if "tags" in result:
         tokens, tags, at = result["tokens"], result["tags"], f"{where}: column {columns['tags']}"
         check_tag_lists(tokens, tags, scheme, strict_tags, lambda row: f"{at}: row {row + 1}")

@@ -12,7 +12,7 @@ from runner.common.bounded import FREE_EXPANSION_BYTES, MOST_EXPANSION
 from runner.common.errors import HydromelError
 from runner.common.types import Name, Text
 from tasks.datasets.arrow_columns import check_columns, corpus_table
-from tasks.datasets.base import FilesCorpus
+from tasks.datasets.base import FilesCorpus, RawText
 from tasks.datasets.files import MAX_BYTES, STDIN, standard_input
 from tasks.spans.table import SpanScheme
 
@@ -21,15 +21,15 @@ BATCH_ROWS = 4096  # of Parquet, between checks of what has been read
 
 
 @dataclass(kw_only=True)
-class ArrowFiles(FilesCorpus):
+class ArrowFiles(RawText, FilesCorpus):
     """A reader of tables in Parquet, Arrow (file or stream, as `datasets` saves them) or Feather.
 
     Args:
         columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags`, `group` (rows with
             equal values stay together when splits are cut) or any other name -> the name of the column in the file, or
-            of a field of a struct (`translation.en`). Strings that become `tokens` or `tokens_b` are split on spaces;
-            lists are kept; class numbers become class names if `datasets` wrote the file. -100 in `label` or `tags` is
-            no target.
+            of a field of a struct (`translation.en`). Strings that become `tokens` or `tokens_b` are split by the
+            tokenizer; lists are kept; class numbers become class names if `datasets` wrote the file. -100 in `label` or
+            `tags` is no target.
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
@@ -43,7 +43,7 @@ class ArrowFiles(FilesCorpus):
 
     def read_file(self, path: Path, split: str) -> pa.Table:
         table = read_columns(path, self.columns)
-        return corpus_table(table, self.columns, self.span_scheme, self.strict_tags, str(path))
+        return corpus_table(table, self.columns, self.span_scheme, self.strict_tags, self.tokenizer, str(path))
 
 
 def check_names(columns: dict[Name, Text], dataset: str) -> None:

@@ -15,6 +15,7 @@ from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.types import Encoding, FilePath, Fraction, Name
 from runner.text.arrow import lengths_of, notes_of, offsets_of, refuse, with_notes
+from runner.text.tokenizers import WHITESPACE, Tokenizer
 from tasks.datasets.files import MAX_BYTES, Files, TextFile, find_all, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
 from tasks.spans.finding import check_tags
@@ -22,7 +23,7 @@ from tasks.spans.table import SpanScheme
 
 RULES_VERSION = 3  # part of the fingerprint: increase it when the same bytes are read differently
 # Not in the fingerprint, since the files' contents are.
-NOT_IN_FINGERPRINT = ("name", "data_dir", "train", "valid", "test", "width")
+NOT_IN_FINGERPRINT = ("tokenizer", "name", "data_dir", "train", "valid", "test", "width")
 
 # No `from __future__ import annotations` here or in the modules of subclasses: configs are checked against the
 # inherited annotations of `__init__`, which must be types, not strings that only another module can resolve.
@@ -88,6 +89,7 @@ class FilesCorpus(ABC):
             "reader": stable_name(f"{type(self).__module__}.{type(self).__qualname__}"),
             "rules_version": RULES_VERSION,
             "arguments": {key: value for key, value in asdict(self).items() if key not in NOT_IN_FINGERPRINT},
+            "tokenizer": repr(getattr(self, "tokenizer", None)),
             "files": {split: [sha256(path) for path in paths] for split, paths in self.paths().items()},
         }
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
@@ -127,6 +129,34 @@ def _joined(parts: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Table:
     joined = pa.concat_tables(part.append_column("origin", origin) for part, origin in zip(parts, origins, strict=True))
     notes = sum((Counter(notes_of(part)) for part in parts), Counter[str]())
     return with_notes(joined.replace_schema_metadata({b"path": str(paths[0]).encode()}), notes)
+
+
+def lists_of_tokens(column: pa.Array, tokenizer: Tokenizer, where: str) -> pa.ListArray:
+    """Return the tokens of a column (B,) of texts, or the lists of tokens that it has already.
+
+    Raises:
+        HydromelError: lists of tokens, and another tokenizer.
+    """
+    if pa.types.is_string(column.type):
+        return tokenizer.spans(column).tokens()
+    if tokenizer != WHITESPACE:
+        raise HydromelError(f"{where}: lists of tokens, which no tokenizer splits; use tokenizer=whitespace")
+    return column
+
+
+@dataclass(kw_only=True)
+class RawText:
+    """A part of readers of raw text.
+
+    Args:
+        tokenizer: how text is split into tokens, from the group `tokenizer`.
+    """
+
+    tokenizer: Tokenizer = WHITESPACE
+
+    def split(self, texts: pa.Array) -> pa.ListArray:
+        """Return the tokens of texts (B,): lists of strings."""
+        return self.tokenizer.spans(texts).tokens()
 
 
 @dataclass(kw_only=True)

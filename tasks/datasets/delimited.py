@@ -26,8 +26,7 @@ from runner.text.arrow import (
     refuse,
 )
 from runner.text.formats.delimited import Delimited as DelimitedText
-from runner.text.tokenizers import split_words
-from tasks.datasets.base import LocalCorpus
+from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
@@ -135,7 +134,7 @@ def wrong_width(file: TextFile, line: int, got: int, width: int) -> str:
 
 
 @dataclass(kw_only=True)
-class Delimited(LocalCorpus):
+class Delimited(RawText, LocalCorpus):
     """A reader of labelled text in columns.
 
     Args:
@@ -190,7 +189,7 @@ class Delimited(LocalCorpus):
 
         def tokens(columns: Columns, key: str) -> pa.ListArray:
             texts = [named(column, key) for column in (columns if isinstance(columns, list) else [columns])]
-            return split_words(pc.binary_join_element_wise(*texts, " "))
+            return self.split(pc.binary_join_element_wise(*texts, " "))
 
         if isinstance(self.text_columns, dict):
             table = {name: tokens(self.text_columns[text], f"text_columns.{text}") for text, name in TOKENS.items()}
@@ -224,7 +223,7 @@ class Delimited(LocalCorpus):
                 name: [place if isinstance(place, str) else place % width for place in own]
                 for name, own in columns.items()
             }
-        return DelimitedText(self.delimiter, self.quoting, self.escape, self.header, columns)
+        return DelimitedText(self.delimiter, self.quoting, self.escape, self.header, columns, tokenizer=self.tokenizer)
 
     def _text_columns(self) -> dict[str, list[Column]]:
         """Return the columns of each text, by the name of its tokens."""

@@ -14,7 +14,7 @@ from runner.common.types import FilePath, Fraction, Name, Text
 from runner.text.arrow import offsets_of, utf8_bytes
 from tasks.datasets.arrow_columns import check_columns, class_names, column_of, corpus_table, top_columns
 from tasks.datasets.arrow_files import BATCH_ROWS, check_names
-from tasks.datasets.base import RULES_VERSION
+from tasks.datasets.base import RULES_VERSION, RawText
 from tasks.datasets.files import Files
 from tasks.datasets.split import SPLITS, Cut, cut_missing
 from tasks.spans.table import SpanScheme
@@ -35,7 +35,7 @@ class PublishedSplit(Protocol):
 
 
 @dataclass(kw_only=True)
-class HubDataset:
+class HubDataset(RawText):
     """A `runner.interfaces.Corpus` from `datasets.load_dataset`, or from a folder of `save_to_disk`.
 
     Args:
@@ -48,7 +48,7 @@ class HubDataset:
         streaming: read the columns over the network, without keeping the files that they are in.
         splits: train, valid and test -> the name of the split on the Hub (null: cut from train).
         columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name
-            -> the name of the column on the Hub. Strings that become `tokens` or `tokens_b` are split at white space;
+            -> the name of the column on the Hub. Strings that become `tokens` or `tokens_b` are split by the tokenizer;
             lists are kept; class numbers become class names. -100 in `label` or `tags` is no target.
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
@@ -101,7 +101,7 @@ class HubDataset:
     def fingerprint(self) -> str:
         """Return the sha256 of the used columns' contents and of the reader's options; the same on any machine."""
         tags, cuts = (self.span_scheme, self.strict_tags), (self.cut, self.valid_fraction, self.test_fraction)
-        options = [RULES_VERSION, self.columns, *tags, *cuts]
+        options = [RULES_VERSION, repr(self.tokenizer), self.columns, *tags, *cuts]
         digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
         for split, table in self.load().items():
             digest.update(split.encode())
@@ -117,10 +117,8 @@ class HubDataset:
         Raises:
             HydromelError: as for `load`; or a column that is missing or of an unsupported type, or an illegal tag.
         """
-        tables = {
-            split: corpus_table(table, self.columns, self.span_scheme, self.strict_tags, self._where(split))
-            for split, table in self.load().items()
-        }
+        options = (self.columns, self.span_scheme, self.strict_tags, self.tokenizer)
+        tables = {split: corpus_table(table, *options, self._where(split)) for split, table in self.load().items()}
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
 
     def _published(self) -> Mapping[str, PublishedSplit]:

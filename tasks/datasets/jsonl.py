@@ -11,8 +11,7 @@ from runner.common.errors import HydromelError, did_you_mean, quoted, shortened
 from runner.common.types import Text
 from runner.text.arrow import array, example_table, is_empty, refuse
 from runner.text.formats.lines import JsonLines, TextFields
-from runner.text.tokenizers import split_words
-from tasks.datasets.base import LocalCorpus, check_tag_lists
+from tasks.datasets.base import LocalCorpus, RawText, check_tag_lists, lists_of_tokens
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
@@ -34,11 +33,11 @@ _EXPECTED = {
 
 
 @dataclass(kw_only=True)
-class Jsonl(LocalCorpus):
+class Jsonl(RawText, LocalCorpus):
     """A reader of text as JSON objects; fields that are not named here are ignored.
 
     Args:
-        text_field: field with a string, split at white space (null: use `tokens_field`).
+        text_field: field with a string, split by the tokenizer (null: use `tokens_field`).
         tokens_field: field with a list of strings (null: use `text_field`).
         text_columns: for pairs of texts, a mapping of `a` and `b` to the field of each, instead of those above; fields
             hold strings or lists of strings, as on the first line (null: one text).
@@ -73,7 +72,7 @@ class Jsonl(LocalCorpus):
         file = file.body()
         values = self._values(file, split)
         columns = {
-            name: split_words(values[field]) if pa.types.is_string(values[field].type) else values[field]
+            name: lists_of_tokens(values[field], self.tokenizer, f"{file.path}: field '{field}'")
             for name, field in self._texts.items()
         }
         if self.label_field is not None:
@@ -101,9 +100,9 @@ class Jsonl(LocalCorpus):
     def text_format(self) -> JsonLines:
         """Return the format of this data set's files, the default for text given to models trained on it."""
         if self.text_columns is None:
-            return JsonLines(self.tokens_field, self.text_field)
+            return JsonLines(self.tokens_field, self.text_field, tokenizer=self.tokenizer)
         first, second = (self.text_columns[text] for text in TOKENS)
-        return JsonLines(first, first, second=TextFields(second, second))
+        return JsonLines(first, first, second=TextFields(second, second), tokenizer=self.tokenizer)
 
     @property
     def _texts(self) -> dict[str, str]:

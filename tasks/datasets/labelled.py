@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 from runner.text.arrow import example_table, is_empty, list_column, mask_of, offsets_of, refuse
 from runner.text.tokenizers import WHITE_SPACE, split_words
-from tasks.datasets.base import LocalCorpus
+from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile
 
 MARK = "__label__"  # prefix of labels in fastText's files
 
 
 @dataclass(kw_only=True)
-class Labelled(LocalCorpus):
+class Labelled(RawText, LocalCorpus):
     """A reader of text preceded by a label. A label without text is an example of length 0.
 
     If some line starts with `__label__`, the file is one of fastText: every token with that prefix, anywhere on a line,
@@ -42,7 +42,7 @@ class Labelled(LocalCorpus):
             is_empty(label), lambda row: f"{file.at(row + 1)}: no label at the start of the line; expected LABEL text"
         )
         label = self._part(label, lambda row: file.at(row + 1))
-        return example_table({"tokens": split_words(text), "label": label}, file.numbers, file.path)
+        return example_table({"tokens": self.split(text), "label": label}, file.numbers, file.path)
 
     def _marked(self, file: TextFile) -> pa.Table:
         lists = split_words(file.lines)
@@ -55,6 +55,7 @@ class Labelled(LocalCorpus):
             columns[name] = list_column(tokens.filter(pa.array(kept)), before[offsets])
         labels = self._part(columns["labels"].flatten(), lambda place: file.at(int(row[place]) + 1))
         columns["labels"] = list_column(labels, offsets_of(columns["labels"]))
+        columns["tokens"] = self.split(pc.binary_join(columns["tokens"], " "))
         return example_table(columns, file.numbers, file.path)
 
     def _part(self, labels: pa.Array, at: Callable[[int], str]) -> pa.Array:

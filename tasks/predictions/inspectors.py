@@ -92,6 +92,19 @@ class TagInspector:
         """Convert predicted ids of learned tags (N,) to the data set's tags (N,); rows start at `offsets` (B+1,)."""
         return pa.array(self.own.tags, pa.string()).take(pa.array(self.own.ids(values, offsets)))
 
+    def spans(self, tags: pa.ListArray) -> list[list[tuple[int, int, str]]] | None:
+        """Return the spans of each row (B,), see `runner.interfaces.FindsSpans`."""
+        if self.scheme is None:
+            return None
+        parsed, offsets = SpanTags.of(self.own.tags, self.scheme), offsets_of(tags)
+        ids = pc.index_in(tags.flatten(), value_set=pa.array(self.own.tags, pa.string())).to_numpy()
+        firsts, ends, types = spans(ids, offsets, parsed, self.scheme, headline_mode(self.scheme))
+        rows = np.searchsorted(offsets, firsts, side="right") - 1
+        found: list[list[tuple[int, int, str]]] = [[] for _ in range(len(tags))]
+        for row, first, end, kind in zip(rows.tolist(), firsts, ends, types.tolist(), strict=True):
+            found[row].append((int(first - offsets[row]), int(end - offsets[row]), parsed.types[kind]))
+        return found
+
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return the `calibration` of all tokens that have a prediction.
 

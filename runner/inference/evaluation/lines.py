@@ -20,8 +20,6 @@ from runner.interfaces import START, State
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
-from runner.text.arrow import split_characters
-from runner.text.tokenizers import split_words
 from runner.text.vocab import UNK
 
 TOKENS = 16_384  # tokens of all lines in a batch
@@ -53,7 +51,7 @@ class LineScorer:
     def score(self, lines: list[str]) -> list[Tally]:
         """Return a tally for each line; raise a HydromelError if the model cannot read one of them."""
         strings = pa.array(lines, pa.string())
-        tokens = split_characters(strings) if self.model.text.unit == "char" else split_words(strings)
+        tokens = self.model.text.split_all(strings)
         text = self._numericalize(tokens)
         assert isinstance(text.target, Ragged)
         unknown = text.target.values.numpy() == self.model.vocab.unk

@@ -24,8 +24,9 @@ from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
+from runner.text.arrow import split_characters
 from runner.text.bpe import decode_pieces
-from runner.text.tokenizers import split_words
+from runner.text.tokenizers import WHITESPACE, Tokenizer, tokenizer_of
 from runner.text.vocab import Vocab
 
 READ_TOKENS = 16_384  # tokens of all prompts in memory at once; longer prompts are read in windows
@@ -70,19 +71,25 @@ class Text:
     """A tokenization into words between white space, or characters; the end of a line is the token `LINE_END`."""
 
     unit: Unit  # `word` or `char`
+    tokenizer: Tokenizer = WHITESPACE  # of words
     merges: tuple[str, ...] | None = None  # merges that split words into pieces (`runner.text.bpe`); None: whole words
 
     @classmethod
     def of(cls, corpus: Corpus, vocab: Vocab) -> Text:
         """Return the corpus's tokenization, or characters if all strings of the vocabulary are single characters."""
         if isinstance(corpus, HasUnit):
-            return cls(corpus.unit, vocab.merges)
+            return cls(corpus.unit, tokenizer_of(corpus), vocab.merges)
         is_characters = all(len(string) == 1 for string in vocab.strings)
-        return cls("char" if is_characters else "word", vocab.merges)
+        return cls("char" if is_characters else "word", tokenizer_of(corpus), vocab.merges)
 
     def split(self, line: str) -> list[str]:
         """Split a line into tokens."""
-        return list(line) if self.unit == "char" else split_words(pa.array([line], pa.string()))[0].as_py()
+        tokens: list[str] = self.split_all(pa.array([line], pa.string()))[0].as_py()
+        return tokens
+
+    def split_all(self, lines: pa.Array) -> pa.ListArray:
+        """Split lines (B,) into lists of tokens."""
+        return split_characters(lines) if self.unit == "char" else self.tokenizer.spans(lines).tokens()
 
     def pieces(self, tokens: Iterable[str], behind: str) -> Iterator[str]:
         """Yield the text of each token, with the space before it; `behind` is the text that precedes them."""

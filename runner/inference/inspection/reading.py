@@ -18,7 +18,7 @@ from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
 from runner.text.arrow import lengths_of
 from runner.text.bpe import characters_of, pieces_of
-from runner.text.tokenizers import WhiteSpaceTokenizer
+from runner.text.tokenizers import Tokenizer, tokenizer_of
 
 _ROWS = 32  # lines per batch, for a model that reads each line by itself
 
@@ -68,7 +68,7 @@ def read(trained: TrainedModel, text: str, name: str) -> Reading:
     if characters:
         tokens, ends = [list(line) for line in text.split("\n")], np.arange(1, len(text) + 1)
     else:
-        tokens, ends = _words(text)
+        tokens, ends = _words(text, tokenizer_of(trained.corpus))
     if not any(tokens):
         raise HydromelError(f"{name}: the text has no tokens; give at least one")
     table = pa.table({"tokens": pa.array(tokens, pa.list_(pa.string()))})
@@ -96,10 +96,10 @@ def of_characters(trained: TrainedModel) -> bool:
     return Text.of(trained.corpus, trained.vocabs[TARGET]).unit == "char"
 
 
-def _words(text: str) -> tuple[list[list[str]], IntArray]:
-    """Split a text into each line's words between white space, and the end of each word, line ends included."""
+def _words(text: str, tokenizer: Tokenizer) -> tuple[list[list[str]], IntArray]:
+    """Split a text into each line's words, and the end of each word, line ends included."""
     lines = text.split("\n")
-    spans = WhiteSpaceTokenizer().spans(pa.array(lines, pa.string()))
+    spans = tokenizer.spans(pa.array(lines, pa.string()))
     starts_of_lines = np.cumsum([0, *(len(line) + 1 for line in lines)])
     ends = spans.characters()[1]
     of_words = ends.flatten().to_numpy() + np.repeat(starts_of_lines[:-1], lengths_of(ends))

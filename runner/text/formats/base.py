@@ -30,6 +30,7 @@ class PassagePredictions:
     # float32 from 0 to 1, of the same structure; for sets of labels, lists (B,) with that of every one of the `labels`
     probability: pa.Array | None  # None: they are not written
     labels: tuple[str, ...] = ()
+    spans: list[object] | None = None  # (B,) lists of {start, end, label, text}, if they are written
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,19 @@ class HasTextFormat(Protocol):
 
 
 def fields_of(predictions: PassagePredictions, name: str) -> dict[str, list[object]]:
-    """Return the predictions of all rows as JSON values: the field `name`, and `{name}_probability` if it is known."""
+    """Return the predictions of all rows as JSON values: the field `name`, `{name}_probability` and `spans`."""
     values: list[object] = predictions.values.to_pylist()
     if pa.types.is_floating(predictions.values.type):
         values = [float(f"{value:.{DIGITS}g}") for value in values]
+    spans = {} if predictions.spans is None else {"spans": predictions.spans}
     if predictions.probability is None:
-        return {name: values}
+        return {name: values, **spans}
     probability: list[object] = []
     for row in predictions.probability.to_pylist():
         rounded = [round(number, 4) for number in row] if isinstance(row, list) else round(row, 4)
         of_labels = isinstance(rounded, list) and predictions.labels
         probability.append(dict(zip(predictions.labels, rounded, strict=True)) if of_labels else rounded)
-    return {name: values, f"{name}_probability": probability}
+    return {name: values, f"{name}_probability": probability, **spans}
 
 
 def cells_of(predictions: PassagePredictions, name: str) -> dict[str, list[str]]:

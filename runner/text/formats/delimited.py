@@ -14,7 +14,7 @@ import pyarrow as pa
 from runner.common.errors import HydromelError, unknown
 from runner.text.formats.base import Parsed, PassagePredictions, cells_of
 from runner.text.formats.reader import MOST_CHARACTERS, Passage
-from runner.text.tokenizers import split_words
+from runner.text.tokenizers import WHITESPACE, Tokenizer
 
 Column = int | str
 QUOTE = {csv.QUOTE_MINIMAL: '"', csv.QUOTE_NONE: None}
@@ -33,6 +33,7 @@ class Delimited:
         header: whether the first record names the columns.
         columns: column of a corpus -> columns of the file, by name or by position from 0, that are joined by a space.
         added: name of the new column in the header (None: that of the predicted column).
+        tokenizer: how texts are split into tokens.
     """
 
     delimiter: str
@@ -41,6 +42,7 @@ class Delimited:
     header: bool
     columns: dict[str, list[Column]]
     added: str | None = None
+    tokenizer: Tokenizer = WHITESPACE
     names: list[str] | None = field(default=None, init=False)  # of the columns, from the header
     width: int | None = field(default=None, init=False)  # number of columns, from the first record
     _header_end: int | None = field(default=None, init=False)  # the header's last line in the passage that has it
@@ -93,7 +95,7 @@ class Delimited:
         for name in columns:
             indices = [] if self.width is None else [self._index(column, passage) for column in self.columns[name]]
             texts = [" ".join(record[index] for index in indices) for record in records]
-            table[name] = split_words(pa.array(texts, pa.string()))
+            table[name] = self.tokenizer.spans(pa.array(texts, pa.string())).tokens()
         return Parsed(pa.table(table), np.array(ends, dtype=np.int64))
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, did_you_mean
-from runner.text.arrow import lengths_of
+from runner.text.arrow import array, lengths_of
 from runner.text.formats.base import (
     DIGITS,
     STRINGS,
@@ -24,32 +24,36 @@ from runner.text.formats.base import (
     replace_lines,
 )
 from runner.text.formats.reader import Passage, single
-from runner.text.tokenizers import split_words, words_of
+from runner.text.tokenizers import OFFSETS, WHITESPACE, Tokenizer, with_offsets
 
 TOKENS_B = "tokens_b"  # the column of the second text of a pair
 
 
+@dataclass(frozen=True)
 class Lines:
-    """A format with one row per line and tokens separated by white space.
+    """A format with one row per line and the tokens of raw text.
 
     The output has one line per row: the label, the number, or the tags separated by spaces; then, if probabilities are
     written, a tab and the probabilities. Several labels are separated by tabs, each followed by its probability if
     that is written. Blank lines stay blank.
     """
 
+    tokenizer: Tokenizer = WHITESPACE
+
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
         return single(lines)
 
     def check(self, columns: Collection[str], predicted: str) -> None:
         for column in columns:
-            if column != "tokens":
+            if column not in ("tokens", *OFFSETS):
                 other = "csv, tsv or jsonl, which hold both" if column == TOKENS_B else "columns or jsonl"
                 raise HydromelError(f"this run also needs the column '{column}'; use --format {other}")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        tokens = split_words(pa.array(passage.lines, pa.string()))
-        places = np.flatnonzero(lengths_of(tokens))
-        return Parsed(pa.table({"tokens": tokens.take(pa.array(places))}), places)
+        spans = self.tokenizer.spans(pa.array(passage.lines, pa.string()))
+        table = pa.table(with_offsets(spans) if OFFSETS[0] in columns else {"tokens": spans.tokens()})
+        places = np.flatnonzero(lengths_of(array(table["tokens"])))
+        return Parsed(table.take(pa.array(places)), places)
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         if predictions.column == "labels":
@@ -80,10 +84,10 @@ class TextFields:
     """The fields of an object that may hold one text."""
 
     tokens_field: str | None  # with a list of strings
-    text_field: str | None  # with a string, split at white space, for objects without `tokens_field`, or the same field
+    text_field: str | None  # with a text, for objects without `tokens_field`, or the same field
 
-    def tokens(self, at: str, fields: dict[str, object]) -> list[str]:
-        """Return the tokens of an object; raise a HydromelError that begins with `at` if it has none."""
+    def of(self, at: str, fields: dict[str, object]) -> str | list[str]:
+        """Return an object's text, or its tokens; raise a HydromelError that begins with `at` if it has none."""
         is_text = self.tokens_field == self.text_field and isinstance(fields.get(self.text_field or ""), str)
         if self.tokens_field is not None and self.tokens_field in fields and not is_text:
             return _strings(at, fields, self.tokens_field, None)
@@ -96,7 +100,7 @@ class TextFields:
         text = fields[self.text_field]
         if not isinstance(text, str):
             raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
-        return words_of(text)
+        return text
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class JsonLines(TextFields):
 
     added: str | None = None  # by predictions (None: the column's name); probabilities are in `{added}_probability`
     second: TextFields = TextFields("tokens_b", "text_b")  # of the second text, if rows are pairs
+    tokenizer: Tokenizer = WHITESPACE
 
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
         return single(lines)
@@ -115,17 +120,41 @@ class JsonLines(TextFields):
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         places = [place for place, line in enumerate(passage.lines) if line.strip()]
         objects = [_object(passage, place) for place in places]
-        rows: dict[str, list[list[str]]] = {name: [] for name in columns}
-        for place, fields in zip(places, objects, strict=True):
-            at, texts = passage.at(place), dict[str, list[str]]()
-            texts["tokens"] = self.tokens(at, fields)
-            if TOKENS_B in rows:
-                texts[TOKENS_B] = self.second.tokens(at, fields)
-            for name, values in rows.items():
-                of = TOKENS_B if TOKENS_B in texts and name.endswith("_b") else "tokens"
-                values.append(texts[name] if name in texts else _strings(at, fields, name, len(texts[of])))
-        arrays = {name: _array(passage, places, values) for name, values in rows.items()}
-        return Parsed(pa.table(arrays), np.array(places, dtype=np.int64))
+        arrays = self._tokens(self, passage, places, objects, OFFSETS[0] in columns)
+        if TOKENS_B in columns:
+            arrays[TOKENS_B] = self._tokens(self.second, passage, places, objects, False)["tokens"]
+        lengths = {name: lengths_of(arrays[name]).tolist() for name in arrays if name not in OFFSETS}
+        for name in (name for name in columns if name not in arrays):
+            of = TOKENS_B if TOKENS_B in arrays and name.endswith("_b") else "tokens"
+            rows = zip(places, objects, lengths[of], strict=True)
+            values = [_strings(passage.at(place), fields, name, length) for place, fields, length in rows]
+            arrays[name] = _array(passage, places, values, STRINGS)
+        return Parsed(pa.table({name: arrays[name] for name in columns}), np.array(places, dtype=np.int64))
+
+    def _tokens(
+        self, of: TextFields, passage: Passage, places: list[int], objects: list[dict[str, object]], offsets: bool
+    ) -> dict[str, pa.Array]:
+        """Return the tokens of one text of each object, (B,) lists of strings; with `offsets` their places, too.
+
+        The text of an object that has tokens is these tokens, joined by spaces.
+        """
+        given = [of.of(passage.at(place), fields) for place, fields in zip(places, objects, strict=True)]
+        texts = [value if isinstance(value, str) else "" for value in given]
+        spans = self.tokenizer.spans(_array(passage, places, texts, pa.string()))
+        columns = with_offsets(spans) if offsets else {"tokens": spans.tokens()}
+        if all(isinstance(value, str) for value in given):
+            return columns
+        rows = {name: column.to_pylist() for name, column in columns.items()}
+        for row, tokens in enumerate(given):
+            if not isinstance(tokens, str):
+                ends = np.cumsum([len(token) + 1 for token in tokens]) - 1
+                starts = ends - [len(token) for token in tokens]
+                own = {"tokens": tokens, "text": " ".join(tokens), "starts": starts.tolist(), "ends": ends.tolist()}
+                for name, values in rows.items():
+                    values[row] = own[name]
+        kinds = {name: column.type for name, column in columns.items()}
+        _array(passage, places, rows["tokens"], STRINGS)  # names the line of a surrogate
+        return {name: pa.array(values, kinds[name]) for name, values in rows.items()}
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the original objects, each with the predictions appended as a field."""
@@ -158,9 +187,9 @@ def _strings(at: str, fields: dict[str, object], name: str, length: int | None) 
     return value
 
 
-def _array(passage: Passage, places: list[int], rows: list[list[str]]) -> pa.Array:
+def _array(passage: Passage, places: list[int], rows: Sequence[str | list[str]], kind: pa.DataType) -> pa.Array:
     try:
-        return pa.array(rows, STRINGS)
+        return pa.array(rows, kind)
     except UnicodeEncodeError:
         for place, row in zip(places, rows, strict=True):
             if any("\ud800" <= character <= "\udfff" for character in "".join(row)):

@@ -142,7 +142,7 @@ def test_a_bpe_vocabulary_learns_from_train_and_contains_every_byte() -> None:
 
 
 def test_generated_pieces_are_written_as_words(merges: tuple[str, ...]) -> None:
-    text = Text("word", merges)
+    text = Text("word", merges=merges)
     for lines in ("lowest 戦 new\nwidest", "x\n\nlow", "low", "\nx\n"):
         cut = [pieces_of(pa.array(line.split(), pa.string()), merges)[1].to_pylist() for line in lines.split("\n")]
         tokens = [token for line in cut for token in ("\n", *line)][1:]

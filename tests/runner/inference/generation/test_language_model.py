@@ -82,13 +82,13 @@ def test_pieces_of_words() -> None:
         (Text("word"), ["a"], "x ", ["a"]),
         (Text("char"), ["a", " ", "\n", "b"], "x", ["a", " ", "\n", "b"]),
         (
-            Text("word", MERGES),
+            Text("word", merges=MERGES),
             ["Ġ", "Ã", "©", "\n", "\n", "Ġlow", "er", "\n"],
             "x",
             [" ", "", "é", "\n", "\n", "low", "er", "\n"],
         ),
-        (Text("word", MERGES), ["er", "Ġlow"], "low", ["er", " low"]),
-        (Text("word", MERGES), ["Ġlow", "Ã", "\n"], "", ["low", "", "�", "\n"]),
+        (Text("word", merges=MERGES), ["er", "Ġlow"], "low", ["er", " low"]),
+        (Text("word", merges=MERGES), ["Ġlow", "Ã", "\n"], "", ["low", "", "�", "\n"]),
     ],
 )
 def test_text_of_each_token(text: Text, tokens: list[str], behind: str, expected: list[str]) -> None:
