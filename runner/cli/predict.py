@@ -88,9 +88,9 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     from runner.text.formats.columns import Columns
     from runner.text.formats.delimited import Delimited
     from runner.text.formats.lines import JsonLines, Lines
-    from runner.text.tokenizers import tokenizer_of
+    from runner.text.tokenizers import BY_NAME, tokenizer_of
 
-    tokenizer = tokenizer_of(run.trained.corpus)
+    tokenizer = BY_NAME[options.tokenizer] if options.tokenizer else tokenizer_of(run.trained.corpus)
     lines = Lines(tokenizer)
     own: TextFormat = run.trained.corpus.text_format() if isinstance(run.trained.corpus, HasTextFormat) else lines
     delimiter = {"csv": ",", "tsv": "\t"}.get(options.format)
@@ -119,8 +119,10 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
         raise HydromelError("--columns needs --format columns, csv or tsv")
     if options.separator and not isinstance(own, Columns):
         raise HydromelError("--separator needs --format columns")
+    if options.tokenizer and isinstance(own, Columns):
+        raise HydromelError("--tokenizer splits raw text, and columns hold tokens; use --format lines, jsonl or csv")
     if isinstance(own, JsonLines | Delimited):
-        own = replace(own, added=options.field)
+        own = replace(own, added=options.field, tokenizer=tokenizer)
     elif options.field and options.to is None:
         raise HydromelError("--field needs --format jsonl, csv or tsv, or --to")
     return own
@@ -155,6 +157,8 @@ def parser() -> Parser:
     add("--format", choices=("lines", "columns", "csv", "tsv", "jsonl"), help=form)
     add("--to", choices=("csv", "jsonl"), help="format of the output: one record per row (default: as the input)")
     add("--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1")
+    tokenizers = "how raw text is split into tokens (default: as in training; white space for runs on given tokens)"
+    add("--tokenizer", choices=("whitespace", "words", "characters"), help=tokenizers)
     add("--spans", action="store_true", help="also write spans, by characters of the text (taggers; JSON out)")
     separator = "separator of --format columns (default: that of the run's data set, or tab)"
     add("--separator", choices=("tab", "space"), help=separator)

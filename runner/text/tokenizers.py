@@ -153,6 +153,13 @@ class WordTokenizer:
         return matches(texts, WORD)
 
 
+BY_NAME: dict[str, Tokenizer] = {
+    "whitespace": WHITESPACE,
+    "words": WordTokenizer(),
+    "characters": CharacterTokenizer(),
+}
+
+
 def matches(texts: pa.Array, pattern: str) -> TokenSpans:
     """Return the matches of a regular expression in texts (B,), from left to right: RE2's syntax, without empty ones.
 

@@ -587,6 +587,15 @@ def test_names_of_fields_are_not_quoted_whole(fails):
 # plain text and trees
 
 
+def test_white_space_of_every_kind_inside_a_field(read):
+    spaces = "\t\n\v\f\x85\xa0\u1680\u2000\u2028\u2029\u202f\u3000"
+    field = "".join(f"w{space}" for space in spaces)
+    table = read("csv", f'text,label\n"it.\nVery\tmuch\u00a0so{field}",1\n"a\u200bb \ufeff",0\n')
+    assert table["tokens"].to_pylist() == [["it.", "Very", "much", "sow", *"w" * 11], ["a\u200bb", "\ufeff"]]
+    text = json.dumps({"text": f"a{spaces}b", "label": "x"})
+    assert read("jsonl", f"{text}\n")["tokens"].to_pylist() == [["a", "b"]]
+
+
 def test_plain_text(read):
     text = " a  b \n\n \nc\td"
     assert read("text", text)["tokens"].to_pylist() == [["a", "b"], [], [], ["c", "d"]]
@@ -648,7 +657,7 @@ def test_annotations_are_types_that_a_config_can_be_checked_against(config, corp
     assert {"name", "data_dir", "train", "encoding", "valid_fraction"} < set(parameters) <= set(hints)
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     with_default = [name for name, parameter in parameters.items() if parameter.default is not parameter.empty]
-    assert set(with_default) <= {"width"}  # which a run records
+    assert set(with_default) <= {"width", "tokenizer"}  # which a run records, and the group `tokenizer` gives
     assert not any(isinstance(hint, str) for hint in hints.values())
 
 
