@@ -52,7 +52,7 @@ def test_the_page_shows_each_file_as_it_is(path: Path) -> None:
 
 
 def test_the_page_names_what_there_is() -> None:
-    assert len(FILES) == 14
+    assert len(FILES) == 16
     for path in re.findall(r"`((?:runner|tasks|reporting|configs)/[\w/]+\.(?:py|yaml))`", PAGE):
         assert (ROOT / path).is_file(), path
 
@@ -81,6 +81,28 @@ def test_encoder_strategy_tracker_and_format_together(
     assert (tmp_path / "results.tsv").read_text(encoding="utf-8") == f"{line}\n"
     assert sync.main(["run"]) == 1
     assert "my_parts.tracker.TsvTracker: not allowed in a saved run; allowed under tracker" in capsys.readouterr().err
+
+
+def test_the_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("readLines2 = x.IOError\n" * 30, encoding="utf-8")
+    options = [
+        "task=lm",
+        "dataset=text",
+        "dataset.train=train.txt",
+        "encoder=conv",
+        "encoder.filters=8",
+        "tracker=none",
+    ]
+    result = hydromel(
+        tmp_path, *options, "data_dir=.", "train.epochs=1", "tokenizer=identifier_parts", "baselines=false"
+    )
+    vocabs = json.loads((tmp_path / "run" / "vocabs.json").read_text(encoding="utf-8"))
+    assert sorted(vocabs["words"]["strings"]) == sorted(["read", "Lines", "2", "=", "x", ".", "IOError"])
+    assert result["metrics"]["test"]["perplexity"] > 1
+    symbols = "from my_parts.tokenizer import IdentifierParts as P; import pyarrow as pa"
+    shown = f"{symbols}; print(P(symbols=False).spans(pa.array(['aB c_1'])).tokens().to_pylist())"
+    done = subprocess.run([sys.executable, "-c", shown], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "[['a', 'B', 'c', '1']]"
 
 
 def test_the_embedding_reports_and_counts(tmp_path: Path) -> None:
