@@ -65,6 +65,7 @@ MUST_STAY = {  # option, or section of options -> the reason
     "dataset": _DATA,
     "max_length": _DATA,
     "truncate": _DATA,
+    "tokenizer": _DATA,
     "unicode": _DATA,
     "turn": _NAME,
     "repeat": _NAME,
