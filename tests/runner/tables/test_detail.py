@@ -109,6 +109,12 @@ def test_files_of_strangers_are_refused_in_one_line(tmp_path: Path, monkeypatch:
     path.write_bytes(content)
     monkeypatch.setattr(detail, "MOST_TABLE_ROWS", 100)
     refused("more than 100 rows")
+    monkeypatch.setattr(detail, "MOST_TABLE_ROWS", 4)
+    pq.write_table(pa.table([["a"] * 5, ["b"] * 5, [1] * 5], schema=PAIRS), path, compression="none")
+    five, one = b"\x16\x0a\x19", b"\x16\x02\x19"  # the number of rows, then the start of a list
+    path.write_bytes(path.read_bytes().replace(five, one))
+    assert pq.read_metadata(path).num_rows == 1
+    refused("more than 4 rows")
     monkeypatch.undo()
     pq.write_table(pa.table([["x" * 1000] * 5000, ["y"] * 5000, [1] * 5000], schema=PAIRS), path, compression="none")
     monkeypatch.setattr(detail, "MOST_TABLE_BYTES", 10**6)
