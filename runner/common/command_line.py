@@ -17,6 +17,7 @@ from runner.common.interruption import interruption
 log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_LONGEST_WORD = 400  # characters
 CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 
@@ -99,9 +100,16 @@ def exit_code(work: Callable[[], int]) -> int:
         return 130
 
 
+def _cut(word: str) -> str:
+    return word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..."
+
+
 def failed(line: str) -> int:
-    """Log one line of error, with HYDRA_FULL_ERROR=1 after its traceback, and return the exit code."""
+    """Log one line of error, with HYDRA_FULL_ERROR=1 after its traceback, and return the exit code.
+
+    A word of more than `_LONGEST_WORD` characters, such as the path of a file, is cut.
+    """
     if os.environ.get(FULL_ERROR) == "1":
         log.error(traceback.format_exc())
-    log.error("error: %s", " ".join(line.split()))
+    log.error("error: %s", " ".join(map(_cut, line.split())))
     return 1

@@ -109,7 +109,9 @@ def _sound(number: int, folder: Path) -> Sound:
     for reader in ("predict", "text"):
         copy = folder / "copy"
         shutil.copytree(finished, copy)
-        if call(_reading(run, reader, copy)).code == 0:
+        ending = call(_reading(run, reader, copy))
+        if reader == "predict" or scenario.data == "lm":  # only language models have texts
+            assert ending.code == 0, f"{scenario.name}, {reader}, code {ending.code}: {ending.output}"
             run.answers[reader] = _answer(copy)
         shutil.rmtree(copy)
     return run

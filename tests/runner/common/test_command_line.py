@@ -15,6 +15,8 @@ def test_a_failure_is_one_line_that_commands_no_terminal(
     show_messages()
     assert failed("v.bin:1: '\x1b[2J\x00é 東京 😀'\n  is no\tword") == 1
     assert capsys.readouterr().err == "error: v.bin:1: '\ufffd[2J\ufffdé 東京 😀' is no word\n"
+    assert failed(f"cannot write {'x' * 3000}/y: no space") == 1
+    assert capsys.readouterr().err == f"error: cannot write {'x' * 400}... no space\n"
 
 
 MISSING = "could not create a primitive descriptor for the LSTM forward propagation primitive"
