@@ -26,6 +26,7 @@ from tasks.datasets.labelled import MARK
 from tasks.datasets.split import SPLITS
 
 ENCODERS = {"lm": "lstm"}  # by task, others `conv`: quick to train, and good on most data
+CHARACTERS = {"features": "words_chars", "embedding": "word_char"}  # for tags, which endings and capitals tell
 PAIRS = (
     ("premise", "hypothesis"),
     ("sentence1", "sentence2"),
@@ -159,6 +160,8 @@ def guess(files: Sequence[str], given: Mapping[str, object]) -> Guess:
         options["task.labels"] = "many"
     if task in ("classify", "regress") and found.is_pair:
         options["task.pairs"] = "apart"
+    if task == "tag" and not given.keys() & {"experiment", "init_from", *CHARACTERS}:
+        options |= CHARACTERS
     if not given.keys() & {"experiment", "init_from"}:
         options["encoder"] = ENCODERS.get(str(task), "conv")
     return Guess(found.found, {key: value for key, value in options.items() if key not in given})

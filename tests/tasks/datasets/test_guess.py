@@ -13,7 +13,8 @@ from tasks.datasets.guess import guess
 
 REVIEWS = [("a fine film / really", "pos"), ("dull and long", "neg"), ("I liked all of it", "pos"), ("no", "neg")] * 4
 SENTENCES = "Ann B-PER\nsees O\nRome B-LOC\n\nBob B-PER\nruns O\n\n"
-TAGGED = {"task": "tag", "dataset": "columns_file", "encoder": "conv"}
+TAG = {"task": "tag", "features": "words_chars", "embedding": "word_char", "encoder": "conv"}
+TAGGED = TAG | {"dataset": "columns_file"}
 CLASSIFY = {"task": "classify", "encoder": "conv"}
 LM = {"task": "lm", "encoder": "lstm"}
 
@@ -84,7 +85,7 @@ def test_column_files(found, content, expected):
 
 
 def test_conllu(found, unclear):
-    expected = {"task": "tag", "dataset": "conllu", "encoder": "conv"}
+    expected = TAG | {"dataset": "conllu"}
     assert found(CONLLU) == expected
     assert found(CONLLU.replace("NOUN", "_")) == expected | {"dataset.columns.tags": "xpos"}
     plus = "# global.columns = ID FORM LEMMA PARSEME:MWE\n1\ta\tb\t*\n2\tc\td\t1:X\n\n"
@@ -160,7 +161,8 @@ def test_numbers_with_fractions_are_values(found):
         ),
         (
             {"tokens": ["a", "b"], "tags": ["O", "O"]},
-            {"task": "tag", "dataset.text_field": None}
+            TAG
+            | {"dataset.text_field": None}
             | {"dataset.tokens_field": "tokens", "dataset.label_field": None, "dataset.tags_field": "tags"},
         ),
         (
@@ -189,9 +191,7 @@ def test_several_labels(found):
 
 def test_tables_in_parquet(found):
     tagged = pa.table({"words": [["a", "b"], ["c"]], "ner_tags": [[0, 1], [-100]], "id": [1, 2]})
-    assert found(tagged) == {"task": "tag", "dataset": "parquet", "encoder": "conv"} | {
-        "dataset.columns": {"tokens": "words", "tags": "ner_tags"}
-    }
+    assert found(tagged) == TAG | {"dataset": "parquet"} | {"dataset.columns": {"tokens": "words", "tags": "ner_tags"}}
     text = pa.table({"text": ["a b", "c"], "label": [0, 1], "embedding": [[0.5], [1.0]]})
     assert found(text)["dataset.columns"] == {"tokens": "text", "label": "label"}
     pairs = pa.table({"premise": ["a b"], "hypothesis": ["c"], "label": [0]})
@@ -231,6 +231,7 @@ def test_what_is_given_stays(found):
     options = found(csv, "a.csv", {"dataset.label_column": "title", "dataset.text_columns": ["body"]})
     assert options == CLASSIFY | {"dataset": "csv"}
     assert "encoder" not in found(csv, "a.csv", {"experiment": "sst2_conv"})
+    assert "embedding" not in found(SENTENCES, given={"features": "words"})
     assert found(SENTENCES, given={"dataset.columns": {"tokens": 0}})["task"] == "tag"
     assert found(SENTENCES, given={"task": "lm"})["dataset"] == "columns_file"
     options = found(table(REVIEWS), "a.csv", {"dataset.header": False, "dataset": "csv"})
@@ -305,11 +306,8 @@ def test_files_of_the_splits(tmp_path):
     for name in ("train-1", "train-2", "valid"):
         (tmp_path / name).write_text(SENTENCES)
     options = guess(["train-*", "valid"], {"data_dir": str(tmp_path)}).options
-    assert options == {"task": "tag", "dataset": "columns_file", "dataset.separator": "space"} | {
-        "dataset.train": "train-*",
-        "dataset.valid": "valid",
-        "encoder": "conv",
-    }
+    files = {"dataset.train": "train-*", "dataset.valid": "valid"}
+    assert options == TAGGED | {"dataset.separator": "space"} | files
     for files in (["train-1", ""], ["a", "b", "c", "d"]):
         with pytest.raises(HydromelError, match="give one to three files, TRAIN,VALID,TEST"):
             guess(files, {"data_dir": str(tmp_path)})
