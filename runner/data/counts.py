@@ -72,7 +72,6 @@ def describe_counts(counts: Mapping[str, DataRecord], truncation: Truncation) ->
             labels = ", ".join(f"{label} {count:,}" for label, count in split["unseen"].items())
             more = ", ..." if split["unseen_labels"] > len(split["unseen"]) else ""
             yield (
-                f"{name} has {split['unseen_labels']:,} labels that the training set lacks, at "
-                f"{split['unseen_targets']:,} targets ({labels}{more}); these count as missed and have no loss "
-                "(task.strict=true refuses them)"
+                f"targets of {name} whose label the training set lacks: {split['unseen_targets']:,} ({labels}{more}); "
+                "they count as missed and have no loss (task.strict=true refuses them)"
             )

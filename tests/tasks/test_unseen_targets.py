@@ -109,8 +109,8 @@ def test_a_classifier_counts_them_as_scikit_learn_does(
     write_config(composed, folder)
     with caplog.at_level(logging.INFO):
         result = run_experiment(composed, folder, 0.0)
-    assert "test has 2 labels that the training set lacks, at 3 targets (c 2, d 1)" in caplog.text
-    assert "valid has 1 labels that the training set lacks, at 1 targets (c 1)" in caplog.text
+    assert "targets of test whose label the training set lacks: 3 (c 2, d 1); they count as missed" in caplog.text
+    assert "targets of valid whose label the training set lacks: 1 (c 1); they count as missed" in caplog.text
     rows = (folder / run_schema.PREDICTIONS / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
     gold, predicted = zip(*(row.split("\t")[:2] for row in rows), strict=True)
     assert "".join(gold) == LABELS["test"]

@@ -40,7 +40,7 @@ class AllowedTransitions(NamedTuple):
     def allow_all(cls, n_tags: int) -> AllowedTransitions:
         """Return an instance that forbids nothing."""
         ones = torch.ones(n_tags, dtype=torch.bool)
-        return cls(ones, ones.expand(n_tags, -1), ones)
+        return cls(ones, torch.ones(n_tags, n_tags, dtype=torch.bool), ones)
 
     def restrict(self, chain: Chain) -> Chain:
         """Return the scores of `chain` with -inf for everything that is not allowed."""

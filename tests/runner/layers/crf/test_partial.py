@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.layers.crf.chain import Chain
+from runner.layers.crf.chain import AllowedTransitions, Chain
 from runner.layers.crf.crf import negative_log_likelihood
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, rows_of
@@ -87,3 +87,8 @@ def test_viterbi_does_not_look_at_what_is_observed_and_nothing_waits() -> None:
         crf.negative_log_likelihood(scores, TAGS, OBSERVED["some"]).sum().backward()
     assert len(crf.decode(scores)) == sum(ROWS)
     assert N_TAGS == 3
+
+
+def test_masks_that_allow_everything_can_be_restored() -> None:
+    for part in AllowedTransitions.allow_all(3):  # as the audit does with all buffers
+        part.copy_(part.clone())
