@@ -28,7 +28,7 @@ from tasks.metrics.metrics import LabelMetric, SpanMetric
 from tasks.predictions.inspectors import TagInspector
 from tasks.spans.finding import Tagging, find_scheme
 from tasks.spans.schemes import Conversion, OwnTags, allowed_by
-from tasks.spans.table import AUTO, Scheme, all_tags, as_scheme
+from tasks.spans.table import AUTO, all_tags, as_scheme
 from tasks.spans.tags import SpanTags, illegal_positions
 from tasks.targets import (
     column,
@@ -76,7 +76,7 @@ class Tag:
         name: Name,
         quality: Literal["accuracy", "macro_f1", "f1"] | None,
         span_scheme: Text | None,
-        train_scheme: Scheme | None,
+        train_scheme: Text | None,
         head: HeadKind,
         constraints: Constrain,
         dropout: Fraction,
@@ -88,13 +88,14 @@ class Tag:
         self.name = name
         is_open = span_scheme == AUTO
         self.scheme = None if span_scheme is None or is_open else as_scheme(span_scheme)
+        trained = None if train_scheme is None else as_scheme(train_scheme, "task.train_scheme")
         for option, value, off in (("train_scheme", train_scheme, "null"), ("constraints", constraints, "none")):
             if self.scheme is None and not is_open and value not in (None, "none"):
                 raise HydromelError(
                     f"task.{option}={value} needs span tags, but task.span_scheme=null means plain tags; "
                     f"use task.{option}={off}"
                 )
-        self.learned_scheme = train_scheme or self.scheme  # of the tags in the target vocabulary
+        self.learned_scheme = trained or self.scheme  # of the tags in the target vocabulary
         self.head_kind, self.constraints = head, constraints
         if constraints in ("train", "both") and head == "softmax":
             raise HydromelError(
@@ -117,7 +118,7 @@ class Tag:
         self.metric: LabelMetric | SpanMetric = LabelMetric()
         possible = ("accuracy", "macro_f1")
         if self.scheme is not None:
-            self.metric = SpanMetric(scheme=self.scheme, learned_scheme=train_scheme or self.scheme)
+            self.metric = SpanMetric(scheme=self.scheme, learned_scheme=trained or self.scheme)
             possible = ("f1", "accuracy")
         self.main_metric = quality or possible[0]
         if self.main_metric not in possible and not is_open:

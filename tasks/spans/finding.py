@@ -154,7 +154,8 @@ def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> 
         position = tagging.tags.index(odd[0]).as_py()
         return (
             f"{tagging.at(position)}: tag '{odd[0]}' and the other tags of train belong to no common span scheme: "
-            f"{nearest} has {others}, but not {_shown(odd)}; correct the tags that are wrong; {plain}"
+            f"{nearest} has {others}, but not {_shown(odd)}; correct the tags that are wrong, or leave those that are "
+            f"none out with 'task.ignore=[{','.join(odd[:_SHOWN])}]'; {plain}"
         )
     nearest, *further = sorted(wrong, key=lambda scheme: len(wrong[scheme]))[:_SHOWN]
     also = "".join(f", {scheme} by {len(wrong[scheme]):,}" for scheme in further)
@@ -195,6 +196,8 @@ def check_tags(tags: pa.Array, offsets: IntArray, scheme: SpanScheme, strict: bo
         advice = f"all tags of the file are legal in {legal}: set dataset.span_scheme={legal}"
     elif not foreign:
         advice += ", or keep such tags with dataset.strict_tags=false"
+        if odd:
+            advice += f", and leave those that are none out with 'task.ignore=[{','.join(odd[:_SHOWN])}]'"
     raise HydromelError(f"{what} (illegal tags in the file: {len(places)}); {advice}")
 
 
@@ -203,7 +206,7 @@ def _consequence(tagging: Tagging, scheme: Scheme, odd: list[str]) -> str:
     end = ""
     if odd:
         count = np.count_nonzero(mask_of(pc.is_in(tagging.tags, pa.array(odd))))
-        end += f"; {count:,} of them are no tags of spans ({_shown(odd)}) and count as O"
+        end += f"; {count:,} of them are no tags of spans ({_shown(odd)}) and count as O, unless task.ignore names them"
     if headline_mode(scheme) == "strict":
         of_spans, counted = len(tagging.spans(scheme, "default")[0]), len(tagging.spans(scheme, "strict")[0])
         end += f"; {counted:,} of {of_spans:,} spans are whole, and only these count in {scheme}"

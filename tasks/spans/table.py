@@ -126,13 +126,13 @@ SCHEMES: dict[Scheme, Layout] = {
 }
 
 
-def as_scheme(scheme: str) -> Scheme:
-    """Return `scheme` as a `Scheme`; raise HydromelError if there is none of this name."""
+def as_scheme(scheme: str, option: str = "span_scheme") -> Scheme:
+    """Return the value of an option as a `Scheme`; raise HydromelError if there is none of this name."""
     for known in SCHEMES:
         if scheme == known:
             return known
     raise HydromelError(
-        f"span_scheme='{scheme}'; use one of {', '.join(_PLAIN)}, one of them with {_SUFFIX} (PER-B), auto or "
+        f"{option}='{scheme}'; use one of {', '.join(_PLAIN)}, one of them with {_SUFFIX} (PER-B), or "
         "null (configs/task/tag.yaml)"
     )
 

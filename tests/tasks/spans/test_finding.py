@@ -127,7 +127,7 @@ def test_tags_that_look_like_spans_but_fit_no_scheme_are_asked_for() -> None:
         find_scheme(tagging("O X-PER B-LOC I-LOC"))
     with pytest.raises(HydromelError, match=r"^token 4: tag 'L-X' .*: IOBES has O, B-X, S-X, but not L-X; correct"):
         find_scheme(tagging("O B-X", "S-X B-X L-X"))
-    with pytest.raises(HydromelError, match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct"):
+    with pytest.raises(HydromelError, match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct .* none out with .task.ignore=\[_\]. *"):
         find_scheme(tagging("O B-X _"))
 
 
@@ -165,12 +165,20 @@ def test_letters_of_no_common_scheme_are_refused_even_if_illegal_tags_are_kept()
     )
 
 
+def test_the_advice_for_tags_that_are_none_leaves_them_out() -> None:
+    advice = (
+        r"or keep such tags with dataset.strict_tags=false, and leave those that are none out with 'task.ignore=\[_\]'$"
+    )
+    with pytest.raises(HydromelError, match=advice):
+        checked(tagging("O B-X _ O"), "IOB2", True)
+
+
 def test_what_becomes_of_kept_tags_is_told(caplog: pytest.LogCaptureFixture) -> None:
     checked(tagging("O I-X", "X X B-X"), "IOB2", False)
     checked(tagging("S-X B-X", "O I-X"), "IOBES", False)
     assert caplog.messages == [
         "token 1: tag 'I-X' after 'O' is illegal in IOB2; 3 illegal tags are kept; 2 of them are no tags of spans (X) "
-        "and count as O",
+        "and count as O, unless task.ignore names them",
         "token 1: tag 'B-X' after 'S-X' is illegal in IOBES; 2 illegal tags are kept; 1 of 3 spans are whole, and only "
         "these count in IOBES",
     ]

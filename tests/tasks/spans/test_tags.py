@@ -186,7 +186,7 @@ def test_illegal_of_nothing() -> None:
 def test_unknown_scheme() -> None:
     expected = (
         r"^span_scheme='BIOE'; use one of IOB1, IOB2, IOE1, IOE2, IOBES, BILOU, BMES, BMEWO, one of them with -suffix "
-        r"\(PER-B\), auto or null \(configs/task/tag.yaml\)$"
+        r"\(PER-B\), or null \(configs/task/tag.yaml\)$"
     )
     with pytest.raises(HydromelError, match=expected):
         as_scheme("BIOE")
