@@ -127,7 +127,10 @@ def test_tags_that_look_like_spans_but_fit_no_scheme_are_asked_for() -> None:
         find_scheme(tagging("O X-PER B-LOC I-LOC"))
     with pytest.raises(HydromelError, match=r"^token 4: tag 'L-X' .*: IOBES has O, B-X, S-X, but not L-X; correct"):
         find_scheme(tagging("O B-X", "S-X B-X L-X"))
-    with pytest.raises(HydromelError, match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct .* none out with .task.ignore=\[_\]. *"):
+    with pytest.raises(
+        HydromelError,
+        match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct .* none out with .task.ignore=\[_\]. *",
+    ):
         find_scheme(tagging("O B-X _"))
 
 
