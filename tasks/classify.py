@@ -52,7 +52,7 @@ class Classify:
             machine), or count (frequencies, learned in one step; it uses the encoder's scores unchanged). Of many:
             sigmoid (binary cross entropy) or hinge. null: softmax, or sigmoid.
         threshold: of many labels: the probability from which on a label is predicted, or how it is chosen on the
-            validation set: one for all labels, or per_label (`LabelSetOutput`); null: per_label.
+            validation set: one for all labels, or per_label (`LabelSetOutput`); null: one.
         scores: linear: computed by a linear layer from the pooled vectors; given: the pooled vectors are the scores.
         hidden: sizes of the hidden layers (ReLU) between the pooled vectors and the linear layer; [] for none.
         dropout: dropout probability on the pooled vectors and after each hidden layer.
@@ -106,7 +106,7 @@ class Classify:
             raise HydromelError(
                 "task.label_weights=balanced is for one label per row, but task.labels=many; give {label: weight}"
             )
-        self.threshold: Threshold = "per_label" if threshold is None else threshold
+        self.threshold: Threshold = "one" if threshold is None else threshold
         self.pooling, self.pairs = pooling, pairs
         self.given = scores == "given" or head == "count"
         self.smoothing, self.label_weights = label_smoothing, label_weights

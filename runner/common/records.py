@@ -424,6 +424,11 @@ def finite(value: object) -> float | None:
     return float(value)
 
 
+def shown(value: float, unit: str) -> str:
+    """Return a figure for the console: to 0.01; to 0.0001 if it is no percentage and below 2, like a correlation."""
+    return f"{value:.{4 if unit != '%' and abs(value) < 2 else 2}f}"
+
+
 def unbeaten_baselines(result: ResultRecord) -> dict[str, float]:
     """Return the simplest models that the run does not beat, with their figures on test: {"majority": 15.7, ...}."""
     metric, higher = result["quality"]["metric"], result["quality"]["higher_is_better"]

@@ -24,7 +24,7 @@ from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
 from runner.common.files import CannotWrite, cannot_write
 from runner.common.interruption import interruption
-from runner.common.records import ResultRecord, unbeaten_baselines
+from runner.common.records import ResultRecord, shown, unbeaten_baselines
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.config.instantiate import find_plugin
@@ -125,10 +125,12 @@ def summary(result: ResultRecord, folder: Path) -> str:
     split, figures = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
     speed = result["speed"]["real_tokens_per_s"]
     rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
-    value = figures[quality]
-    line = f"{result['name']}: {split} {quality} {value:.2f}, {rate} -> {folder}"
-    unbeaten = ", ".join(f"{name} {figure:.2f}" for name, figure in unbeaten_baselines(result).items())
-    warning = f"warning: test {quality} {value:.2f} is not better than that of the simplest models: {unbeaten}"
+    unit, figure = result["quality"].get("unit", ""), figures[quality]
+    assert isinstance(figure, float)
+    value = shown(figure, unit)
+    line = f"{result['name']}: {split} {quality} {value}, {rate} -> {folder}"
+    unbeaten = ", ".join(f"{name} {shown(figure, unit)}" for name, figure in unbeaten_baselines(result).items())
+    warning = f"warning: test {quality} {value} is not better than that of the simplest models: {unbeaten}"
     return f"{line}\n{warning}" if unbeaten else line
 
 

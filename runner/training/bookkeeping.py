@@ -12,6 +12,7 @@ from torch import Tensor
 from runner.batching.plan import digest, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.common.records import shown
 from runner.ragged.shapes import tokens_in
 from runner.tracking.tracker import deliver_or_warn
 from runner.training.checkpoint import is_finite
@@ -84,11 +85,13 @@ def record_evaluation(t: Training, metrics: dict[str, object]) -> None:
 def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> None:
     """Log one line after an evaluation, and deliver the records so far."""
     costs, progress, value = t.costs, t.progress, metrics[t.metric_name]
+    assert isinstance(value, float)
+    quality = shown(value, t.measures.scales[t.metric_name].unit)
     tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
     places = costs.real_tokens + costs.padded_tokens
     log.info(
         f"epoch {progress.last_epoch:3d}  updates {progress.updates:6,d}  loss {mean_loss:8.4f}  "
-        f"valid {t.metric_name} {value:8.2f}  {tokens_per_s:9,.0f} tok/s  "
+        f"valid {t.metric_name} {quality:>8}  {tokens_per_s:9,.0f} tok/s  "
         f"padding {100 * costs.padded_tokens / max(1, places):4.1f} %  {costs.training_seconds:7.1f} s"
     )
     deliver_or_warn(t.tracker, t.run.path)

@@ -47,7 +47,7 @@ def labelled(labels: Sequence[int], lengths: Sequence[int] | None = None) -> Bat
 def with_sets(sets: Sequence[Sequence[int]], lengths: Sequence[int] | None = None) -> Batch:
     """Rows with any number of answers each."""
     split = labelled([0] * len(sets), lengths)
-    ids = torch.tensor([item for row in sets for item in row], dtype=torch.int64)
+    ids = np.array([item for row in sets for item in row], dtype=np.int64)
     return replace(split, target=label_set_ids(ids, np.cumsum([0, *map(len, sets)])))
 
 

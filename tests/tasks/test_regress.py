@@ -153,7 +153,7 @@ def test_mean_and_ridge() -> None:
     split = task.encode(words(texts), table(value=values), {})
     train, test = split.select(np.arange(40)), split.select(np.arange(40, 60))
     assert task.majority(train, test, {}).tolist() == pytest.approx([np.mean(values[:40])] * 20)
-    assert measured(task, task.majority(train, test, {}), test, {})["pearson"] == 0.0
+    assert measured(task, task.majority(train, test, {}), test, {"target": Vocab(("value",))})["pearson"] == 0.0
     vocabs = {"words": Vocab(tuple("abcde"), ("<pad>", "<unk>"))}
     ((name, predicted),) = task.baselines(train, test, vocabs)
     assert name == "ridge"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runner.common.records import unbeaten_baselines
+from runner.common.records import shown, unbeaten_baselines
 from runner.experiment.job import summary
 
 
@@ -43,6 +43,11 @@ def test_without_a_figure_on_test_nothing_is_said(change: dict[str, Any]) -> Non
 
 def test_missing_baselines_are_left_out() -> None:
     assert unbeaten_baselines(result(9.9) | {"majority": None, "baselines": {}}) == {}
+
+
+def test_small_figures_that_are_no_percentages_keep_more_digits() -> None:
+    assert [shown(value, "") for value in (0.61234, -0.5, 2.0, 220.127)] == ["0.6123", "-0.5000", "2.00", "220.13"]
+    assert shown(0.61234, "%") == "0.61"
 
 
 def test_a_run_that_beats_nothing_says_so_at_its_end() -> None:
