@@ -79,7 +79,7 @@ def test_several_labels_where_one_is_needed_are_refused_with_the_line(labels: li
 
 
 def test_no_label_at_all() -> None:
-    with pytest.raises(HydromelError, match="^train has no label$"):
+    with pytest.raises(HydromelError, match=r"^train has no label$"):
         many().target_vocab(table([[], []]), {})
 
 
