@@ -121,6 +121,8 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
         raise HydromelError("--separator needs --format columns")
     if options.tokenizer and isinstance(own, Columns):
         raise HydromelError("--tokenizer splits raw text, and columns hold tokens; use --format lines, jsonl or csv")
+    if isinstance(own, Lines):
+        own = replace(own, tokenizer=tokenizer)
     if isinstance(own, JsonLines | Delimited):
         own = replace(own, added=options.field, tokenizer=tokenizer)
     elif options.field and options.to is None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.text.arrow import example_table, is_empty, list_column, mask_of, offsets_of, refuse
+from runner.text.formats.lines import Lines
 from runner.text.tokenizers import WHITE_SPACE, split_words
 from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile
@@ -43,6 +44,10 @@ class Labelled(RawText, LocalCorpus):
         )
         label = self._part(label, lambda row: file.at(row + 1))
         return example_table({"tokens": self.split(text), "label": label}, file.numbers, file.path)
+
+    def text_format(self) -> Lines:
+        """Return the format of text given to models trained on this data set, which may have labels of fastText."""
+        return Lines(self.tokenizer, MARK)
 
     def _marked(self, file: TextFile) -> pa.Table:
         lists = split_words(file.lines)

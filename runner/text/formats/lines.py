@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from runner.text.formats.base import (
     replace_lines,
 )
 from runner.text.formats.reader import Passage, single
-from runner.text.tokenizers import OFFSETS, WHITESPACE, Tokenizer, with_offsets
+from runner.text.tokenizers import OFFSETS, WHITE_SPACE, WHITESPACE, Tokenizer, with_offsets
 
 TOKENS_B = "tokens_b"  # the column of the second text of a pair
 
@@ -39,6 +40,7 @@ class Lines:
     """
 
     tokenizer: Tokenizer = WHITESPACE
+    label_mark: str | None = None  # words that start with it are labels, not text (None: there are none)
 
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
         return single(lines)
@@ -50,7 +52,11 @@ class Lines:
                 raise HydromelError(f"this run also needs the column '{column}'; use --format {other}")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        spans = self.tokenizer.spans(pa.array(passage.lines, pa.string()))
+        texts = pa.array(passage.lines, pa.string())
+        if self.label_mark is not None:
+            label = f"(^|[{WHITE_SPACE}]){re.escape(self.label_mark)}[^{WHITE_SPACE}]*"
+            texts = pc.replace_substring_regex(texts, label, " ")
+        spans = self.tokenizer.spans(texts)
         table = pa.table(with_offsets(spans) if OFFSETS[0] in columns else {"tokens": spans.tokens()})
         places = np.flatnonzero(lengths_of(array(table["tokens"])))
         return Parsed(table.take(pa.array(places)), places)

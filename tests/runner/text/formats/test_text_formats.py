@@ -49,6 +49,13 @@ def test_lines() -> None:
         Lines().check(["tokens", "pos"], "tags")
 
 
+def test_labels_in_text_are_no_words() -> None:
+    text = "__label__a __label__b x y\nx\u00a0__label__c\n__label__a\nx__label__y z"
+    parsed = Lines(label_mark="__label__").parse(first(text), ["tokens"])
+    assert parsed.table["tokens"].to_pylist() == [["x", "y"], ["x"], ["x__label__y", "z"]]
+    assert parsed.places.tolist() == [0, 1, 3]
+
+
 def test_white_space_in_predictions_breaks_no_line() -> None:
     labels = labelled(["a\nb", "c d\t\u2028\\"])
     assert Lines().write(first("x\ny"), Lines().parse(first("x\ny"), ["tokens"]), labels) == ["a\\nb", "c d\\t\u2028\\"]
