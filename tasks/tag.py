@@ -23,7 +23,7 @@ from runner.text.arrow import offsets_of, refuse
 from runner.text.vocab import Vocab
 from tasks.baselines.baselines import majority_ids, most_frequent
 from tasks.heads.outputs import OUTPUTS, LabelWeights, Output, output_of, scorer, weighted
-from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
+from tasks.heads.tagger import ConstrainedOutput, CrfOutput, HeadKind, TagHead
 from tasks.metrics.metrics import LabelMetric, SpanMetric
 from tasks.predictions.inspectors import TagInspector
 from tasks.spans.finding import Tagging, find_scheme
@@ -237,13 +237,16 @@ class Tag:
         require_tokens(encoder, self.name)
         labels, scheme = vocabs["target"].learned, self.learned_scheme
         tags = labels.tokens
-        allowed = AllowedTransitions.allow_all(len(tags)) if scheme is None else allowed_by(scheme, tags)
         output: Output = OUTPUTS["count"]
-        if self.head_kind == "crf":
-            output = CrfOutput(len(tags), allowed, self.constraints)
-        elif self.head_kind == "softmax":
-            softmax = weighted(self.softmax, self.label_weights, labels)
-            output = SoftmaxOutput(softmax, allowed, self.constraints == "decode")
+        if self.head_kind == "softmax":
+            output = weighted(self.softmax, self.label_weights, labels)
+        # Transitions are a table of all pairs of tags, too large for very many, so it is made only where it is used.
+        if self.head_kind == "crf" or self.constraints == "decode":
+            allowed = AllowedTransitions.allow_all(len(tags)) if scheme is None else allowed_by(scheme, tags)
+            if self.head_kind == "crf":
+                output = CrfOutput(len(tags), allowed, self.constraints)
+            elif self.head_kind == "softmax":
+                output = ConstrainedOutput(output, allowed)
         linear = scorer(self.head_kind == "count", encoder.output_size, len(tags), "count")
         return TagHead(self.dropout, linear, output)
 

@@ -41,19 +41,18 @@ class TagHead(OutputHead):
         return scores
 
 
-class SoftmaxOutput(OutputHead):
-    """An output that treats each token independently, except for constrained decoding.
+class ConstrainedOutput(OutputHead):
+    """An output that treats each token independently, but predicts the most likely legal path of a row.
+
+    Probabilities are those of independent tokens.
 
     Args:
         output: the loss and predictions of independent tokens.
         allowed: the legal transitions between tags.
-        constrain: predict the most likely legal path of a row, instead of the most likely tag of each token;
-            probabilities are always those of independent tokens.
     """
 
-    def __init__(self, output: Output, allowed: AllowedTransitions, constrain: bool) -> None:
+    def __init__(self, output: Output, allowed: AllowedTransitions) -> None:
         super().__init__(output)
-        self.constrain = constrain
         parts = (allowed.start, allowed.transitions, allowed.end)
         # The scores of transitions: 0, and -inf for illegal ones.
         chain = allowed.restrict(Chain(*(torch.zeros(part.shape) for part in parts)))
@@ -64,8 +63,6 @@ class SoftmaxOutput(OutputHead):
         self.end: Tensor
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        if not self.constrain:
-            return scores.argmax(dim=1)
         # A CRF whose transitions score 0 or -inf: its best path is the most likely legal sequence of tags.
         log_probability = scores.to(accumulation_dtype(scores)).log_softmax(dim=1)
         return viterbi(log_probability, Chain(self.start, self.transitions, self.end), target_rows(batch))[0]

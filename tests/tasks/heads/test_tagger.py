@@ -153,3 +153,11 @@ def test_gold_tags_that_a_constrained_crf_cannot_learn_are_named() -> None:
     with pytest.raises(HydromelError, match=r"^row 2, token 2: tag 'I-PER' is illegal here in IOBES, and a CRF with"):
         tag(constraints="train").target_vocab(train, {})
     assert tag(span_scheme="IOB2", train_scheme="IOBES", constraints="both").target_vocab(train, {})  # converted: legal
+
+
+def test_a_softmax_over_many_tags_makes_no_table_of_all_pairs() -> None:
+    """It would have 40 GB."""
+    vocabs = {"target": Vocab(tuple(all_tags([f"t{number}" for number in range(50_000)], "IOB2")))}
+    task = tag(span_scheme="IOB2", head="softmax", constraints="none")
+    head = task.head(EncoderOf(4), vocabs, nn.Identity())
+    assert max(part.numel() for part in (*head.parameters(), *head.buffers())) == 4 * 100_001
