@@ -73,7 +73,11 @@ class TrainedModel:
             HydromelError: the folder holds no usable run, or its config names a class that is not allowed.
         """
         config = saved_model(folder, plugins, data_dir)
-        parts = ModelParts.of(config, plugins)
+        try:
+            parts = ModelParts.of(config, plugins)
+        except HydromelError as error:
+            path = folder / run_schema.RESOLVED
+            raise HydromelError(f"{path} does not fit this version ({error}); train the run again") from error
         vocabs = read_vocabs(folder, [TARGET, *parts.features] if parts.task.causal else [])
         # Load in the dtype of training, which rounds no weight, and convert afterwards.
         model = build_model(parts, vocabs).to(dtype=DTYPES[config.dtype])

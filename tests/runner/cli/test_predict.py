@@ -316,6 +316,17 @@ def test_a_damaged_run(
     assert expected in _line(capfd, str(tmp_path / "run"))
 
 
+def test_a_run_of_another_version(classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(classifier / "run", tmp_path / "run")
+    path = tmp_path / "run" / run_schema.RESOLVED
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del config["task"]["pooling"]
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    line = _line(capfd, str(tmp_path / "run"))
+    assert "resolved.yaml does not fit this version (task.pooling is missing" in line
+    assert line.endswith("; train the run again\n")
+
+
 def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text("the cat sat on the mat\n" * 9, encoding="utf-8")
