@@ -145,7 +145,7 @@ def _replace(content: bytes, rng: Random) -> bytes:
             *((DEEP.replace("[", '{"a":')).encode(), ALIASES.encode(), text.encode("utf-16-le"), text.encode("utf-16")),
             *(
                 b"\xef\xbb\xbf" + content,
-                gzip.compress(content),
+                gzip.compress(content, mtime=0),
                 b"x" * 2_000_000,
                 ESCAPE.encode(),
                 b"\x80\x04." + content,
