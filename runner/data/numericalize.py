@@ -36,7 +36,7 @@ from runner.text.bpe import pieces_of
 from runner.text.features import TokenFeature
 from runner.text.vocab import Vocab
 
-RULES = 4  # version of numericalising; raise it with a change, so that old cache files are not used
+RULES = 5  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
 _ABANDONED_SECONDS = 86_400.0  # after which a temporary file, of any machine that shares the cache, has no writer
 SPLITS = ("train", "valid", "test")

@@ -101,7 +101,7 @@ class ThresholdChooser:
     def __init__(self, output: LabelSetOutput) -> None:
         self.output, device = output, output.thresholds.device
         # Rounded as thresholds are, so that these counts and later predictions agree.
-        self.candidates = torch.from_numpy(CANDIDATES).to(output.thresholds)
+        self.candidates = torch.from_numpy(CANDIDATES).to(output.thresholds, non_blocking=True)
         n_cells = len(output.thresholds) * (len(CANDIDATES) + 1)
         # (C * (J + 1),) cell j of a label counts the rows whose probability reaches the first j candidates, but no more
         self._all, self._gold = (torch.zeros(n_cells, dtype=torch.int64, device=device) for _ in range(2))
@@ -117,11 +117,11 @@ class ThresholdChooser:
     def choose(self) -> None:
         """Set the thresholds."""
         shape = (len(self.output.thresholds), len(CANDIDATES) + 1)
-        everything, gold = (counts.cpu().numpy().reshape(shape) for counts in (self._all, self._gold))
+        everything, gold = torch.stack([self._all, self._gold]).cpu().numpy().reshape(2, *shape)
         if self.output.threshold == "one":
             everything, gold = (counts.sum(axis=0, keepdims=True) for counts in (everything, gold))
         chosen = torch.from_numpy(best_thresholds(everything, gold))
-        self.output.thresholds.copy_(chosen.expand(len(self.output.thresholds)))
+        self.output.thresholds.copy_(chosen.expand(len(self.output.thresholds)), non_blocking=True)
 
 
 def best_thresholds(everything: IntArray, gold: IntArray) -> FloatArray:

@@ -87,7 +87,7 @@ def _train(config: RunConfig, device: torch.device) -> Seen:
 
 
 def _losses(t: Training) -> list[float]:
-    updates = t.batching.updates(t.train.rows.host_lengths, t.seed, 0)
+    updates = t.batching.updates(t.train.lengths, t.seed, 0)
     return loop.train_segment(t, updates[:UPDATES])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from runner.common import run_schema
-from runner.common.records import RESULT_KEYS, SECONDS_KEYS, LengthRecord, SpeedRecord
+from runner.common.records import RESULT_KEYS, SECONDS_KEYS, DataRecord, LengthRecord, SpeedRecord
 from runner.tracking.run_folder import RunFolder
 
 TAGS = {
@@ -106,6 +106,7 @@ def result(run: RunFolder) -> dict[str, Any]:
         },
         "advice": None,
         "init_from": None,
+        "data": {"test": dict.fromkeys(DataRecord.__annotations__, 8) | {"unseen": {}}},
         "changes": [],
         "kernel": "oneDNN LSTM, padded",
         "updates": {"count": 10, "epochs": 2, "digest": "abc", "dropout": False},

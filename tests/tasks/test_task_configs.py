@@ -12,7 +12,13 @@ from omegaconf import OmegaConf
 from runner.config.instantiate import build
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-DATASETS = {"classify": "stdlib_modules", "tag": "stdlib_roles", "lm": "stdlib_words"}
+DATASETS = {
+    "classify": "stdlib_modules",
+    "regress": "stdlib_functions",
+    "tag": "stdlib_roles",
+    "lm": "stdlib_words",
+}
+FIGURES = {"classify": "accuracy", "regress": "pearson", "tag": "f1", "lm": "perplexity"}
 
 
 def composed(folder: Path, *overrides: str) -> dict[str, Any]:
@@ -34,7 +40,7 @@ def test_a_task_brings_a_data_set_that_suits_it(task: str, tmp_path: Path) -> No
     assert config["dataset"]["name"] == DATASETS[task]
     built = build(config["task"], "task", {})
     assert built.name == task
-    assert built.main_metric == {"classify": "accuracy", "tag": "f1", "lm": "perplexity"}[task]
+    assert built.main_metric == FIGURES[task]
 
 
 def test_the_command_line_may_name_another_data_set(tmp_path: Path) -> None:
