@@ -34,15 +34,14 @@ from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
 from runner.batching.strategy import Batching
 from runner.batching.token_budget import TokenBudget
-from runner.data.numericalize import load
+from runner.components.model_parts import ModelParts
+from runner.config.compose import compose_config
+from runner.data.numericalize import load_data
 from runner.data.truncation import Truncation
 from runner.profiling.accounting import Memory
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.text.vocab import Feature
-from tasks.classify import Classify
-from tasks.datasets.labelled import Labelled
 
 IntArray = npt.NDArray[np.int64]
 BATCH_SIZE, VOCABULARY, CLASSES = 32, 50_000, 5
@@ -74,36 +73,17 @@ def write(path: Path, lengths: IntArray, words: IntArray, classes: IntArray) -> 
 
 def numericalise(folder: Path) -> None:
     """Read the file, cut valid from it, make the vocabulary and the integer columns, cache them (or take the cache)."""
-    corpus = Labelled(
-        name="synthetic",
-        data_dir=str(folder),
-        train="corpus.txt",
-        valid=None,
-        test=None,
-        encoding="utf-8",
-        cut="hash",
-        valid_fraction=0.01,
-        test_fraction=0.0,
-        label_part="whole",
+    options = (
+        "task=classify",
+        "dataset=labelled",
+        f"data_dir={folder}",
+        "dataset.train=corpus.txt",
+        "dataset.cut=hash",
     )
-    features = {
-        "words": Feature(
-            column="tokens", lowercase=False, digits_to_zero=False, min_count=2, max_size=None, extend=False
-        )
-    }
-    task = Classify(
-        name="classify",
-        quality="accuracy",
-        pooling="mean",
-        pairs=None,
-        head="softmax",
-        scores="linear",
-        hidden=[],
-        dropout=0.0,
-        label_smoothing=0.0,
-        label_weights=None,
-    )
-    load(corpus, features, task, "", Truncation(None, "head"), folder / "cache")
+    cut = ("dataset.valid_fraction=0.01", "dataset.test_fraction=0.0")
+    words = ("features.words.lowercase=false", "features.words.min_count=2", "features.words.max_size=null")
+    config = compose_config([*options, *cut, *words])
+    load_data(ModelParts.of(config, []), Truncation(None, "head"), str(folder / "cache"))
 
 
 def as_split(lengths: IntArray, words: IntArray, classes: IntArray) -> Batch:

@@ -117,7 +117,7 @@ def test_a_label_that_train_lacks(
     data = label_files(tmp_path)
     with (tmp_path / "test.txt").open("a", encoding="utf-8") as file:
         file.write("2 new\n")
-    line = said(monkeypatch, capfd, tmp_path, *data)
+    line = said(monkeypatch, capfd, tmp_path, *data, "task.strict=true")
     assert "test.txt:41" in line
     assert "'2'" in line
 

@@ -19,7 +19,15 @@ from tests.helpers.published import DATA
 from tests.helpers.target_batches import classify, lm, tag
 
 CONFIGS = Path(__file__).parents[3] / "configs/dataset"
-WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
+WORDS = Feature(
+    column="tokens",
+    lowercase=False,
+    digits_to_zero=False,
+    min_count=1,
+    max_size=None,
+    extend=False,
+    unk_string="<unk>",  # as WikiText writes it
+)
 CLASSIFY = classify()
 LM = lm()
 
