@@ -194,6 +194,9 @@ def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
         return Found("sst_trees", "one labelled tree per line", "label", {"valid": None, "test": None})
     if reader == "conllu" or (reader is None and (named_in(lines[0]) or _is_conllu(lines))):
         return _treebank(lines, path, given)
+    has_blank = len(lines) < len(text.strip().split("\n"))  # sentences of tokens have, labelled lines do not
+    if reader is None and has_blank and not lines[0].startswith(MARK) and (found := _token_lines(text, given)):
+        return found
     if reader == "labelled" or (reader is None and _begins_with_labels(lines)):
         marked = [sum(word.startswith(MARK) for word in line.split()) for line in lines]
         several = any(marked) and any(number != 1 for number in marked)
@@ -375,7 +378,8 @@ def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -
             raise HydromelError(f"{path}:{number}: not JSON ({error})") from error
         if not isinstance(records[-1], dict):
             raise HydromelError(f"{path}:{number}: each line must hold one JSON object")
-    columns = [Column(name, [record.get(name) for record in records]) for name in records[0]]
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = [_column(name, [record.get(name) for record in records]) for name in names]
     texts = (given.get(f"dataset.{option}") for option in ("text_columns", "text_field", "tokens_field"))
     text = next((name for name in texts if name), None)
     target = next((given[key] for key in ("dataset.tags_field", "dataset.label_field") if given.get(key)), ...)
@@ -390,14 +394,22 @@ def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -
     if roles.kind == "tags":
         options |= {"label_field": None, "tags_field": roles.target}
         roles = replace(roles, target="label")
-    names = ("text_field", "tokens_field", "label_field")
-    return _with_roles("jsonl", f"JSON Lines with the fields {_listed(columns)}", roles, options, names)
+    fields = ("text_field", "tokens_field", "label_field")
+    return _with_roles("jsonl", f"JSON Lines with the fields {_listed(columns)}", roles, options, fields)
+
+
+def _column(name: str, values: Sequence[object], has_class_names: bool = False) -> Column:
+    """Return a column; one that is named like a target stays one if rows lack it, so that the reader names these."""
+    present = [value for value in values if value is not None]
+    if name.lower() in (*TARGETS, *NUMBERS) and not any(isinstance(value, list) for value in present):
+        values = present
+    return Column(name, values, has_class_names)
 
 
 def _of_table(table: pa.Table, path: Path, given: Mapping[str, object]) -> Found:
     """Return what a Parquet or Arrow file holds, by its first rows."""
     with_classes = class_names(table.schema)
-    columns = [Column(name, table[name].to_pylist(), name in with_classes) for name in table.column_names]
+    columns = [_column(name, table[name].to_pylist(), name in with_classes) for name in table.column_names]
     found = f"a table with the columns {_listed(columns)}"
     own = given.get("dataset.columns")
     if isinstance(own, Mapping):
@@ -483,6 +495,15 @@ def _target(others: Sequence[Column], texts: Sequence[Column], is_list: bool, pa
         fitting = [c for c in others if c.is_list and [len(v) for v in c.values if isinstance(v, list)] == lengths]
         if found := _one(fitting, TAGS, "tags", path, ask):
             return found
+        for column in (column for column in others if column.is_list):
+            pairs = enumerate(zip(lengths, (len(v) for v in column.values if isinstance(v, list)), strict=False), 1)
+            wrong = [(row, *both) for row, both in pairs if both[0] != both[1]]
+            if wrong and 2 * len(wrong) <= len(lengths):  # tags, some of which are missing, rather than labels
+                row, tokens, tags = wrong[0]
+                raise HydromelError(
+                    f"{path}: row {row}: {tokens} tokens, but {tags} values in {column.name}; give each token a "
+                    f"tag, or name the target: {ask}"
+                )
     candidates = [column for column in others if column.is_simple or column.is_list]
     by_name = {str(column.name).lower(): column for column in candidates}
     if named := [by_name[name] for name in (*TARGETS, *NUMBERS) if name in by_name]:

@@ -84,6 +84,14 @@ def test_column_files(found, content, expected):
     assert found(content) == TAGGED | expected
 
 
+@pytest.mark.parametrize("start", ["", "-DOCSTART- O\n\n"])
+def test_few_words_or_token_numbers_are_no_labels(found, start):
+    expected = TAGGED | {"dataset.separator": "space"}
+    assert found(start + "Ann B-PER\nsees O\nBob I-PER\n\n" * 40) == expected
+    numbered = "1 Ann NNP B-PER\n2 sees VB O\n3 Rome NNP B-LOC\n\n"
+    assert found(numbered * 40) == expected | {"dataset.columns.tokens": 1}
+
+
 def test_conllu(found, unclear):
     expected = TAG | {"dataset": "conllu"}
     assert found(CONLLU) == expected
@@ -179,6 +187,20 @@ def test_numbers_with_fractions_are_values(found):
 )
 def test_json_lines(found, record, expected):
     assert found(json_lines(record, record)) == {"dataset": "jsonl", "encoder": "conv"} | expected
+
+
+def test_a_target_that_rows_lack_stays_one(found):
+    full, empty, lacking = {"text": "a b", "label": "x"}, {"text": "a b", "label": None}, {"text": "a b"}
+    for records in ([full, empty], [full, lacking], [lacking, full]):
+        assert found(json_lines(*records * 10)) == CLASSIFY | {"dataset": "jsonl"}
+    columns = {"dataset.columns": {"tokens": "text", "label": "label"}}
+    assert found(pa.Table.from_pylist([full, empty] * 10)) == CLASSIFY | {"dataset": "parquet"} | columns
+
+
+def test_lists_of_tags_that_lack_some_are_no_labels(unclear):
+    records = [{"tokens": ["a", "b"], "ner_tags": ["O", "B-X"]}] * 5 + [{"tokens": ["a", "b"], "ner_tags": ["O"]}]
+    message = "FILE: row 6: 2 tokens, but 1 values in ner_tags; give each token a tag, or name the target: "
+    assert unclear(json_lines(*records)).startswith(message)
 
 
 def test_several_labels(found):
