@@ -54,7 +54,8 @@ def rule_for(selected: SelectedRuns, confidence: float, margin: float, unit: str
     if unit == "%":
         return ComparisonRule(others, level, margin, f"{margin:.2f}", higher)
     mean = measures.mean(first_turns(selected.by_strategy.get(REFERENCE, {})).values(), measures.quality) or 0.0
-    return ComparisonRule(others, level, margin / 100 * mean, f"{margin:g} %", higher)
+    # R2 and correlations may be negative; a margin is a size.
+    return ComparisonRule(others, level, margin / 100 * abs(mean), f"{margin:g} %", higher)
 
 
 def verdicts(selected: SelectedRuns, rule: ComparisonRule) -> Verdicts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +29,22 @@ class NumberOutput(nn.Module):
     def __init__(self, loss: NumberLoss, delta: float) -> None:
         super().__init__()
         self.kind, self.delta = loss, delta
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", torch.ones(()))
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones((), dtype=torch.float64))
         self.mean: Tensor
         self.deviation: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply `fn` to the buffers, such as a move to a device, but keep them in float64 with all their digits.
+
+        In float32 the mean of targets near 1.7e9 would be wrong by up to 64, which the model would have to learn.
+        """
+        exact = self.mean, self.deviation
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.mean, self.deviation = (
+            buffer.to(moved.device) for buffer, moved in zip(exact, (self.mean, self.deviation), strict=True)
+        )
+        return self
 
     def learn_scale(self, train: Batch) -> None:
         """Take mean and standard deviation of the training targets; 1 if they are all equal."""

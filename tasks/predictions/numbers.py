@@ -38,5 +38,5 @@ class NumberInspector:
         lines = ["gold\tpredicted\terror\tplace"]
         numbers = zip(split.index.tolist(), split.target.tolist(), predictions.numbers.tolist(), strict=True)
         for row, gold, predicted in numbers:
-            lines.append(f"{gold!r}\t{predicted:.7g}\t{predicted - gold:.7g}\t{place(table, row)}")
+            lines.append(f"{gold!r}\t{predicted:.15g}\t{predicted - gold:.7g}\t{place(table, row)}")
         write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")

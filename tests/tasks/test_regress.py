@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from torch import nn
 
 from runner.common.errors import HydromelError
 from runner.components.measures import started
@@ -100,6 +101,16 @@ def test_losses_are_of_standardised_targets(loss: Any) -> None:
     assert output.state_dict().keys() == {"mean", "deviation"}
 
 
+def test_a_large_mean_keeps_its_digits_in_a_float32_model() -> None:
+    output = nn.Sequential(NumberOutput("mse", 1.0)).to(dtype=torch.float32)[0]
+    assert isinstance(output, NumberOutput)
+    train = valued([1.7e9 + 9.0, 1.7e9 + 11.0])
+    output.learn_scale(train)
+    output.float()
+    assert output.losses(torch.zeros(2, 1), train).tolist() == [1.0, 1.0]
+    assert output.predict(torch.ones(1, 1), train).tolist() == [1.7e9 + 11.0]
+
+
 def test_equal_targets_are_not_divided_by_zero() -> None:
     output = NumberOutput("mse", 1.0)
     output.learn_scale(valued([3.0, 3.0]))
@@ -172,6 +183,12 @@ def test_predictions_are_written(tmp_path: Path) -> None:
         "1.0\t1.25\t0.25\tx.csv:2",
         "2.5\t2\t-0.5\tx.csv:3",
     ]
+
+
+def test_written_predictions_of_large_numbers_keep_their_digits(tmp_path: Path) -> None:
+    predictions = Predictions(np.array([1700000012.25]), None)
+    NumberInspector().write(predictions, valued([1.7e9]), "test", None, table(value=[1.7e9]), tmp_path)  # type: ignore[arg-type]
+    assert (tmp_path / "test.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")[1] == "1700000012.25"
 
 
 def test_the_config_gives_every_option() -> None:

@@ -341,3 +341,14 @@ def test_margin_of_perplexity_is_in_percent_of_the_reference(tmp_path: Path, wri
     assert group.margin == pytest.approx(0.02 * 202)
     (packed,) = [strategy.against_padmask for strategy in group.strategies if strategy.against_padmask]
     assert packed.says == "worse, by less than 2 %"
+
+
+def test_margin_of_a_negative_figure_is_a_size(tmp_path: Path, write_run: Any) -> None:
+    change = {"quality": {"metric": "r2", "unit": "", "higher_is_better": True}}
+    for name, value in {"padmask": -0.5, "packed": -0.501}.items():
+        for seed in (1, 2, 3):
+            write_run(tmp_path / f"{name}{seed}", name, seed, change=change | {"metrics.test.r2": value})
+    (group,) = grouped(tmp_path, margin=2.0)
+    assert group.margin == pytest.approx(0.01)
+    (packed,) = [strategy.against_padmask for strategy in group.strategies if strategy.against_padmask]
+    assert packed.says == "worse, by less than 2 %"
