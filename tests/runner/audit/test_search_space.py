@@ -37,6 +37,7 @@ REASONS = (
     "task=tag needs one vector per token",
     "would see the next token that task=lm predicts",
     "make them equal or use task.tie_weights=false",
+    "task.head=sigmoid: with task.labels=one use",
     "is no finite number; task=regress needs one",  # a data set of pairs with labels
     "span_scheme",  # plain tags have no other scheme
     "no transitions to constrain",  # a softmax in training
@@ -45,6 +46,7 @@ REASONS = (
 )
 NO_MODEL = {  # values that need another option too, so that varying one option at a time does not give a model
     "classify.head=count",
+    "classify.head=sigmoid",
     "classify.scores=given",
     "tag.constraints=both",
     "tag.constraints=train",

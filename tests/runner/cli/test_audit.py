@@ -208,7 +208,7 @@ def test_every_combination_a_line_each(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ok    task=classify encoder=bow: bucketed, packed, padmask")
     assert any(line.startswith("-     task=tag encoder=bow: task=tag needs one vector per token") for line in lines)
-    assert lines[-1].startswith("1 of 1 models pass; 2 combinations are not possible")
+    assert lines[-1].startswith("2 of 2 models pass; 2 combinations are not possible")
     results = json.loads((tmp_path / "every.json").read_text(encoding="utf-8"))
     assert results[0]["failed"]["padmask"] == []
     assert "content" in results[0]["failed"]["unmasked"]
