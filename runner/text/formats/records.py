@@ -18,9 +18,9 @@ TOKENS = {"tokens": "text", "tokens_b": "text_b"}  # columns of texts, and their
 class Records:
     """An output format, `jsonl` or `csv`, in which each row of the input is one record.
 
-    In `jsonl` a record has the field `tokens`, for pairs also `tokens_b`, and fields named `added` (None: like the
-    predicted column) and `{added}_probability`. In `csv` it has the `text` (`text_b`), tokens separated by spaces, and
-    then the same columns, with a header; lists are in JSON.
+    In `jsonl` a record has the field `tokens`, for pairs also `tokens_b`, before them the raw `text` if spans refer to
+    it, and fields named `added` (None: like the predicted column) and `{added}_probability`. In `csv` it has the `text`
+    (`text_b`), tokens separated by spaces, and then the same columns, with a header; lists are in JSON.
     """
 
     form: Literal["jsonl", "csv"]
@@ -31,7 +31,8 @@ class Records:
         name = self.added or predictions.column
         texts = {key: parsed.table[key].to_pylist() for key in parsed.table.column_names if key in TOKENS}
         if self.form == "jsonl":
-            columns = {**texts, **fields_of(predictions, name)}
+            raw = {"text": parsed.table["text"].to_pylist()} if "text" in parsed.table.column_names else {}
+            columns = {**raw, **texts, **fields_of(predictions, name)}
             rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
             return [json.dumps(row, ensure_ascii=False) for row in rows]
         cells = {TOKENS[key]: [*map(" ".join, rows)] for key, rows in texts.items()} | cells_of(predictions, name)

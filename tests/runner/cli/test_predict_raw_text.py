@@ -90,6 +90,18 @@ def test_spans_are_slices_of_the_text(tagger: Path) -> None:
     assert all(joined[span["start"] : span["end"]] == span["text"] for span in spans)
 
 
+def test_records_of_lines_have_the_text_of_their_spans(tagger: Path) -> None:
+    texts = ["so  Ann\tx", "Rome"]
+    (tagger / "raw.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    run, output = str(tagger / "run"), tagger / "records.jsonl"
+    files = ["--input", str(tagger / "raw.txt"), "--output", str(output)]
+    assert main([run, *files, "--format", "lines", "--to", "jsonl", "--spans"]) == 0
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in rows] == texts
+    for row in rows:
+        assert all(row["text"][span["start"] : span["end"]] == span["text"] for span in row["spans"])
+
+
 def test_runs_and_formats_without_spans(classifier: Path, tagger: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for folder, arguments, message in (
         (classifier, ["--format", "jsonl", "--spans"], "--spans: this run predicts no spans"),
