@@ -49,7 +49,7 @@ def _escape(value: str) -> str:
 
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
 Escape = Annotated[str, AfterValidator(_escape)]
-Mark = Annotated[str, Field(min_length=1)]
+Mark = Annotated[Text, Field(min_length=1)]
 
 
 def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:

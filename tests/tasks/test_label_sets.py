@@ -148,7 +148,7 @@ def test_figures_are_those_of_scikit_learn(data: st.DataObject) -> None:
         "micro_precision": precision_score(gold, padded, **micro),
         "micro_recall": recall_score(gold, padded, **micro),
         "micro_f1": f1_score(gold, padded, **micro),
-        "macro_f1": f1_score(gold[:, seen], padded[:, seen], average="macro", zero_division=0) if seen.any() else 0.0,
+        "macro_f1": f1_score(gold, padded, average=None, zero_division=0)[seen].mean() if seen.any() else 0.0,
         "sample_f1": f1_score(gold, padded, average="samples", zero_division=1),
         "subset_accuracy": accuracy_score(gold, padded),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ def head_and_batch(name: str, dropout: float = 0.0) -> tuple[Head, Batch]:
     task: Task = build(node | {"dropout": dropout} | plain, "task", {})
     torch.manual_seed(0)
     head: Any = task.head(EncoderOf(5), VOCABS, torch.nn.Identity())
-    batch = labelled([2, 0, 1], lengths=[3, 0, 1]) if name == "classify" else tagged([[1, 2, 3], [], [1]])
+    batch = tagged([[1, 2, 3], [], [1]])
+    if name in ("classify", "regress"):
+        batch = labelled([2, 0, 1], lengths=[3, 0, 1])
+    if name == "regress":
+        batch = replace(batch, target=torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64))
     return head.double(), batch
 
 

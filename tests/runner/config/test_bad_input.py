@@ -23,6 +23,7 @@ from runner.config.instantiate import Factory, build
 from runner.config.schema import RunConfig
 from runner.interfaces import Corpus, Embedding, Encoder, Metric, Schedule, Task
 from runner.text.features import TokenFeature
+from runner.text.tokenizers import Tokenizer
 from runner.tracking.tracker import Tracker
 from tests.helpers.composed import config
 from tests.test_configs import CHOICES, ROOT, left_to_the_user
@@ -41,6 +42,7 @@ BUILT: dict[object, type[object]] = {
     "metric": Metric,
     "tracker": Tracker,
     "run_plots": Plots,
+    "tokenizer": Tokenizer,
 }
 WAITING: dict[object, type[object]] = {
     "embedding": Embedding,
