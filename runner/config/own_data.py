@@ -27,7 +27,7 @@ class Guess(Protocol):
 
     @property
     def found(self) -> str:
-        """What the files hold, for a person."""
+        """The content of the files, in words."""
 
     @property
     def options(self) -> Mapping[str, object]:

@@ -70,18 +70,18 @@ _TASKS = {"tags": "tag", "label": "classify", "labels": "classify", "value": "re
 
 @dataclass(frozen=True)
 class Guess:
-    """What the files hold."""
+    """The content of the files for training, validation and test."""
 
-    found: str  # for a person
+    found: str  # the content in words
     options: dict[str, object]  # of the command line, in its order
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one file holds."""
+    """The content of one file."""
 
     dataset: str  # its reader
-    found: str
+    found: str  # the content in words
     target: str | None  # kind of the target: label, labels, value or tags; None: there is none
     options: dict[str, object] = field(default_factory=dict)  # of the reader
     is_pair: bool = False
@@ -125,7 +125,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a table are for."""
+    """The columns of a table that hold the text and the target."""
 
     text: str | int | dict[str, str | int]
     is_list: bool  # the text is lists of tokens

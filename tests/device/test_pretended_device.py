@@ -251,7 +251,8 @@ def check(seen: pretended_runs.Seen) -> None:
     waits = [place.removesuffix(".<locals>.<genexpr>") for _, place in seen.waits]
     assert set(waits) <= READ, seen.waits
     assert waits.count(LOSSES) == 2
-    assert len(waits) <= 9  # two more to choose thresholds
+    # Thresholds are chosen in an evaluation of their own.
+    assert len(waits) <= (9 if "tasks/heads/label_sets.py:ThresholdChooser.choose" in waits else 7)
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, float]:

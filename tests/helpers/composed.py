@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.components.model_parts import ModelParts
 from runner.config.compose import compose_config
+from runner.config.saved import write_config
 from runner.config.schema import ModelConfig, RunConfig
 from runner.data.numericalize import Data, load_data
 from runner.data.truncation import Truncation
@@ -54,6 +55,15 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     """Return the result of a run in `folder`, in this process."""
     result = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
     return run_experiment(result, folder, 0.0)
+
+
+def run_as_command(folder: Path, *overrides: str) -> Path:
+    """Make a run's folder as the command leaves it, in this process; return it."""
+    composed = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
+    folder.mkdir()
+    write_config(composed, folder)
+    run_experiment(composed, folder, 0.0)
+    return folder
 
 
 def tag_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:

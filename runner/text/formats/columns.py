@@ -24,7 +24,7 @@ WHITE = " \t\v\f\r"  # a line of only these characters is blank
 
 @dataclass(frozen=True)
 class LineKinds:
-    """What each of L lines of a column file is."""
+    """The kind of each of L lines of a column file."""
 
     ends: BoolArray  # (L,) blank lines and document marks, which end a sentence
     tokens: BoolArray  # (L,) lines with the columns of a token

@@ -17,10 +17,8 @@ import pytest
 from runner.cli.generate import main
 from runner.common import run_schema
 from runner.common.errors import HydromelError
-from runner.config.saved import write_config
-from runner.experiment.run import run_experiment
 from runner.inference.generation import sampling
-from tests.helpers.composed import QUIET, label_files, run_config
+from tests.helpers.composed import label_files, run_as_command
 
 SMALL = ("train.max_updates=30", "optimizer.lr=0.02", "train.epochs=9", "embedding.size=8", "baselines=false")
 SPLITS = ("train", "valid", "test")
@@ -29,12 +27,7 @@ TEXT = "the cat sat on the mat\nthe dog sat\na cat and a dog\n\nthe mat and the 
 
 
 def trained(folder: Path, *overrides: str) -> Path:
-    """A run's folder, as the command leaves it."""
-    composed = run_config(*QUIET, *SMALL, *overrides, f"runs_dir={folder.parent}")
-    folder.mkdir()
-    write_config(composed, folder)
-    run_experiment(composed, folder, 0.0)
-    return folder
+    return run_as_command(folder, *SMALL, *overrides)
 
 
 def text_files(folder: Path) -> list[str]:

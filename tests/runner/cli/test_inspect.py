@@ -19,14 +19,12 @@ import torch
 
 from runner.cli.inspect import main
 from runner.common import run_schema
-from runner.config.saved import write_config
-from runner.experiment.run import run_experiment
 from runner.inference.inspection import properties, watch
 from runner.inference.inspection.reading import read
 from runner.inference.inspection.show import scaled
 from runner.inference.trained import TrainedModel
 from runner.interfaces import START
-from tests.helpers.composed import QUIET, label_files, run_config
+from tests.helpers.composed import label_files, run_as_command
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -35,12 +33,7 @@ TEXT = 'He said "no (not yet)" to\nAnn.\n\n"Why, Bob?" </script><b>&amp;\n'
 
 
 def trained(folder: Path, *overrides: str) -> Path:
-    """A run's folder, as the command leaves it."""
-    composed = run_config(*QUIET, "train.max_updates=4", "train.epochs=1", *overrides, f"runs_dir={folder.parent}")
-    folder.mkdir()
-    write_config(composed, folder)
-    run_experiment(composed, folder, 0.0)
-    return folder
+    return run_as_command(folder, "train.max_updates=4", "train.epochs=1", *overrides)
 
 
 @pytest.fixture(scope="module")

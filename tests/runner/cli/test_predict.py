@@ -16,21 +16,11 @@ import yaml
 
 from runner.cli.predict import main
 from runner.common import run_schema
-from runner.config.saved import write_config
-from runner.experiment.run import run_experiment
 from runner.tracking import mlflow_store
-from tests.helpers.composed import QUIET, label_files, run_config, tag_files
+from tests.helpers.composed import label_files, run_as_command, tag_files
 
 SMALL = ("train.epochs=3", "optimizer.lr=0.02", "batching.batch_size=16")
 PREDICT = [sys.executable, "-m", "runner.cli.predict"]
-
-
-def trained(folder: Path, *overrides: str) -> None:
-    """A run's folder, as the command leaves it."""
-    composed = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
-    folder.mkdir()
-    write_config(composed, folder)
-    run_experiment(composed, folder, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +32,14 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test.write_text(test.read_text(encoding="utf-8").replace("Bob", "Bobby") + "\nÄnn\tB-PER\n", encoding="utf-8")
     crf = ("task.head=crf", "task.constraints=decode", "task.train_scheme=IOBES", "encoder=bgru")
     chars = ("features=words_chars", "embedding=word_char", "embedding.parts.words.size=8")
-    trained(folder / "run", *options, *crf, *chars, *SMALL, "encoder.hidden=8")
+    run_as_command(folder / "run", *options, *crf, *chars, *SMALL, "encoder.hidden=8")
     return folder
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
-    trained(
+    run_as_command(
         folder / "run",
         *label_files(folder),
         *SMALL,
@@ -109,7 +99,7 @@ def test_a_table_with_other_columns_is_read_by_name(tmp_path: Path, capfd: pytes
         (tmp_path / f"{split}.csv").write_text(f"kind,words\n{rows}", encoding="utf-8")
     files = (f"dataset.{split}={split}.csv" for split in ("train", "valid", "test"))
     columns = ("dataset.text_columns=words", "dataset.label_column=kind", f"data_dir={tmp_path}")
-    trained(tmp_path / "run", "task=classify", "dataset=csv", *files, *columns, *SMALL, "encoder=bow")
+    run_as_command(tmp_path / "run", "task=classify", "dataset=csv", *files, *columns, *SMALL, "encoder=bow")
     table = (tmp_path / "run" / "predictions" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
     expected = [line.split("\t")[1] for line in table]
     texts = [text for _, _, text in pairs]
@@ -206,7 +196,7 @@ def test_vectors_of_new_words_are_looked_up_where_they_lie_now(tmp_path: Path) -
     (tmp_path / "v.txt").write_text("".join(f"{w} {v}\n" for w, v in (known | new).items()), encoding="utf-8")
     vectors = ("embedding=vectors", "embedding.path=v.txt", "features.words.extend=true", "encoder=none")
     frozen = ("embedding.rate=0", "train.epochs=20", "optimizer.lr=0.05")
-    trained(tmp_path / "run", *options, *vectors, *frozen)
+    run_as_command(tmp_path / "run", *options, *vectors, *frozen)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "v.txt").rename(tmp_path / "elsewhere" / "v.txt")
     (tmp_path / "new.txt").write_text("Dora\n\nParis\n\nRome\n", encoding="utf-8")
@@ -221,7 +211,7 @@ def test_vectors_of_new_words_are_looked_up_where_they_lie_now(tmp_path: Path) -
 def test_a_run_out_of_mlflow(classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     node = ["tracker=mlflow", f"tracker.uri={uri}"]
-    trained(tmp_path / "run", *label_files(tmp_path), *SMALL, "encoder=conv", "encoder.filters=8", *node)
+    run_as_command(tmp_path / "run", *label_files(tmp_path), *SMALL, "encoder=conv", "encoder.filters=8", *node)
     expected = predicted(tmp_path, str(classifier / "lines.txt"))
     own = json.loads((tmp_path / "run" / run_schema.RUN).read_text(encoding="utf-8"))["run_id"]
     (tmp_path / "run").rename(tmp_path / "gone")
@@ -331,7 +321,7 @@ def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFi
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text("the cat sat on the mat\n" * 9, encoding="utf-8")
     files = (f"dataset.{item}={item}.txt" for item in ("train", "valid", "test"))
-    trained(
+    run_as_command(
         tmp_path / "run", "task=lm", "encoder=gru", "dataset=text", f"data_dir={tmp_path}", *files, "train.epochs=1"
     )
     assert "task=lm predicts no labels" in _line(capfd, str(tmp_path / "run"))

@@ -8,19 +8,10 @@ from pathlib import Path
 import pytest
 
 from runner.cli.predict import main
-from runner.config.saved import write_config
-from runner.experiment.run import run_experiment
-from tests.helpers.composed import QUIET, run_config, tag_files
+from tests.helpers.composed import run_as_command, tag_files
 
 SMALL = ("train.epochs=3", "optimizer.lr=0.02", "batching.batch_size=16", "encoder=bow", "predictions=false")
 TEXTS = ["  good,\tfine!\u00a0(it)", "", "bad\u2028sad...dull", "e\u0301 <pad> good-bad"]
-
-
-def trained(folder: Path, *overrides: str) -> None:
-    composed = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
-    folder.mkdir()
-    write_config(composed, folder)
-    run_experiment(composed, folder, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +21,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "valid", "test"):
         (folder / f"{split}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
     files = (f"dataset.{split}={split}.txt" for split in ("train", "valid", "test"))
-    trained(
+    run_as_command(
         folder / "run", "task=classify", "dataset=labelled", f"data_dir={folder}", *files, "tokenizer=words", *SMALL
     )
     return folder
@@ -39,7 +30,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spans")
-    trained(folder / "run", *tag_files(folder), *SMALL[:3], "encoder=none", "predictions=false")
+    run_as_command(folder / "run", *tag_files(folder), *SMALL[:3], "encoder=none", "predictions=false")
     return folder
 
 

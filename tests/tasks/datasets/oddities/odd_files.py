@@ -162,7 +162,7 @@ def examples(name: str, folder: Path) -> list[tuple[list[str], object]]:
 
 
 def outcome(name: str, oddity: str, folder: Path) -> str:
-    """What a reader makes of an odd file, as a row of the table says it."""
+    """Return the entry of the table for a reader and an odd file: the same, what it read, or its message."""
     file = folder / "file"
     file.write_bytes(plain(name))
     expected = examples(name, folder)
