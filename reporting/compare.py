@@ -19,10 +19,10 @@ from reporting.runs.run import FoundRun
 from reporting.views import console, report
 from reporting.views.files import slug, write
 from reporting.views.report import ComparisonReport
-from runner.common.command_line import Parser, failed, number
-from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.common.files import write_output
+from runner.terminal.command_line import Parser, failed, number
+from runner.terminal.console import show_messages
 
 log = logging.getLogger(__name__)
 HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bootstrap draws

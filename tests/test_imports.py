@@ -13,16 +13,16 @@ PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MOST_MODULES = 16  # in a package, besides its __init__.py
 
-CORE = "runner.common runner.compat runner.interfaces runner.ragged runner.tables runner.text"
+CORE = "runner.common runner.terminal runner.compat runner.interfaces runner.ragged runner.tables runner.text"
 MODEL = f"{CORE} runner.config runner.components runner.model runner.batching runner.data runner.training"
 BASICS = "runner.common.arrays runner.common.errors runner.common.types"
 TENSORS = f"{BASICS} runner.compat.torch runner.ragged.shapes runner.ragged.ragged runner.ragged.rows"
 WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
-    "runner.common.bounded runner.common.command_line runner.common.console runner.common.errors runner.common.files "
-    "runner.common.pages runner.common.records runner.common.rich_tables runner.common.run_schema "
-    "runner.common.class_names runner.common.seal runner.tables runner.compat.mlflow"
+    "runner.common.bounded runner.common.class_names runner.common.errors runner.common.files runner.common.pages "
+    "runner.common.printable runner.common.records runner.common.run_schema runner.common.seal "
+    "runner.terminal runner.tables runner.compat.mlflow"
 )
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
@@ -32,6 +32,7 @@ SHARED = (
 LAYERS = {
     "runner": "",
     "runner.common": "",
+    "runner.terminal": "runner.common",
     "runner.tables": "runner.common",
     "runner.compat": "runner.common.errors",
     "runner.config": "runner.common",
@@ -64,13 +65,13 @@ LAYERS = {
     "runner.inference.evaluation": f"{MODEL} runner.embeddings runner.inference runner.inference.generation",
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
     "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.advisor runner.inference",
-    "runner.sweeps": "runner.common runner.config",
-    "runner.sweeps.search": "runner.common runner.config runner.tracking runner.components runner.sweeps",
+    "runner.sweeps": "runner.common runner.terminal runner.config",
+    "runner.sweeps.search": "runner.common runner.terminal runner.config runner.tracking runner.components runner.sweeps",
     "runner.audit.tracing": "runner.common runner.compat runner.interfaces runner.ragged runner.layers",
     "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
     "runner.audit": f"{MODEL} runner.profiling.kernels runner.audit.tracing runner.audit.checks runner.audit.subjects",
-    "runner.audit.gallery": "runner.common runner.interfaces runner.audit.checks runner.audit.subjects runner.audit",
+    "runner.audit.gallery": "runner.common runner.terminal runner.interfaces runner.audit.checks runner.audit.subjects runner.audit",
     "runner.cli": (
         f"{MODEL} runner.text.formats runner.profiling runner.tracking runner.advisor runner.inference "
         "runner.inference.generation runner.inference.evaluation runner.inference.inspection runner.experiment "
@@ -107,10 +108,9 @@ NARROWER = {
     "runner.common.types": "",
     "runner.common.run_schema": "",
     "runner.common.intervals": "",
-    "runner.common.pages": "runner.common.console",
+    "runner.common.pages": "runner.common.printable",
+    "runner.common.printable": "",
     "runner.common.records": "runner.common.errors",
-    "runner.common.command_line": "runner.common.console runner.common.errors runner.common.interruption",
-    "runner.common.interruption": "",
     "runner.common.class_names": "",
     "runner.profiling.kernels": "runner.common.dtypes runner.compat.torch",
     "runner.ragged.rows": "runner.common.arrays",

@@ -18,8 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reporting.mlflow_ui.log_report import SERVER, address
-from runner.common.console import show_messages
 from runner.compat.mlflow import VIEW_TAG
+from runner.terminal.console import show_messages
 from runner.tracking.mlflow_store import SQLITE
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from reporting.views import report, tables
 from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
 from reporting.views.table_format import Cell, Table
-from runner.common.rich_tables import PlainConsole
+from runner.terminal.rich_tables import PlainConsole
 
 log = logging.getLogger(__name__)
 NARROWEST = 80  # columns

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
-from runner.common.console import printable
 from runner.common.pages import markdown_text
+from runner.common.printable import printable
 
 NONE = "—"
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")  # how a cell begins that a spreadsheet may compute

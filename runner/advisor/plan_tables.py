@@ -10,7 +10,7 @@ from rich.table import Table
 from runner.advisor.memory_estimate import MemoryUse
 from runner.advisor.plan_report import PlannedStrategy, PlanReport
 from runner.common.records import CandidateRecord
-from runner.common.rich_tables import PlainConsole, plain_table
+from runner.terminal.rich_tables import PlainConsole, plain_table
 
 MIB = 2**20
 MUCH_ALIKE = 1.5  # similarity in length, as a multiple of chance, above which updates are not random samples

@@ -10,7 +10,7 @@ from runner.audit.checks.variations import CHECKS
 from runner.audit.checks.verdict import AuditReport, HeatMap, State, Verdict, faults, state_of, unique
 from runner.audit.search_space import CombinationResult
 from runner.common.pages import page_template
-from runner.common.rich_tables import PlainConsole, plain_table
+from runner.terminal.rich_tables import PlainConsole, plain_table
 
 STYLES: dict[State, str] = {"ok": "green", "fail": "bold red", "not run": "yellow", "none": "dim"}
 MARKS: dict[State, str] = {"ok": "ok", "fail": "FAIL", "not run": "not run", "none": "-"}

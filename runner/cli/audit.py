@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runner.cli.run_arguments import check_ended
-from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.common.run_schema import BEST, CHECKPOINTS, RESOLVED
 from runner.config.compose import compose_config, compose_strategies, under
 from runner.config.saved import saved_run
 from runner.config.schema import RunConfig
+from runner.terminal.command_line import Parser, exit_code
 
 log = logging.getLogger(__name__)
 _NO_INSIGHT = ": higher numbers only take longer"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import STDIO, lines_of, print_data, stdout_errors
-from runner.common.command_line import Parser, exit_code, number
 from runner.common.errors import HydromelError
+from runner.terminal.command_line import Parser, exit_code, number
 
 if TYPE_CHECKING:
     from runner.inference.generation.language_model import LanguageModel, Prompts

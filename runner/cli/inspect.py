@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import STDIO, lines_of
-from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError, unknown
 from runner.common.files import check_writable, to_json, write_output
+from runner.terminal.command_line import Parser, exit_code
 
 if TYPE_CHECKING:
     from runner.inference.trained import TrainedModel

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.common.command_line import Parser, exit_code, number
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.config.compose import compose_config
+from runner.terminal.command_line import Parser, exit_code, number
 
 if TYPE_CHECKING:
     from runner.experiment.lr_range import Range

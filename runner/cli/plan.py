@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.common.command_line import Parser, exit_code, number, whole
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.config.compose import compose_strategies
+from runner.terminal.command_line import Parser, exit_code, number, whole
 
 _EXAMPLES = """examples:
   hydromel-plan                                                  every strategy on the built-in corpus

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import STDIO, lines_of, writing
-from runner.common.command_line import Parser, exit_code
-from runner.common.console import printable
 from runner.common.errors import HydromelError
+from runner.common.printable import printable
+from runner.terminal.command_line import Parser, exit_code
 
 if TYPE_CHECKING:
     from runner.inference.trained import Predictor
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.common.rich_tables import PlainConsole
     from runner.inference.trained import Predictor
+    from runner.terminal.rich_tables import PlainConsole
     from runner.text.formats.reader import passages
     from runner.text.formats.records import Records
     from runner.text.tokenizers import OFFSETS

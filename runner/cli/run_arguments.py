@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from runner.common.command_line import Parser
 from runner.common.errors import HydromelError
 from runner.common.run_schema import BEST, CHECKPOINTS, FINISHED, RUN
+from runner.terminal.command_line import Parser
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.cli.run_arguments import add_plugins_flag
-from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError
+from runner.terminal.command_line import Parser, exit_code
 from runner.tracking.mlflow_tracker import MlflowTracker
 from runner.tracking.sync import run_folders, sync_run, tracker_of
 from runner.tracking.tracker import Tracker

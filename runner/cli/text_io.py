@@ -10,9 +10,9 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.common.console import printable
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write, open_new
+from runner.common.printable import printable
 
 STDIO = Path("-")
 

@@ -22,11 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.common.command_line import FULL_ERROR, Parser, exit_code, failed
-from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
-from runner.common.interruption import interruption
 from runner.common.run_schema import CHECKPOINTS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
@@ -36,6 +33,9 @@ from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
+from runner.terminal.command_line import FULL_ERROR, Parser, exit_code, failed
+from runner.terminal.console import show_messages
+from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import discard_unbegun
 
 log = logging.getLogger(__name__)

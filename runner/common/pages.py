@@ -7,7 +7,7 @@ import re
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
-from runner.common.console import printable
+from runner.common.printable import printable
 
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|\b_|_\b")  # what Markdown takes for marks; underscores not within a name
 

@@ -1,7 +1,7 @@
 """Run a config in a separate process: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
-The memory, allocator and caches of one run then do not influence the next. A signal (`runner.common.interruption`) and
-the end of stdin stop a run, which keeps what it did. Exit codes: 0 finished, 1 bad input (one line on stderr), 130
+The memory, allocator and caches of one run then do not influence the next. A signal (`runner.terminal.interruption`)
+and the end of stdin stop a run, which keeps what it did. Exit codes: 0 finished, 1 bad input (one line on stderr), 130
 interrupted.
 """
 
@@ -19,17 +19,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from runner.common.bounded import check_contents
-from runner.common.command_line import failed
-from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
 from runner.common.files import CannotWrite, cannot_write
-from runner.common.interruption import interruption
 from runner.common.records import ResultRecord, shown, unbeaten_baselines
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.config.instantiate import find_plugin
 from runner.config.saved import written_config
 from runner.config.schema import RunConfig
+from runner.terminal.command_line import failed
+from runner.terminal.console import copied_to, show_messages
+from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import read_run
 
 log = logging.getLogger(__name__)

@@ -14,15 +14,15 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from runner.common.bounded import read_bytes
-from runner.common.command_line import failed
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write
-from runner.common.interruption import PASSED_ON
 from runner.common.records import parse_result
 from runner.common.run_schema import LOCK, PATIENCE_SECONDS, RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
+from runner.terminal.command_line import failed
+from runner.terminal.interruption import PASSED_ON
 
 log = logging.getLogger(__name__)
 JOB_LOCK = "job.lock"  # in a job's folder; the sweep that runs the job holds it

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.interruption import interruption
 from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, ChoosesOnValid, Head, InputKind, State
@@ -23,6 +22,7 @@ from runner.model import Model, counters, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.tables.detail import without_tables
+from runner.terminal.interruption import interruption
 from runner.training.bookkeeping import (
     add_costs,
     check_finite,

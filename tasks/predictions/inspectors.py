@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import torch
 
 from runner.common.arrays import IntArray
-from runner.common.console import printable
 from runner.common.files import write_text
+from runner.common.printable import printable
 from runner.interfaces import Corpus, Predictions
 from runner.ragged.batch import IGNORED, Batch
 from runner.ragged.scored import NO_PREDICTION, scored_predictions, whole_targets, whole_values

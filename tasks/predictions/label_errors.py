@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from runner.common.arrays import IntArray, SingleArray
-from runner.common.console import printable
+from runner.common.printable import printable
 from runner.tables.detail import count_pairs
 from runner.text.formats.base import escaped
 from tasks.targets import place

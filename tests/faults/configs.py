@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.common import run_schema
-from runner.common.command_line import failed
 from runner.common.errors import HydromelError
 from runner.config.compose import explain, names_of, resolve
 from runner.experiment.job import run_job
+from runner.terminal.command_line import failed
 from tests.faults import mutate
 from tests.faults.forked import Faults, Tried, Work, try_each
 from tests.faults.report import Part

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from runner.common.command_line import failed
 from runner.common.errors import HydromelError
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 from runner.experiment import result
 from runner.experiment.job import run_job
+from runner.terminal.command_line import failed
 from runner.tracking import mlflow_store
 from tests.faults.forked import Work, command
 from tests.helpers.composed import label_files, run, run_config, tag_files

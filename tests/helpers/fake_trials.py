@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from runner.common import run_schema
-from runner.common.interruption import interruption
+from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:  # not for the trials' sake

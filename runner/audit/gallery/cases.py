@@ -15,7 +15,7 @@ from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.verdict import AuditReport
 from runner.audit.gallery import layers, sequences
 from runner.audit.subjects.module import Collate, ExampleMetric, LossFunction, Padding
-from runner.common.rich_tables import PlainConsole, plain_table
+from runner.terminal.rich_tables import PlainConsole, plain_table
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
 TokenLoss = LossFunction[layers.Scores, Sized]

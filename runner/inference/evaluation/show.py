@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 from rich.table import Table
 
-from runner.common.rich_tables import PlainConsole, plain_table
 from runner.inference.evaluation.tally import Tally
 from runner.tables.detail import NAMES, PAIRS, SCORES, largest, most_confused
+from runner.terminal.rich_tables import PlainConsole, plain_table
 
 LIKELIHOOD = ("tokens", "nll", "perplexity")
 MOST_NAMES, MOST_PAIRS = 40, 20  # rows of a table on the console

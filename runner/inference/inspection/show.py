@@ -11,11 +11,11 @@ from rich.text import Text
 
 from runner.common.arrays import BoolArray, FloatArray, SingleArray
 from runner.common.pages import page_template
-from runner.common.rich_tables import PlainConsole, plain_table
 from runner.inference.inspection.properties import PROPERTIES
 from runner.inference.inspection.reading import Reading
 from runner.inference.inspection.watch import LEFT, RIGHT, Layer, LayerRecords, TrackedProperty, saturation, tracked
 from runner.layers.recurrent.cells import GATES
+from runner.terminal.rich_tables import PlainConsole, plain_table
 
 SHADES = 10  # shades on either side of zero
 EXCERPT = {True: 420, False: 90}  # length of a passage in tokens: characters (True), or words (False)

@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from runner.common.rich_tables import PlainConsole, plain_table
 from runner.config.schema import Plain
 from runner.sweeps.search.space import Space, at
+from runner.terminal.rich_tables import PlainConsole, plain_table
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from runner.common.command_line import exit_code
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.files import write_json, write_text
 from runner.components.run_components import Components, Plots
@@ -26,6 +25,7 @@ from runner.sweeps.search.outcome import EndedTrial, Outcome, best_yaml
 from runner.sweeps.search.space import Space, Values
 from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
 from runner.sweeps.search.trial import Ended, mark_pruned, run_trial
+from runner.terminal.command_line import exit_code
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -11,7 +11,7 @@ import pytest
 from runner.cli import audit, evaluate, generate, inspect, predict
 from runner.cli.run_arguments import check_ended
 from runner.common import run_schema
-from runner.common.console import show_messages
+from runner.terminal.console import show_messages
 from runner.tracking.run_folder import RunFolder
 
 WHY = "the loss is nan at update 3"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from runner.common import console, files, run_schema
-from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.experiment import run as run_module
 from runner.experiment.job import run_job
+from runner.terminal.console import show_messages
 from runner.tracking.run_folder import read_run
 from runner.tracking.tracker import JsonlTracker, deliver_or_warn
 from tests.helpers.composed import QUIET, run, run_config

@@ -18,9 +18,9 @@ import pytest
 from filelock import FileLock
 
 from runner.common import run_schema
-from runner.common.console import show_messages
 from runner.sweeps import jobs
 from runner.sweeps.jobs import SweepJobs, folder_name
+from runner.terminal.console import show_messages
 from tests.helpers.composed import run_config, tag_files
 
 HYDROMEL = [sys.executable, "-c", "from runner.cli.train import main; main()"]

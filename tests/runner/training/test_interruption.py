@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from runner.common import run_schema
-from runner.common.interruption import interruption
 from runner.experiment.job import run_job
 from runner.sweeps.jobs import end_with_us
+from runner.terminal.interruption import interruption
 from runner.training import loop
 from runner.training.checkpoint import Checkpoint, checkpoint_path
 from tests.helpers.composed import QUIET, run, run_config
@@ -131,7 +131,7 @@ def test_the_command_to_go_on_with(
 
 JOB = """
 import sys, time
-from runner.common.interruption import interruption
+from runner.terminal.interruption import interruption
 interruption.heed()
 with interruption.deferred():
     print("ready", flush=True)

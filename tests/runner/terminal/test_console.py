@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from runner.common import run_schema
-from runner.common.console import copied_to, printable, show_messages
 from runner.common.errors import HydromelError
+from runner.common.printable import printable
+from runner.terminal.console import copied_to, show_messages
 from tests.helpers.composed import tag_files
 
 HYDROMEL = [sys.executable, "-m", "runner.cli.train"]
@@ -81,7 +82,7 @@ def test_no_message_commands_a_terminal(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_what_python_itself_prints_commands_no_terminal() -> None:
     code = (
-        "import warnings; from runner.common.console import show_messages; show_messages()\n"
+        "import warnings; from runner.terminal.console import show_messages; show_messages()\n"
         "warnings.warn('a\\x1b[2J'); raise ValueError('b\\x1b[2J')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -107,7 +108,7 @@ def test_a_full_disk_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) ->
 def test_lines_outlive_a_killed_process(tmp_path: Path) -> None:
     path = tmp_path / run_schema.CONSOLE
     code = (
-        "import logging, os, pathlib, signal; from runner.common import console; console.show_messages()\n"
+        "import logging, os, pathlib, signal; from runner.terminal import console; console.show_messages()\n"
         f"with console.copied_to(pathlib.Path({str(path)!r})):\n"
         "    logging.getLogger('runner').info('the last line')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"

@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from runner.common.console import printable
+from runner.common.printable import printable
 
 WIDEST = 1000  # width in columns; a table takes what it needs
 

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.text import Text
 
-from runner.common.rich_tables import PlainConsole, plain_table
+from runner.terminal.rich_tables import PlainConsole, plain_table
 
 EVIL = "n\x1b]8;;http://x\x1b\\\x9b2Jz"
 SHOWN = "n\ufffd]8;;http://x\ufffd\\\ufffd2Jz"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runner.common.command_line import exit_code, failed
-from runner.common.console import show_messages
+from runner.terminal.command_line import exit_code, failed
+from runner.terminal.console import show_messages
 
 
 def test_a_failure_is_one_line_that_commands_no_terminal(

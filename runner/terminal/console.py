@@ -1,6 +1,6 @@
 """Messages: Python's logging, shown on the console and kept in each run's `console.log`.
 
-What a terminal shows passes `printable`: messages here, tables in `runner.common.rich_tables`, predictions and
+What a terminal shows passes `printable`: messages here, tables in `runner.terminal.rich_tables`, predictions and
 generated text in `runner.cli.text_io`. Nothing else prints.
 
 Modules write to `logging.getLogger(__name__)`: progress with `info`, warnings with `warning`, errors with `error`.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -21,20 +20,10 @@ from pathlib import Path
 from types import TracebackType
 
 from runner.common.files import cannot_write
+from runner.common.printable import printable
 
-# control characters but tab and line break; line separators; surrogates; what turns the direction of text
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _format_warning = warnings.formatwarning
 _OURS = ("runner", "tasks", "reporting", "__main__")  # of other loggers only warnings and errors are shown
-
-
-def printable(text: str) -> str:
-    """Return `text` with a replacement character for each one that could control a terminal.
-
-    Names, labels and answers of servers are not trusted: escape sequences can move the cursor, set the title or make
-    the terminal send input, and marks of direction can make a text look like another one.
-    """
-    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class _Bare(logging.Formatter):

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from runner.common.console import show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
-from runner.common.interruption import interruption
+from runner.terminal.console import show_messages
+from runner.terminal.interruption import interruption
 
 log = logging.getLogger(__name__)
 
