@@ -66,12 +66,16 @@ LAYERS = {
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
     "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.advisor runner.inference",
     "runner.sweeps": "runner.common runner.terminal runner.config",
-    "runner.sweeps.search": "runner.common runner.terminal runner.config runner.tracking runner.components runner.sweeps",
+    "runner.sweeps.search": (
+        "runner.common runner.terminal runner.config runner.tracking runner.components runner.sweeps"
+    ),
     "runner.audit.tracing": "runner.common runner.compat runner.interfaces runner.ragged runner.layers",
     "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
     "runner.audit": f"{MODEL} runner.profiling.kernels runner.audit.tracing runner.audit.checks runner.audit.subjects",
-    "runner.audit.gallery": "runner.common runner.terminal runner.interfaces runner.audit.checks runner.audit.subjects runner.audit",
+    "runner.audit.gallery": (
+        "runner.common runner.terminal runner.interfaces runner.audit.checks runner.audit.subjects runner.audit"
+    ),
     "runner.cli": (
         f"{MODEL} runner.text.formats runner.profiling runner.tracking runner.advisor runner.inference "
         "runner.inference.generation runner.inference.evaluation runner.inference.inspection runner.experiment "

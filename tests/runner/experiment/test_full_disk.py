@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from runner.common import console, files, run_schema
+from runner.common import files, run_schema
 from runner.common.errors import HydromelError
 from runner.experiment import run as run_module
 from runner.experiment.job import run_job
+from runner.terminal import console
 from runner.terminal.console import show_messages
 from runner.tracking.run_folder import read_run
 from runner.tracking.tracker import JsonlTracker, deliver_or_warn
