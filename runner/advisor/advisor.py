@@ -32,7 +32,7 @@ MIB = 2**20
 
 
 def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) -> MemoryEstimator:
-    """Return an estimator of a run's memory, which trains this model; it is on the CPU."""
+    """Return an estimator of a run's memory. It trains `model` itself, which must be on the CPU."""
     return MemoryEstimator(
         model,
         task,
@@ -62,11 +62,11 @@ def predict_costs(
     Args:
         candidates: strategies with their updates of `epochs` epochs.
         memories: the estimated memory of each, or the missing kernel.
-        probe: of speed, on the device of training; it takes about `probe_seconds`.
+        probe: the speed probe, on the training device; it takes about `probe_seconds`.
         copied: whether memory was estimated on a copy of the model.
     """
-    # The batches of the estimate have loaded the kernels' code, and its gradients and optimiser state are still there.
-    # On a GPU this is not used, since its allocator counts tensors only.
+    # Memory in use now. The memory estimate has left gradients and optimiser state, and the code of the kernels is
+    # loaded. A GPU needs no such figure, since its allocator counts tensors only.
     resident_bytes = accounting.Memory(probe.device).before
     costs: list[CandidateRecord | str] = []
     for candidate, memory, seconds in zip(candidates, memories, probe.predict(candidates, probe_seconds), strict=True):
@@ -152,7 +152,7 @@ def _advise(config: RunConfig, task: Task, auto: StrategyChooser, model: Model, 
 
 
 def fastest(costs: Sequence[CandidateRecord], max_memory_bytes: int | None) -> CandidateRecord:
-    """Return the cost with the most real tokens per second among those within the memory limit.
+    """Return the record of the candidate with the most real tokens per second, among those within the memory limit.
 
     Raises:
         HydromelError: none is within the limit.

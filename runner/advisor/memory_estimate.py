@@ -30,8 +30,8 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Shapes, Updates, places_in, with_blocks
 from runner.training.loop import backward, evaluate
 
-PROBE_CELLS = 512  # places of the largest small batch: some milliseconds with most models
-PROBE_WIDTH = 128  # tokens of its longest row
+PROBE_CELLS = 512  # positions of the largest probe batch; takes a few milliseconds with most models
+PROBE_WIDTH = 128  # most tokens per row of a probe batch
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class MemoryUse:
     gradient_bytes: int  # the gradients of all parameters
     optimizer_bytes: int  # the optimiser's state between updates
     data_bytes: int  # the columns of all splits, which are on the device as a whole
-    activation_bytes: int  # the peak of the neediest micro-batch besides those, forward and backward
+    activation_bytes: int  # the peak of the largest micro-batch, forward and backward, beyond all above
     # The peak of activations and gradients together. Gradients appear while activations are freed, but from the second
     # micro-batch of an update all gradients exist.
     update_bytes: int
-    scoring_bytes: int  # the peak of the neediest evaluation batch, which has no gradients
-    rows: int  # number of rows of the neediest micro-batch
+    scoring_bytes: int  # the peak of the largest evaluation batch, which has no gradients
+    rows: int  # number of rows of the micro-batch that needs most memory
     width: int  # its longest row, in tokens
     tokens: int  # its number of real tokens
 
@@ -68,7 +68,7 @@ class MemoryUse:
 
 
 class MemoryEstimator:
-    """Estimates the memory of any strategy for one model, which it trains: small batches make one update.
+    """Estimates the memory that any strategy needs with one model. Its small batches make one update of that model.
 
     The model is on the CPU, in the dtype of training. `metric` returns a new metric, which evaluation updates, and
     `bf16` says whether arithmetic is in bfloat16.
@@ -129,12 +129,13 @@ class MemoryEstimator:
         )
 
     def measure(self, batch: Batch) -> tuple[int, int]:
-        """Run one batch forward and backward; return the peak besides gradients, and the gradients at that moment."""
+        """Run one batch forward and backward; return the bytes at the peak, first without gradients, then gradients.
+        """
         self.model.train().zero_grad()
         return self._run(batch).peak_besides(self._gradients())
 
     def measure_scoring(self, batch: Batch) -> tuple[int, int]:
-        """Evaluate one batch; return the peak, and 0 bytes of gradients."""
+        """Evaluate one batch; return the peak in bytes, and 0 for gradients."""
         live = LiveBytes(self._known(batch))
         with live:
             evaluate(self.model, self.metric(), [batch], self.bf16)
@@ -165,7 +166,7 @@ class MemoryEstimator:
         whole = batching.with_micro_batch(None)
         probes = [next(iter(whole.micro_batches(rows, np.arange(len(rows.index))))) for rows in small]
         measure = self.measure if training else self.measure_scoring
-        tokens = np.array([rows.rows.n_tokens for rows in small])  # an unmasked batch claims to have more
+        tokens = np.array([rows.rows.n_tokens for rows in small])  # an unmasked batch counts padding too
         largest = probes[int(tokens.argmax())]
         with self._chunks_of(largest.real_tokens):
             peaks, gradients = np.array([measure(probe) for probe in probes]).T
@@ -178,8 +179,8 @@ class MemoryEstimator:
         terms = memory_terms(probed)
         weights = fit_bytes(terms, peaks, self._attends)
         of_chunk, least_weights = 0.0, weights
-        # The largest batch in one chunk and in two gives the bytes of a token of a chunk; chunks of one token give what
-        # is needed however small the chunks are.
+        # Comparing the largest batch in one chunk and in two gives the bytes per token of a chunk. Chunks of one token
+        # show what is needed however small the chunks are.
         if self._chunked:
             half = max(1, largest.real_tokens // 2)
             with self._chunks_of(largest.real_tokens - half):
@@ -211,8 +212,8 @@ class MemoryEstimator:
 def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
     """Return small batches of real rows, truncated, that differ in number of rows, width and evenness of lengths.
 
-    Lengths within a batch differ if possible, since batches of equal lengths may run by other kernels; `one_by_one`
-    batches have one row each.
+    Lengths within a batch differ if possible, since batches of equal lengths may use other kernels. With `one_by_one`,
+    each batch has one row.
     """
     order = np.argsort(-places_in(train.lengths), kind="stable")
     width = max(1, min(PROBE_WIDTH, train.rows.max_len))

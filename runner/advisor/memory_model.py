@@ -28,13 +28,13 @@ class MemoryModel:
 
     weights: FloatArray  # (4,) a, b, c, d in bytes
     chunk: int | None  # tokens of a chunk; None: work is not done in chunks
-    of_chunk: float  # bytes that a token of a chunk adds
+    of_chunk: float  # bytes that each token of a chunk adds
     least_weights: FloatArray  # (4,) the weights with the smallest chunks
-    early_gradient_bytes: int  # gradients that exist already at the peak of the neediest small batch
-    added_bytes: int  # the peak of the smallest batch if gradients exist before: mostly new ones, before they are added
+    early_gradient_bytes: int  # gradients, in bytes, at the moment of the highest peak of all small batches
+    added_bytes: int  # the peak when gradients are added to existing ones, in bytes
 
     def peak(self, shapes: Shapes) -> tuple[int, int]:
-        """Return the bytes of the neediest of some batches, and its place among them."""
+        """Return the memory of the batch that needs most, in bytes, and its index."""
         terms = memory_terms(shapes)
         needs = terms @ self.weights
         if self.chunk is not None:
@@ -45,7 +45,7 @@ class MemoryModel:
 
 
 def fit_bytes(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
-    """Return the weights (4,), in bytes and not negative, that fit `peaks` (M,) of `terms` (M, 4): least squares.
+    """Fit non-negative weights (4,), in bytes, to `peaks` (M,) by least squares on `terms` (M, 4).
 
     Without attention d is 0, since in long rows even a trace of it weighs much.
     """
@@ -56,6 +56,6 @@ def fit_bytes(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
 
 
 def memory_terms(shapes: Shapes) -> FloatArray:
-    """Return the factors of a, b, c and d, (M, 4)."""
+    """Return the factors of a, b, c and d for each batch, (M, 4)."""
     columns = (np.ones(len(shapes.rows)), shapes.tokens, shapes.cells, shapes.pairs)
     return np.stack(columns, axis=1).astype(np.float64)

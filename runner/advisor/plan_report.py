@@ -1,4 +1,4 @@
-"""Find the figures of each strategy on a data set, without training, for `hydromel-plan`."""
+"""The figures of each strategy on a data set, computed without training, for `hydromel-plan`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PlanReport:
 
     choices: dict[str, str | None]  # the names chosen for the config's groups
     data: str  # one line about the data set
-    lengths: dict[str, float]  # number, mean length and longest length of the training rows, not arranged
+    lengths: dict[str, float]  # number, mean length and longest length of the training rows, as the corpus has them
     length_target_correlation: float | None  # correlation of length and class over all training rows
     epochs: int  # number of planned epochs
     planned: list[PlannedStrategy]  # the figures of each strategy
@@ -130,7 +130,7 @@ def plan_strategies(
 def _planned(
     candidate: Candidate, classes: FloatArray | None, updates: list[Updates], memory: MemoryUse | str
 ) -> PlannedStrategy:
-    """Return the figures of one strategy but its speed, from the `updates` of each epoch.
+    """Return the figures of one strategy, except its speed, from the `updates` of each epoch.
 
     `classes` are (B, C) from `class_shares_of`; None if rows have no classes, or were rearranged.
     """
@@ -152,7 +152,7 @@ def _planned(
 def class_shares_of(task: Task, data: Data, train: Batch) -> FloatArray | None:
     """Return the share of each class in each row of the training set, (B, C); None for language models.
 
-    Targets that are numbers stand for themselves, (B, 1).
+    In regression, the numbers take the place of the shares, (B, 1).
     """
     if task.causal:
         return None

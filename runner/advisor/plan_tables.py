@@ -13,7 +13,7 @@ from runner.common.records import CandidateRecord
 from runner.terminal.rich_tables import PlainConsole, plain_table
 
 MIB = 2**20
-MUCH_ALIKE = 1.5  # similarity in length, as a multiple of chance, above which updates are not random samples
+MUCH_ALIKE = 1.5  # updates whose rows are this many times more alike in length than by chance are no random samples
 KNOWN_WRONG = "unmasked"  # the layout whose results are known to be wrong
 NOT_RUN = "not run"  # shown if this machine lacks a kernel
 Column = tuple[str, Callable[[PlannedStrategy], str]]
@@ -89,7 +89,7 @@ def _notes(report: PlanReport) -> list[str]:
         (strategy.digest, strategy.name + (f" ({strategy.batch_size})" if sizes_differ else "")) for strategy in planned
     )
     not_run = _names_by((strategy.not_run, strategy.name) for strategy in planned if strategy.not_run)
-    # reasons that differ only in the strategy's name are one
+    # reasons that differ only in the strategy's name are listed once
     reasons = _names_by((why.replace(f"batching={name}", ""), name) for name, why in report.left_out.items())
     memory = next((strategy.memory for strategy in planned if strategy.memory is not None), None)
     return [

@@ -36,11 +36,11 @@ from runner.ragged.shapes import Shapes, Updates, concatenate, places_in
 from runner.training.loop import backward
 
 SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
-_PIECES = 4.0  # number of largest pieces that the time of a kind allows
-_LEAST, _MOST = 5, 200  # measurements of a kind, whatever the time; more would add nothing
+_PIECES = 4.0  # a kind's share of time allows this many pieces of the largest size
+_LEAST, _MOST = 5, 200  # fewest and most measurements of a kind
 _RUNS_ON_GPU = 3  # runs of a piece that are timed together, since training does not wait for the device either
-# The least improvement of the fit, relative to the times, for which a term is used. If several fits are equally good,
-# time is put down to tokens and places.
+# A term is used only if it improves the fit by at least this share of the times. If several fits are equally good, time
+# is attributed to tokens and positions.
 _LEAST_GAIN = np.array([1e-3, 0.0, 0.0, 2e-2, 1e-3])
 
 
@@ -60,13 +60,16 @@ class Candidate:
 
 @dataclass
 class MicroBatchKind:
-    """Micro-batches whose times follow one speed model: same layout, both with or without padding and adding."""
+    """Micro-batches whose times follow one speed model.
+
+    They have the same layout, padding in all of them or in none, and all or none add to existing gradients.
+    """
 
     batching: BatchingStrategy  # one of the strategies that make such micro-batches
     train: Batch  # the training set as this strategy arranges it
     adds: bool  # whether gradients are added to those of other micro-batches
     pool: list[IntArray]  # the rows of each micro-batch of the plans
-    most_places: float = np.inf  # places of the largest timed piece; larger micro-batches are timed with fewer rows
+    most_places: float = np.inf  # limit on the positions of a timed piece, which loses rows if need be
     shapes: list[Shapes] = field(default_factory=list)  # the shape of each timed piece
     seconds: list[float] = field(default_factory=list)  # its time
     not_run: str = ""  # the kernel that this machine lacks to run them; empty if they run
@@ -86,8 +89,8 @@ class MicroBatchKind:
 class SpeedProbe:
     """Measures the seconds of micro-batches and of the optimiser's step.
 
-    The model is a copy on the device of training, which the probe trains with the optimiser of the copy's parameters.
-    Gradients are clipped to `clip_norm` (None: not at all), and `bf16` says whether arithmetic is in bfloat16.
+    `model` is a copy on the training device, and `optimizer` that of the copy. Gradients are clipped to `clip_norm`
+    (None: not at all), and `bf16` says whether arithmetic is in bfloat16.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class SpeedProbe:
         kind.most_places = seconds / per_place / self._runs
 
     def _piece(self, kind: MicroBatchKind, places: float) -> IntArray:
-        """Draw a micro-batch of the plans; if it has more than `places`, return its longest row and some others."""
+        """Draw a planned micro-batch; if it has more than `places` positions, keep its longest row and some others."""
         rows = kind.pool[self.rng.integers(len(kind.pool))]
         of_rows = places_in(kind.train.lengths[rows])
         most = max(2, int(places // max(1, of_rows.max())))
@@ -194,7 +197,7 @@ class SpeedProbe:
 
 
 def _key(candidate: Candidate) -> Hashable:
-    """Return a key of the kind of its micro-batches; rectangles without padding may run by other kernels."""
+    """Return a key of the kind of its micro-batches; rectangles without padding may use other kernels."""
     batching, whole = candidate.batching, candidate.shapes(blocks=False)
     unpadded = bool((whole.cells == whole.tokens).all())
     return type(batching), id(candidate.train), batching.layout, batching.micro_batch, unpadded
@@ -212,7 +215,7 @@ def fit_seconds(terms: FloatArray, seconds: FloatArray) -> FloatArray:
     spread = np.sqrt(seconds * seconds.mean())
     scale = (terms / spread[:, None]).mean(axis=0)
     scaled, wanted = terms / spread[:, None] / scale, seconds / spread
-    # the unknowns: a weight of each term, and the absolute error of each measurement, a bound from above and below
+    # the unknowns: the weight of each term, and for each measurement a bound on its absolute error
     errors = np.eye(n_points)
     above = np.concatenate([scaled, -errors], axis=1)
     below = np.concatenate([-scaled, -errors], axis=1)

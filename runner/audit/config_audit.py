@@ -127,9 +127,9 @@ def _precision_note(subject: StrategySubject) -> str:
 def _audit(
     report: AuditReport, subjects: Sequence[StrategySubject], options: AuditOptions, seed: int, causal: bool
 ) -> None:
-    """Run all modes and arithmetics; `causal`: check too that no token's output depends on later tokens.
+    """Run all modes and arithmetics; with `causal`, also check that no token's output depends on later tokens.
 
-    Strategies share single-example runs, and those of the same layout its verdicts: else each would add to the cost.
+    To save time, all strategies share the single-example runs, and strategies of the same layout share its verdicts.
     """
     model = subjects[0].module
     for mode in options.modes:
@@ -143,7 +143,7 @@ def _audit(
                 if (key := subject.layout_key) not in layouts:
                     layouts[key] = list(auditor.verdicts())
                 report.verdicts += [replace(verdict, subject=subject.name) for verdict in layouts[key]]
-                if causality is not None:  # of one layout: the other checks compare the rest with it
+                if causality is not None:  # checked in one layout; other checks compare the layouts
                     report.verdicts.append(replace(causality, subject=subject.name))
                 report.verdicts += _check_strategy(auditor, subject, mode, seed)
                 if mode == "eval" and options.heat:
@@ -172,7 +172,7 @@ def _check_dropout(subjects: Sequence[StrategySubject], seed: int, options: Audi
     def check(subject: StrategySubject) -> Verdict:
         nonlocal reference
         verdict = dropout_verdict(subject, row)
-        if not verdict.passed or isinstance(subject, StreamSubject):  # windows of a stream bring no seeds
+        if not verdict.passed or isinstance(subject, StreamSubject):  # windows of a stream carry no seeds
             return verdict
         seeded = subject.with_seeds()
         reference = reference or SingleReference(seeded.reference(), torch.float64)

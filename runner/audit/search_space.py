@@ -22,8 +22,8 @@ SMALL_DATA = ("features.words.max_size=30", "threads=1")
 SMALL_SAMPLE = AuditOptions(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
 CONTROLS = ("encoder.norm=batch",)  # batch norm mixes rows by design while training: the audit must fail it
 LEFT = ("name", "quality")  # options of a task that do not change the model
-NEEDED = {"task.pairs": ("dataset=stdlib_docstrings",)}  # what an option's other values need besides
-_strategies = cache(compose_strategies)  # takes seconds
+NEEDED = {"task.pairs": ("dataset=stdlib_docstrings",)}  # overrides that an option's other values require
+_strategies = cache(compose_strategies)  # composing takes seconds
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class Auditor:
             detail = difference.note
         elif difference.is_single:
             module = first_not_finite(self.subject, difference)
-            kind = kinds.OVERFLOW if self.reference.coarse else kinds.NOT_FINITE  # in float64 it has an output
+            kind = kinds.OVERFLOW if self.reference.coarse else kinds.NOT_FINITE  # its float64 run has an output
             detail = f"{difference.quantity} is NaN {difference.note}"
         else:
             locator = Locator(self.reference)
@@ -139,7 +139,7 @@ class Auditor:
         return self._finding_at(difference, module, kind, detail)
 
     def _finding_at(self, difference: Difference, module: str | None, kind: str, detail: str) -> Finding:
-        place = "decode" if difference.quantity == "prediction" else "loss"  # where it arises in no module
+        place = "decode" if difference.quantity == "prediction" else "loss"  # if it arises in no module
         name = place if module is None else module_label(self.subject, module)
         return Finding(name, kind, difference.quantity, difference.rows, difference.size, difference.allowed, detail)
 
@@ -191,7 +191,7 @@ class Auditor:
         whole = next((name, runs[-1]) for name in ("huge", "mixed_lengths") if (runs := self.batches[name]))
         check, batch = next(iter(self.failed.items()), whole)
         batch = self._comparable(batch)
-        # Values that differ and are not used, such as the state of an RNN after its padding, are left out.
+        # Values that differ but are not used, such as the state of an RNN after its padding, are left out.
         steps = Locator(self.reference).steps(batch)
         steps = [s for s in steps if not s.differs or is_used(self.subject, batch.rows, batch.setting, s.record)]
         row = _hottest(steps, {row: len(tokens(row)) for row in batch.rows})

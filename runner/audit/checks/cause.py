@@ -17,7 +17,7 @@ from runner.audit.tracing.observe import Fill, Observation, Setting, observe
 _LOSS = "gradient of the loss by "
 _GRADIENT = "gradient of "
 Cause = tuple[str, str]  # the kind of a fault, and one sentence on how it was determined
-# content of the padding -> the finding's sentence where it changes the result
+# content of the padding -> the sentence of a finding if this content changes the result
 FILLS: dict[Fill, str] = {
     "other": "The result changes with other values in the padding",
     "huge": "The result changes with 1e30 in the padding",
@@ -76,7 +76,7 @@ class Probe:
         rows = self.batch.rows
         if len(set(rows)) < 2:
             return None
-        setting = replace(self.batch.setting, fill="neutral")  # other content would be drawn anew
+        setting = replace(self.batch.setting, fill="neutral")  # other fills would differ between the two runs
         if self._differs(rows, setting, tuple(reversed(rows)), setting):
             return (kinds.ORDER, "The result changes when the same rows come in reverse order.")
         return None

@@ -27,7 +27,7 @@ class Difference:
     batch: BatchSpec
     note: str = ""  # further information for the message
     is_single: bool = False  # the single-example run itself failed
-    not_run: str = ""  # the error, where it says that this machine lacks a kernel that the model needs
+    not_run: str = ""  # the error, if it says that this machine lacks a kernel that the model needs
 
     @property
     def share(self) -> float:
@@ -71,7 +71,7 @@ class SingleReference:
         return self.tolerance.of(self.scale, self.measured)
 
     def allowed_prediction(self) -> float:
-        """Return the allowed difference of predictions: none of ids, the rounding of numbers."""
+        """Return the allowed difference of predictions: 0 for ids, the rounding error for numbers."""
         predictions = [value for row in self.good for value in self.expected[row].predictions or ()]
         if not any(value.is_floating_point() for value in predictions):
             return 0.0
@@ -170,7 +170,7 @@ def _gradients(
     """Compare the gradient of every parameter with the sum of the expected ones.
 
     The last parameter comes first: layers after a leak have right gradients. One scale serves all parameters, since
-    some gradients are zero but for rounding (a bias before a softmax).
+    some gradients are zero except for rounding (a bias before a softmax).
     """
     zero = {name: torch.zeros_like(grad) for name, grad in gradients.items()}
     totals = {name: sum((part[name] for part in expected), zero[name]) for name in gradients}

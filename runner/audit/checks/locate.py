@@ -134,7 +134,7 @@ class Locator:
         if len(values) != len(expected) or any(a.shape != b.shape for a, b in zip(values, expected, strict=True)):
             return None  # for example characters of words, padded to the longest word of the batch
         falling, rising = tuple(sorted(geometry.lengths, reverse=True)), tuple(sorted(geometry.lengths))
-        # Texts that are sorted by themselves are no examples any more.
+        # A pair's texts cannot be sorted independently of each other, so pairs have no sorted reading.
         orders = [replace(geometry, lengths=lengths) for lengths in (falling, rising) if geometry.texts == 1]
         by_length = [split(value, how, order) for order in orders if how in possible(value, order)]
         allowed = self.reference.tolerance.of(largest_magnitude(expected), self.reference.measured)

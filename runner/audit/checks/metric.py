@@ -14,7 +14,7 @@ from runner.audit.tracing.observe import AdapterError
 
 # batches of examples -> values of the metric
 MetricOfBatches = Callable[[Sequence[Sequence[int]]], Mapping[str, object]]
-ALLOWED = 1e-9  # relative: a metric is a handful of sums
+ALLOWED = 1e-9  # relative difference; a metric consists of few sums, so rounding is small
 NO_OUTPUT = "no example has an output without NaN"
 
 

@@ -24,7 +24,7 @@ CHECKS = {
     "nan": "NaN in the padding, after every layer",
     "batches": "the strategy's own batches, for training and evaluation",
     "loss": "loss and gradients of one update, whole and split",
-    "causality": "the tokens after each one: fewer, and others (tasks that predict the next token)",
+    "causality": "the tokens after each token: cut off, or replaced (tasks that predict the next token)",
     "update": "the training loop's own gradients, over the strategy's micro-batches",
     "metric": "the metric's values, over batches of other sizes and order",
     "dropout": "each example's own dropout",

@@ -11,7 +11,7 @@ from typing import Literal
 from runner.audit.checks.kinds import HINTS, ROOTS
 
 COARSE_CHECKS = ("float32", "bf16", "fp16")
-FOLLOWS = ("loss", "metric")  # places that also fail wherever a module is wrong
+FOLLOWS = ("loss", "metric")  # these also fail whenever a module is wrong
 Key = tuple[str, str]  # module and kind of a fault
 State = Literal["ok", "fail", "not run", "none"]
 
@@ -124,10 +124,10 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
-        """True if no check failed, and all that decide were run; controls do not count.
+        """True if no check failed and all decisive checks were run; controls do not count.
 
-        The checks in single and half precision say how rounding adds up. Those in float64 decide, so an audit of which
-        this machine could not run one has no result.
+        The checks in float64 are decisive: if this machine could not run one of them, the audit has no result. The
+        checks in single and half precision show how rounding adds up.
         """
         undecided = any(verdict.check not in COARSE_CHECKS for verdict in self.not_run)
         any_passed = any(verdict.passed and verdict.subject not in self.controls for verdict in self.verdicts)
@@ -159,7 +159,7 @@ class AuditReport:
 
     @property
     def fault(self) -> str:
-        """The property that the model lacks by the failed checks, such as `not batch-invariant`."""
+        """The fault that the failed checks show, such as `not batch-invariant`."""
         checks = {verdict.check for verdict in self.failures()}
         shown = ["not batch-invariant"] if checks - {"causality"} else []
         return " and ".join([*shown, *(["not causal"] if "causality" in checks else [])])
@@ -168,7 +168,7 @@ class AuditReport:
         """Fail a test where the audit fails.
 
         Raises:
-            AssertionError: a check failed (the message names module, kind and hint of each fault), or one that decides
+            AssertionError: a check failed (the message names module, kind and hint of each fault), or a decisive check
                 was not run.
         """
         if self.failures():

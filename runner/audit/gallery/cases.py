@@ -35,7 +35,7 @@ class Bug:
     empty: bool = True  # the examples include one without tokens
     left: bool = False  # padding comes before the tokens
     characters: bool = False  # examples are words of characters, not vectors
-    loss: tuple[TokenLoss, TokenLoss] | None = None  # the wrong and the fixed one, as those of `metric`
+    loss: tuple[TokenLoss, TokenLoss] | None = None  # the wrong loss and the fixed one
     metric: tuple[TokenMetric, TokenMetric] | None = None
     arithmetics: tuple[Arithmetic, ...] = ()
     causal: bool = False  # the module is meant to predict the next token

@@ -286,9 +286,9 @@ def _with_ids_in_padding(batch: Batch, mask: Tensor) -> Batch:
 def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
     """Choose `n_rows` examples, at least 8, from a whole packed split, and cut them to at most `longest` tokens.
 
-    They are evenly spaced by length; then come three of equal length, one of one token (of pairs two, whose other text
-    is empty), and an empty one; `longest` is that of each text. `seed` is that of the choice among rows of similar
-    length. Returns a packed batch whose `index` counts from 0.
+    The first ones are evenly spaced by length. Then come three of equal length, one of a single token (for pairs two,
+    whose other text is empty), and an empty one. For pairs, `longest` limits each text. `seed` determines the choice
+    among rows of similar length. Return a packed batch whose `index` counts from 0.
     """
     lengths = split.lengths.reshape(-1, split.texts)
     total = lengths.sum(axis=1)
@@ -306,7 +306,7 @@ def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
 
 
 def cut_spans(split: Batch, starts: IntArray, lengths: IntArray, rows: IntArray) -> Batch:
-    """Return spans of tokens, packed, with `index` from 0; a target per row is that of the span's row in `rows`."""
+    """Return a packed batch of spans, with `index` from 0; a target per row is taken from the span's row in `rows`."""
     ragged_rows, tokens = select_spans(starts, lengths, split.rows.device)
     if isinstance(split.target, Ragged):
         return select_tokens(split, ragged_rows, tokens)
@@ -316,7 +316,7 @@ def cut_spans(split: Batch, starts: IntArray, lengths: IntArray, rows: IntArray)
 
 
 def select_tokens(split: Batch, rows: Rows, tokens: Tensor) -> Batch:
-    """Return rows of the tokens at these places of a packed batch, (N,), with their targets, one per token."""
+    """Return a batch of the given `rows`, made of the tokens at positions `tokens` (N,) of a packed batch."""
     assert isinstance(split.target, Ragged)
     features = {name: feature.select_by(rows, tokens) for name, feature in split.features.items()}
     return replace(split, features=features, target=split.target.select_by(rows, tokens), index=np.arange(rows.n_rows))

@@ -35,7 +35,7 @@ def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Rec
 
 
 def _shift_unevenly(values: Tensor) -> Tensor:
-    """Return values shifted by 0.75 to 1.5, rising: a normalisation takes an equal shift off again, up to rounding."""
+    """Return values shifted by 0.75 to 1.5, increasingly, since a normalisation would undo an equal shift."""
     return values + SHIFT * weights_like(values).to(values)
 
 
