@@ -20,7 +20,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 
 Column = list[Tensor]
-Batched = dict[str, Tensor]  # what a `collate` gives and the model takes
+Batched = dict[str, Tensor]  # the result of `collate` and input of the model
 FORBIDDEN = -1e4  # pytorch-crf has no constraints; this is how its users forbid a transition
 
 

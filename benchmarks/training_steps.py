@@ -16,7 +16,7 @@ from runner.embeddings.pretrained import PretrainedEmbedding
 from runner.model import device_of, parameter_count
 from runner.ragged.batch import Batch
 
-SAME_LOSS = 1e-4  # how far two models may be apart, relative
+SAME_LOSS = 1e-4  # largest relative difference of the losses of two models
 MakePeer = Callable[[Any, Batch], Any]  # our model, the rows of train -> the same model by hand, whose call is a loss
 
 

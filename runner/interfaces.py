@@ -92,7 +92,7 @@ class Corpus(Protocol):
 class Embedding(Protocol):
     """A `torch.nn.Module` that maps the ids of each feature to one vector per token; its constructor takes `vocabs`."""
 
-    output_size: int  # of a vector
+    output_size: int  # dimension of a vector
 
     def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
 
@@ -327,8 +327,8 @@ class Task(Protocol):
 
     name: str
     main_metric: str  # the figure of `metric` that compares runs and selects the best checkpoint
-    causal: bool  # whether a token's vector may depend on earlier tokens only
-    carries_state: bool  # whether a split is one text, over which the encoder's state is carried (batching=stream)
+    causal: bool  # true if a token's vector may depend on earlier tokens only
+    carries_state: bool  # true if a split is one text, over which the encoder's state is carried (batching=stream)
 
     @property
     def metric(self) -> Metric:

@@ -95,7 +95,7 @@ class Tag:
                     f"task.{option}={value} needs span tags, but task.span_scheme=null means plain tags; "
                     f"use task.{option}={off}"
                 )
-        self.learned_scheme = trained or self.scheme  # of the tags in the target vocabulary
+        self.learned_scheme = trained or self.scheme  # scheme of the tags in the target vocabulary
         self.head_kind, self.constraints = head, constraints
         if constraints in ("train", "both") and head == "softmax":
             raise HydromelError(

@@ -23,7 +23,7 @@ class StrategyRuns:
     heading: str
     strategy: str
     headline: str
-    options: Mapping[str, str]  # of its batching, by dotted name
+    options: Mapping[str, str]  # options of its batching, by dotted name
     runs: list[RunFigures]
     at_hand: Mapping[str, Run]  # the runs themselves by run_id, which have outcomes; empty for a report.json
 

@@ -44,7 +44,7 @@ class Condition:
 class Change:
     """The change of one figure of a strategy, over `difference.n` pairs of runs of equal seed (turn, machine)."""
 
-    heading: str  # of its group
+    heading: str  # heading of its group
     strategy: str
     figure: str
     before: float  # mean over the pairs, as is `now`
@@ -68,7 +68,7 @@ class BaselineComparison:
     """All changes since a baseline: `changes` of what both sides have, `unmatched` sentences on the rest."""
 
     baseline: str
-    level: float  # of each interval; corrected so that those of one figure hold at once for all strategies
+    level: float  # level of each interval; corrected so that those of one figure hold at once for all strategies
     changes: list[Change]
     unmatched: list[str]
     judged: list[ConditionResult]

@@ -23,7 +23,8 @@ from runner.common.run_schema import OUTCOMES
 
 FEWEST_EXAMPLES = 20  # with fewer, resamples of them do not vary as new test sets would
 AGREES = 1e-5  # relative tolerance: the metric in result.json may have been summed in another order
-FUNCTIONS: dict[str, Formula] = {"identity": np.array, "exp": np.exp}  # of the ratio of sums, by name in the file
+# functions of the ratio of sums, by their name in the file
+FUNCTIONS: dict[str, Formula] = {"identity": np.array, "exp": np.exp}
 ARRAYS = ("numerator", "denominator", "targets")
 # raised by numpy and zipfile for damaged files (RuntimeError if a file seems to be encrypted)
 DAMAGED = (OSError, ValueError, TypeError, EOFError, LookupError, MemoryError, RuntimeError, BadZipFile, zlib.error)

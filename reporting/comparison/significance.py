@@ -19,19 +19,19 @@ class ComparisonRule:
     """The rule by which the strategies of a group are compared with the reference."""
 
     comparisons: int  # strategies that share a seed with the reference
-    level: float  # of each interval; corrected so that all of them hold at once
+    level: float  # level of each interval; corrected so that all of them hold at once
     margin: float  # in units of the metric: a smaller difference does not matter
     margin_text: str
-    higher: bool  # whether higher values of the metric are better
+    higher: bool  # true if higher values of the metric are better
 
 
 @dataclass(frozen=True)
 class QualityVerdict:
     """The verdict on a strategy against the reference. The intervals of all strategies of a group hold at once."""
 
-    difference: Mean | None  # of quality, paired by seed
+    difference: Mean | None  # difference in quality, paired by seed
     on_examples: Mean | None  # the same (mean over `n` seeds), with an interval by a bootstrap over examples
-    ratio: Ratio | None  # of real tokens/s, paired by seed, turn and machine
+    ratio: Ratio | None  # ratio of real tokens/s, paired by seed, turn and machine
     says: str  # the verdict on quality
 
 

@@ -51,14 +51,14 @@ class StrategySummary:
 
     name: str
     known_wrong: bool
-    options: dict[str, str]  # of its batching, by dotted name
+    options: dict[str, str]  # options of its batching, by dotted name
     chose: list[str]  # by `auto`: the strategies that its runs used
-    run_ids: dict[int, str]  # of first turns, by seed (as is every dict[int, ...] here)
-    turns: int  # of the seed with most
+    run_ids: dict[int, str]  # ids of first turns, by seed (as is every dict[int, ...] here)
+    turns: int  # number of turns, of the seed that has most
     quality: Mean | None  # on test
     quality_by_seed: dict[int, float]
     against_padmask: QualityVerdict | None
-    seconds_to_target: TimeToTarget  # of training, until an evaluation on valid reached the group's target
+    seconds_to_target: TimeToTarget  # training time until an evaluation on valid reached the group's target
     tokens_to_target: TimeToTarget  # real tokens trained on by then
     real_tokens_per_s: Spread | None
     speedup_over_size1: Ratio | None  # ratio of real tokens/s, paired by seed, turn and machine
@@ -85,7 +85,7 @@ class RunGroup:
 
     title: str
     metric: str
-    unit: str  # of the metric: %, nats, ...; empty for a plain number
+    unit: str  # unit of the metric: %, nats, ...; empty for a plain number
     higher_is_better: bool
     split: str  # that quality is measured on: test, or valid where the data has no test
     comparison_hash: str
@@ -94,7 +94,7 @@ class RunGroup:
     target: Target
     margin: float  # in units of the metric
     comparisons: int  # number of strategies compared with the reference, which intervals are corrected for
-    noise: Ratio | None  # of speed, between equal runs in different turns
+    noise: Ratio | None  # ratio of speeds of equal runs in different turns
     strategies: list[StrategySummary]
     advice: list[Prediction]  # predictions for strategies, with measurements
     machines: list[str]  # host, CPU, threads and device of the runs

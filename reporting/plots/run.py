@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LABELS = 40  # of a plot: with more it cannot be read, so it shows a part
+MOST_LABELS = 40  # most labels in a plot, since more could not be read; it then shows a part
 LONGEST_LABEL = 40  # characters
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 KINDS = {

@@ -31,7 +31,7 @@ STYLES = {
     "stream": ("#999933", "X", "-"),
     "unmasked": ("#8C8C8C", "x", ":"),
 }
-# those of strategies that are not named above, which start from the one that a checksum of their name picks
+# Styles of strategies not named above. A checksum of the name picks the first style to try.
 OTHER = (
     ("#B0437A", "h", "--"),
     ("#44AA99", "<", "--"),
@@ -52,7 +52,7 @@ PHASES = {
 }
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#BBBBBB"
 WIDTH_INCHES, ROW_INCHES, FRAME_INCHES = 5.0, 0.42, 1.1  # narrow, so that a phone shows the text at 10 px
-BAR = 0.62  # of the height of a row
+BAR = 0.62  # share of the height of a row
 DPI = 144
 METADATA = ("Date", "Creator", "Format", "Type")  # left out, so that equal figures give equal files
 SETTINGS: dict[Any, Any] = {  # matplotlib types the keys as literals

@@ -68,7 +68,8 @@ def padding_share(path: str, section: str = "tokens") -> Measure:
     return share
 
 
-character_padding = padding_share("characters.padded", "characters")  # of the characters that character models read
+# padding of the characters that character models read
+character_padding = padding_share("characters.padded", "characters")
 
 
 def by_seed(runs: Mapping[int, Run], measure: Measure) -> dict[int, float]:

@@ -11,7 +11,7 @@ from runner.common.pages import markdown_text
 from runner.common.printable import printable
 
 NONE = "—"
-_FORMULA = ("=", "+", "-", "@", "\t", "\n")  # how a cell begins that a spreadsheet may compute
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")  # a spreadsheet may take a cell that begins so for a formula
 whole, tenths = "{:,.0f}".format, "{:,.1f}".format  # 1,235 and 1,234.5
 
 

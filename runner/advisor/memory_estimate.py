@@ -129,8 +129,7 @@ class MemoryEstimator:
         )
 
     def measure(self, batch: Batch) -> tuple[int, int]:
-        """Run one batch forward and backward; return the bytes at the peak, first without gradients, then gradients.
-        """
+        """Run one batch forward and backward; return the bytes at the peak, first without gradients, then gradients."""
         self.model.train().zero_grad()
         return self._run(batch).peak_besides(self._gradients())
 

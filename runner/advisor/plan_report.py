@@ -44,7 +44,7 @@ class PlannedStrategy:
     batch_size: int | None  # maximum number of rows of an update; None: something else limits updates
     layout: str  # the layout of its batches
     digest: str  # hash of the updates of all planned epochs; equal digests mean equal updates
-    quality: ShuffleQuality  # how well its plan shuffles
+    quality: ShuffleQuality  # statistics of how well its plan shuffles
     padding: dict[str, float]  # by cause, the share of padding among all positions in memory, 0 to 1
     memory: MemoryUse | None  # the estimated memory; None if this machine cannot run the strategy
     predicted: CandidateRecord | None = None  # the predicted cost here; None without a probe, or if it cannot be run

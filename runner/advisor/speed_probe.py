@@ -67,11 +67,11 @@ class MicroBatchKind:
 
     batching: BatchingStrategy  # one of the strategies that make such micro-batches
     train: Batch  # the training set as this strategy arranges it
-    adds: bool  # whether gradients are added to those of other micro-batches
+    adds: bool  # true if gradients are added to those of other micro-batches
     pool: list[IntArray]  # the rows of each micro-batch of the plans
     most_places: float = np.inf  # limit on the positions of a timed piece, which loses rows if need be
     shapes: list[Shapes] = field(default_factory=list)  # the shape of each timed piece
-    seconds: list[float] = field(default_factory=list)  # its time
+    seconds: list[float] = field(default_factory=list)  # the time of each piece
     not_run: str = ""  # the kernel that this machine lacks to run them; empty if they run
 
     def median_tokens(self) -> float:

@@ -41,7 +41,7 @@ class Auto:
                 raise ValueError(f"{key}={values}; give at least one entry, each only once")
 
     def arrange(self, split: Batch) -> Batch:
-        """Return the rows of training: those of the split, as for every candidate."""
+        """Return the training rows, which are the rows of the split for every candidate."""
         return split
 
     def strategies(self) -> list[tuple[str, BatchingStrategy]]:

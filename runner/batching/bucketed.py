@@ -33,7 +33,9 @@ def buckets_of(lengths: IntArray, buckets: int) -> IntArray:
 
 
 def boundaries(lengths: IntArray, buckets: int) -> IntArray:
-    """Return the longest length of each bucket, rising, (at most `buckets`,), for the least sum of (boundary - length).
+    """Return the boundaries, (at most `buckets`,) ascending, that minimise the sum of (boundary - length) over rows.
+
+    A boundary is the longest length of its bucket.
 
     The solution is exact, by dynamic programming: the least area of the rows up to v_j in k buckets is
 

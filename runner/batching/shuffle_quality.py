@@ -53,7 +53,7 @@ class ShuffleQuality:
     alike_in_length: Share  # `between_share` of lengths: 0 if all updates have the same mean
     alike_in_targets: Share  # `between_share` of the classes (labels, or shares of tags)
     length_target_correlation: float | None  # `correlation` of length and class inside updates
-    repeated_pairs: Share  # share of the pairs of rows of an update that are in one update in the next epoch again
+    repeated_pairs: Share  # share of pairs of rows of one update that share an update again in the next epoch
 
 
 def measure(

@@ -24,7 +24,7 @@ class Batching:
     Args:
         name: name of the strategy in reports.
         batch_size: examples per update; None if the plan has another limit.
-        plan: decides which rows form one update; its batch size has to be this one.
+        plan: decides which rows form one update; its batch size must equal `batch_size`.
         micro_batch: rows that go through the model at once; their gradients are summed (None: the whole update).
         layout: `packed`; `timestep`: packed, and recurrent layers step through time; `padded`, with a mask; or
             `unmasked`: padded, with padding treated as text (known wrong).

@@ -19,7 +19,7 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
 from runner.ragged.shapes import Shapes, shapes_of
 
-_MIN_WINDOW = 5  # least tokens of a window of varying length, as in the code of Merity et al.
+_MIN_WINDOW = 5  # fewest tokens of a window of varying length, as in the code of Merity et al.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ class TokenBudget:
         return shuffle_updates(cut_at(order, np.array(starts, dtype=np.int64)), rng)
 
     def _grow(self, widths: IntArray, offset: int) -> list[int]:
-        """Return where the updates of one bucket start, counted from `offset`."""
+        """Return the starts of one bucket's updates, counted from `offset`."""
         starts, place = [], 0
         while place < len(widths):
             starts.append(offset + place)

@@ -19,7 +19,7 @@ from runner.terminal.command_line import Parser, exit_code
 
 log = logging.getLogger(__name__)
 _NO_INSIGHT = ": higher numbers only take longer"
-EXCLUSIVE = {  # flags that say what is audited, and the flags that they allow
+EXCLUSIVE = {  # flags that choose the object of the audit, with its description and the flags allowed with it
     "gallery": ("known bugs", ("json",)),
     "every": ("configs, one line each", ("json", "config_dir", "overrides")),
 }

@@ -68,7 +68,8 @@ def _text(options: argparse.Namespace, trained: TrainedModel) -> tuple[str, str]
         tables = trained.corpus.read()
         if options.split not in tables:
             raise unknown("split", options.split, tables, f"dataset={trained.corpus.name}")
-        tokens = tables[options.split]["tokens"].slice(0, options.limit)  # a row has a token, or is a line's end
+        # each row gives at least one character, if only a line end
+        tokens = tables[options.split]["tokens"].slice(0, options.limit)
         text = joined(tokens.to_pylist(), of_characters(trained))
         return text[: options.limit], f"{options.split} of {trained.corpus.name}"
     kept, held = [], 0

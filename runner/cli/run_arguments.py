@@ -65,7 +65,7 @@ def check_ended(folder: Path) -> None:
     # imports pydantic, which --help should not wait for
     from runner.tracking.run_folder import how_it_ended, read_run
 
-    if not (folder / RUN).is_file():  # as where only the model was downloaded
+    if not (folder / RUN).is_file():  # for example, only the model was downloaded
         return
     run = read_run(folder)
     if run["status"] == FINISHED:

@@ -98,12 +98,13 @@ def _check_arguments() -> None:
 
     Hydra itself would print its usage and exit with 2, or end in a traceback.
     """
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))  # allowed anywhere
+    # these two are allowed anywhere
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     parser = arguments_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     overrides = parser.parse_args().overrides
     flags = [argument for argument in sys.argv[1:] if argument not in overrides]
-    tell = not any(flag.startswith(("--cfg", "-c")) for flag in flags)  # which print nothing but the config
+    tell = not any(flag.startswith(("--cfg", "-c")) for flag in flags)  # these print only the config
     sys.argv[1:] = [*flags, *map(for_hydra, with_own_data(overrides, tell))]
 
 
@@ -176,8 +177,9 @@ def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
 def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
     """Return the config of the run to resume, with the values of the options that the command names.
 
-    Which of them may change is in `runner.experiment.resumption`. Relative paths in the command are relative to the
-    present directory, those of the run to its own. A run that another installation made does not say where to write.
+    `runner.experiment.resumption` lists the options that may change. Relative paths in the command are relative to the
+    current directory, those of the run to the directory in which it was started. If another installation made the run,
+    the command decides where records are written, not the run.
 
     Raises:
         HydromelError: the run does not exist or is damaged, or the command names an option that it does not have.
@@ -185,7 +187,7 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
     options = saved_options(folder, asked.plugins)
     if not (folder / RUN).is_file():
         raise HydromelError(f"{folder} has no file {RUN}: the run never started; start it by its own command")
-    if not folder_is_made_here(folder):  # another installation does not say where this one writes
+    if not folder_is_made_here(folder):  # a run from elsewhere must not choose where this installation writes
         options |= {key: asked.resolved[key] for key in ("tracker", "runs_dir", "cache_dir")}
         tracker = asked.choices["tracker"]
         log.warning("warning: the run was made by another installation; its records go to tracker=%s", tracker)
@@ -204,7 +206,8 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
             options["batching"] = with_option("batch_size", node["batch_size"], node)
         if key in asked.choices:
             choices[key] = asked.choices[key]
-    here = {"resume": str(folder.absolute()), "cache_dir": asked.cache_dir}  # a run says nothing of other folders
+    # always of this command, never from the saved run
+    here = {"resume": str(folder.absolute()), "cache_dir": asked.cache_dir}
     added_since = {key: value for key, value in asked.resolved.items() if key not in own}
     return RunConfig.of(added_since | options | here)
 

@@ -2,8 +2,7 @@
 
 Without bounds a file of a few kilobytes can fill the memory (YAML aliases, compressed text and arrays), overflow the
 stack (nested brackets), or never end (a named pipe, a link to /dev/zero). Each bound is far above what this program
-writes; docs/security.md lists them. The content of JSON is checked in `runner.common.records`, and by pydantic its
-depth.
+writes; docs/security.md lists them. JSON is checked in `runner.common.records`; pydantic limits its depth.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ import yaml
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 
-MOST_YAML_BYTES = 2**20  # of a config, which has a few kilobytes; parsing takes 200 times as much memory
-MOST_JSON_BYTES = 2**28  # of a record; below a megabyte, but earlier versions kept confusion matrices in it
-MOST_TABLE_BYTES = 2**28  # of a file of tables/, and of the strings in it; 100,000 labels have 5 MB
-MOST_TABLE_ROWS = 2**24  # of such a file
-MOST_VOCABS_BYTES = 2**31  # of vocabs.json: 100 million strings
-MOST_METRICS_BYTES = 2**31  # of metrics.jsonl: 14 million records
-MOST_LINE_BYTES = 2**22  # of one of these records
-MOST_ARRAYS_BYTES = 2**32  # of outcomes.npz: 170 million examples
-MOST_LEVELS = 100  # of nested YAML; JSON has at most 200, a limit of pydantic
-MOST_DIGITS = 1000  # of a number in YAML; one of a megabyte takes minutes
-MOST_EXPANSION = 100  # of a compressed file: text expands three to thirty times
+MOST_YAML_BYTES = 2**20  # a config has a few kilobytes; parsing takes 200 times as much memory
+MOST_JSON_BYTES = 2**28  # a record is below a megabyte, but earlier versions kept confusion matrices in it
+MOST_TABLE_BYTES = 2**28  # limits a file in tables/, and the strings in it; 100,000 labels have 5 MB
+MOST_TABLE_ROWS = 2**24  # rows of such a file
+MOST_VOCABS_BYTES = 2**31  # vocabs.json: 100 million strings
+MOST_METRICS_BYTES = 2**31  # metrics.jsonl: 14 million records
+MOST_LINE_BYTES = 2**22  # one of these records
+MOST_ARRAYS_BYTES = 2**32  # outcomes.npz: 170 million examples
+MOST_LEVELS = 100  # depth of YAML; pydantic limits that of JSON to 200
+MOST_DIGITS = 1000  # length of a number in YAML; parsing one of a megabyte takes minutes
+MOST_EXPANSION = 100  # expansion of a compressed file; text expands three to thirty times
 FREE_EXPANSION_BYTES = 2**26  # the size to which any compressed file may expand
 _CHUNK_BYTES = 2**20
 
@@ -53,7 +52,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-# PyYAML's safe loader, in C if it was built, whose numbers are short and whose dates are strings
+# PyYAML's safe loader, in C if available, that refuses long numbers and reads dates as strings
 _Loader: type[yaml.SafeLoader] = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
 
 
@@ -94,7 +93,7 @@ def check_size(path: Path, most: int) -> None:
 
 
 def check_contents(folder: Path) -> None:
-    """Check a run's folder that is to be written to, since writing through a link would change a file elsewhere.
+    """Check a run's folder before it is written to, since writing through a link would change a file elsewhere.
 
     Raises HydromelError if anything in it that a run writes is a link, or neither a file nor a folder.
     """
@@ -172,11 +171,11 @@ def to_yaml(content: object) -> str:
 
 
 def expand(content: bytes, where: str, most: int) -> bytes:
-    """Return the bytes, at most `most`, that a file holds which is compressed by gzip, bzip2, xz or zstd.
+    """Return the decompressed content, at most `most` bytes, of a file compressed by gzip, bzip2, xz or zstd.
 
     The content of any other file is returned as it is; `where` names the file in messages.
 
-    Raises HydromelError if it is damaged, holds more, or expands more than text does.
+    Raises HydromelError if it is damaged, too large, or expands more than text does.
     """
     if _opener(content) is None:
         return content
@@ -193,7 +192,7 @@ def expand(content: bytes, where: str, most: int) -> bytes:
 
 
 def first_bytes(file: BinaryIO, where: str, most: int) -> bytes:
-    """Return the first `most` bytes that an open file holds, compressed or not; all of them if it holds fewer.
+    """Return the first `most` bytes of an open file, decompressed if need be; all of them if there are fewer.
 
     Raises HydromelError if it is damaged.
     """

@@ -16,7 +16,7 @@ import yaml
 
 TARGET = "_target_"
 PROJECT = ("runner.", "tasks.", "reporting.")
-# present name of a class: the name by which it was first registered, which hashes and saved runs keep
+# current name of a class -> the name by which it was first registered, which hashes and saved runs keep
 RENAMED = {
     "Identity": "NoContext",
     "JoinedEmbedding": "Joined",

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# what torch says of a kernel that was not built for this processor or this arithmetic
+# Parts of torch's messages about a kernel that was not built for this processor or this arithmetic
 _MISSING = (
     "could not create a primitive descriptor",
     "not implemented for 'Half'",
@@ -15,7 +15,7 @@ _MISSING = (
 )
 
 
-_LONGEST_VALUE = 60  # characters of a value in a message
+_LONGEST_VALUE = 60  # most characters of a value in a message
 # Messages of RuntimeError, which torch raises if the CPU, the GPU, oneDNN or cuBLAS gets no memory. Those of oneDNN are
 # matched as a whole, since longer ones that begin like them have other causes.
 _NO_MEMORY = re.compile(
@@ -35,17 +35,17 @@ def without_credentials(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return a value that the user gave as Python writes it, cut to some dozen characters."""
+    """Return the `repr` of a value that the user gave, shortened for a message."""
     try:
         return shortened(repr(value))
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python converts no number of more than 4,300 digits
         return "a number of thousands of digits"
     except RecursionError:
         return "a value that is nested too deeply"
 
 
 def shortened(text: str, most: int = _LONGEST_VALUE) -> str:
-    """Return text for a message, cut to some dozen characters, or to `most`; control characters as escapes."""
+    """Return text for a message, cut to `most` characters, with control characters as escapes."""
     cut = text if len(text) <= most else f"{text[:most]}..."
     return cut if cut.isprintable() else repr(cut)[1:-1]
 

@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with open_new(temporary) as file:
             _write_all(file, content)
         temporary.replace(path)
-    except BaseException as error:  # of a signal too
+    except BaseException as error:  # also if a signal interrupts the write
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -53,25 +53,25 @@ def remove_leftovers(folder: Path, pattern: str = "**/.*", older_than_s: float =
     """Remove the temporary files in `folder` of writers on this machine that were killed.
 
     Args:
-        pattern: of their paths below `folder`.
-        older_than_s: only those that were last written to so many seconds ago, for a folder that machines share.
+        pattern: glob pattern of their paths below `folder`.
+        older_than_s: keep files that were written to within this many seconds, for a folder that machines share.
     """
     for path in folder.glob(pattern):
         if (match := _TEMPORARY.fullmatch(path.name)) and not _is_alive(int(match[1])):
-            with contextlib.suppress(OSError):  # no matter of the run
+            with contextlib.suppress(OSError):  # leftovers do not harm the run
                 if time.time() - path.lstat().st_mtime >= older_than_s:
                     path.unlink()
 
 
 def _is_alive(process: int) -> bool:
-    """Return True for the id of another live process; an earlier one may have had this one's id, as in containers."""
+    """Return True for the id of another live process. The own id counts as dead: in containers ids recur."""
     if process == os.getpid():
         return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # another user's; no number of a process
+    except (PermissionError, OverflowError):  # a process of another user; too large for a process id
         pass
     return True
 
@@ -133,7 +133,7 @@ def append(path: Path, content: bytes) -> None:
 
 def _write_all(file: FileIO, content: bytes) -> None:
     rest = memoryview(content)
-    while rest:  # a disk that fills up takes a part
+    while rest:  # a disk that is almost full takes only a part
         rest = rest[file.write(rest) :]
     os.fsync(file.fileno())
 

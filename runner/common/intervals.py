@@ -14,6 +14,6 @@ def half_width(values: Sequence[float], confidence: float) -> float:
 
 def student_quantile(df: int, confidence: float) -> float:
     """Return the quantile of Student's t that bounds a two-sided interval."""
-    from scipy.special import stdtrit  # the same as scipy.stats.t.ppf, but scipy.stats takes a second to import
+    from scipy.special import stdtrit  # equals scipy.stats.t.ppf, but scipy.stats takes a second to import
 
     return float(stdtrit(df, (1 + confidence) / 2))

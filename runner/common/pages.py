@@ -9,11 +9,11 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 
 from runner.common.printable import printable
 
-_MARKUP = re.compile(r"[\\`*\[\]|~$]|\b_|_\b")  # what Markdown takes for marks; underscores not within a name
+_MARKUP = re.compile(r"[\\`*\[\]|~$]|\b_|_\b")  # characters that Markdown interprets; not underscores within a name
 
 
 def page_template(package: str, name: str) -> Template:
-    """Return a file in `templates` of a package, which may extend `base.html`. What it shows is escaped."""
+    """Return a file in `templates` of a package, which may extend `base.html`. Values inserted into it are escaped."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("runner.common")]),
         autoescape=True,

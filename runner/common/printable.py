@@ -1,10 +1,10 @@
-"""What may be shown on a terminal, of text that is not trusted."""
+"""Make untrusted text safe to show on a terminal."""
 
 from __future__ import annotations
 
 import re
 
-# control characters but tab and line break; line separators; surrogates; what turns the direction of text
+# control characters except tab and line break; line separators; surrogates; marks of text direction
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -35,9 +35,9 @@ class CandidateRecord(TypedDict, total=False):
     batch_size: Required[int | None]  # examples of an update; null for strategies without a fixed number
     layout: Text  # padded or packed
     predicted_real_tokens_per_s: Required[float]
-    predicted_epoch_seconds: Figure  # of training, without evaluation
+    predicted_epoch_seconds: Figure  # training only, without evaluation
     predicted_peak_bytes: Required[float]  # comparable to memory.peak_bytes
-    padding_share: Figure  # of all positions in memory, 0 to 1
+    padding_share: Figure  # share of all positions in memory, 0 to 1
 
 
 class AdviceRecord(TypedDict, total=False):
@@ -56,7 +56,7 @@ class InitFromRecord(TypedDict, total=False):
 
     folder: Required[str]
     run_id: Required[str]
-    updates: Required[int]  # of that run, up to these parameters
+    updates: Required[int]  # number of updates that had made these parameters
     head: Text  # kept, or new because task or labels differ
 
 
@@ -65,7 +65,7 @@ class ChangeRecord(TypedDict, total=False):
     """An option that changed when a run was resumed."""
 
     option: Required[str]
-    updates: Required[int]  # made before
+    updates: Required[int]  # number of updates made before the change
     before: object
     after: object
 
@@ -77,7 +77,7 @@ class RunRecord(TypedDict, total=False):
     run_id: Required[Annotated[str, StringConstraints(pattern="^[0-9A-Za-z_-]{1,64}$")]]  # in paths and queries
     created: Required[float]  # unix seconds
     cwd: Text  # working directory in which it was started
-    seal: OnErrorOmit[str | None]  # of the installation that started it (runner/common/seal.py)
+    seal: OnErrorOmit[str | None]  # seal of the installation that started it (runner/common/seal.py)
     name: Text  # shown by trackers
     experiment: OnErrorOmit[str | None]  # the named experiment that the run belongs to
     sweep_id: OnErrorOmit[str | None]  # the sweep that the run belongs to
@@ -87,9 +87,9 @@ class RunRecord(TypedDict, total=False):
     error: OnErrorOmit[str | None]  # the line that says why the run failed
     pid: Count  # process that wrote the run
     host: Text  # machine of that process
-    advice: OnErrorOmit[AdviceRecord | None]  # of batching=auto, for a run that is resumed
-    init_from: OnErrorOmit[InitFromRecord | None]  # the same of the run that it started from
-    changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # of options, when the run was resumed
+    advice: OnErrorOmit[AdviceRecord | None]  # choice of batching=auto, which a resumed run keeps
+    init_from: OnErrorOmit[InitFromRecord | None]  # the run that it started from, kept for the same purpose
+    changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # options that changed when the run was resumed
 
 
 @with_config(STRICT)
@@ -169,7 +169,7 @@ class SplitTables(TypedDict, total=False):
 
     perplexity: Figure
     confusion: OnErrorOmit[Table]  # pairs of gold and predicted labels: gold, predicted, count
-    type_confusion: OnErrorOmit[Table]  # the same of types of span
+    type_confusion: OnErrorOmit[Table]  # the same for types of span
     per_class: OnErrorOmit[Table]  # name, precision, recall, f1 (percent), support (gold labels or spans)
     per_type: OnErrorOmit[Table]
     errors: OnErrorOmit[SpanErrors]
@@ -199,10 +199,10 @@ class LengthRecord(TypedDict):
 class DataRecord(TypedDict):
     """The counts of a split's rows, tokens and targets."""
 
-    rows: int  # used
-    tokens: int  # used
-    targets: int  # used: neither ignored nor cut off
-    ignored: int  # targets that are out of loss, metrics and counts (task.ignore)
+    rows: int  # rows in use
+    tokens: int  # tokens in use
+    targets: int  # targets in use: neither ignored nor cut off
+    ignored: int  # targets left out of loss, metrics and counts (task.ignore)
     cut_rows: int  # rows that max_length shortened
     cut_tokens: int  # tokens that it cut off
     cut_targets: int  # targets among these that are not ignored: they count as missed in evaluation
@@ -218,7 +218,7 @@ class SpeedRecord(TypedDict, total=False):
     examples_per_s: Figure
     updates_per_s: Figure
     timed_updates: Count
-    warmup_updates: Count  # left out first
+    warmup_updates: Count  # updates left out at the start
     by_length: OnErrorOmit[list[OnErrorOmit[LengthRecord]]]
 
 
@@ -228,7 +228,7 @@ class TokensRecord(TypedDict, total=False):
     real: Count
     padded: Count
     supervised: Count  # targets that were learned from
-    truncated: Count  # of the training split, once
+    truncated: Count  # tokens cut off the training split, counted once
 
 
 class PaddingRecord(TypedDict, total=False):
@@ -309,20 +309,20 @@ class UpdatesRecord(TypedDict, total=False):
     count: Required[int]
     epochs: Count
     digest: Required[str]
-    dropout: OnErrorOmit[bool]  # whether any is on
+    dropout: OnErrorOmit[bool]  # true if any dropout is on
 
 
 class ModelRecord(TypedDict, total=False):
     """The size of the model."""
 
-    parameters: Count  # trained ones; tied ones count once
+    parameters: Count  # number of trained parameters; tied ones count once
 
 
 class ProvenanceRecord(TypedDict, total=False):
     """The code, machine, data and config of a run."""
 
-    git_commit: OnErrorOmit[str | None]  # with + if files were changed since
-    versions: OnErrorOmit[dict[str, str]]  # of Python and packages
+    git_commit: OnErrorOmit[str | None]  # ends in + if files differ from the commit
+    versions: OnErrorOmit[dict[str, str]]  # versions of Python and packages
     device: Text
     cuda: OnErrorOmit[str | None]
     cpu: Text
@@ -332,10 +332,10 @@ class ProvenanceRecord(TypedDict, total=False):
     malloc: Text
     host: Text
     system: Text
-    load_average: Figure  # of the last minute
+    load_average: Figure  # load average of the last minute
     data_fingerprint: Text
     config_hash: Text
-    comparison_hash: Required[str]  # of the config without batching, seed and turn
+    comparison_hash: Required[str]  # hash of the config without batching, seed and turn
 
 
 @with_config(STRICT)
@@ -357,33 +357,34 @@ class ResultRecord(TypedDict, total=False):
     metrics: OnErrorOmit[SplitsRecord]
     # metrics.test of always predicting the most frequent target of the training set
     majority: OnErrorOmit[Figures | None]
-    baselines: OnErrorOmit[Mapping[str, OnErrorOmit[Figures]]]  # the same of other simple models, and their `seconds`
+    baselines: OnErrorOmit[Mapping[str, OnErrorOmit[Figures]]]  # the same for other simple models, with their `seconds`
     speed: OnErrorOmit[SpeedRecord]
     data: OnErrorOmit[dict[str, OnErrorOmit[DataRecord]]]  # by split
     tokens: OnErrorOmit[TokensRecord]
     padding: OnErrorOmit[PaddingRecord]
     characters: OnErrorOmit[CharactersRecord | None]  # null without character embeddings
-    counters: OnErrorOmit[Mapping[str, Mapping[str, int]]]  # of other parts of the model; missing if there are none
+    # counts by other parts of the model; missing if there are none
+    counters: OnErrorOmit[Mapping[str, Mapping[str, int]]]
     seconds: OnErrorOmit[SecondsRecord]
     memory: OnErrorOmit[MemoryRecord]
     energy: OnErrorOmit[EnergyRecord | None]  # null where it was not measured, as on a CPU
     arithmetic: OnErrorOmit[ArithmeticRecord | None]  # null where no update was timed
-    advice: OnErrorOmit[AdviceRecord | None]  # null but for batching=auto
+    advice: OnErrorOmit[AdviceRecord | None]  # null except with batching=auto
     init_from: OnErrorOmit[InitFromRecord | None]  # null for a run that started with random parameters
-    changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # of options, when the run was resumed; mostly empty
+    changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # options that changed when the run was resumed; mostly empty
     kernel: OnErrorOmit[str | None]  # PyTorch's kernels for a training batch, and its layout
     updates: Required[UpdatesRecord]
     model: OnErrorOmit[ModelRecord]
     # `size` by feature; `oov_rate` by split and feature (share of unknown tokens, 0 to 1); lists of what the model's
     # parts report, such as `vectors` and `characters`
     vocab: OnErrorOmit[Figures]
-    # by split: what the reader of the data left out or had to decide, and how often; missing if nothing
+    # by split: things that the data reader left out or had to decide, and how often; missing if there are none
     notes: OnErrorOmit[Mapping[str, Mapping[str, int]]]
     provenance: Required[ProvenanceRecord]
 
 
 _OF_SOME_RUNS = ("counters", "notes")
-RESULT_KEYS = tuple(key for key in ResultRecord.__annotations__ if key not in _OF_SOME_RUNS)  # those of every run
+RESULT_KEYS = tuple(key for key in ResultRecord.__annotations__ if key not in _OF_SOME_RUNS)  # keys that every run has
 PADDING_CAUSES = tuple(PaddingRecord.__annotations__)
 SECONDS_KEYS = tuple(SecondsRecord.__annotations__)
 

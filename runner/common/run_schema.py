@@ -4,19 +4,19 @@
 RUN = "run.json"  # `RunRecord` in runner/common/records.py; written first, status kept current
 RESOLVED = "resolved.yaml"  # the whole config, nothing left to interpolate
 LOCK = "run.lock"  # held by the process that writes the run
-CONSOLE = "console.log"  # what the console showed of the run; a resumed run appends
+CONSOLE = "console.log"  # the run's console messages; a resumed run appends
 METRICS = "metrics.jsonl"  # a `MetricsLine` per line
 RESULT = "result.json"  # `ResultRecord`; written last, atomically: a run with a result is finished
 EARLIER_RESULT = "result.earlier.json"  # the result of a finished run that was then trained further
 DELIVERED = "delivered.json"  # the progress of deliveries
-VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}: with it a run is used without its data
+VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}, so that a run can be used without its data
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 BEST = "best.safetensors"
 PLOTS = "plots"
-PREDICTIONS = "predictions"  # of test, in the data set's own format
-OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headline figure (runner/inference/outcomes.py)
+PREDICTIONS = "predictions"  # predictions on test, in the data set's own format
+OUTCOMES = "outcomes.npz"  # contribution of each test example to the headline figure (runner/inference/outcomes.py)
 TABLES = "tables"  # large detail tables of `result.json`, in Parquet (runner/tables/detail.py)
-EARLIER_TABLES = "tables.earlier"  # those of `result.earlier.json`
+EARLIER_TABLES = "tables.earlier"  # detail tables of `result.earlier.json`
 EARLIER = "earlier"  # records of runs that were not continued, by run_id: each a run's folder
 
 FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
@@ -25,10 +25,10 @@ FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS, TABLES, EARLIER_TABLES, EARLIER)
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 
-PATIENCE_SECONDS = 60.0  # time for a run that was asked to stop to save its state, before it is killed
+PATIENCE_SECONDS = 60.0  # after a request to stop, a run has this long to save its state before it is killed
 
 # tags of an MLflow run
 TAG_RUN_ID = "hydromel.run_id"
 TAG_SWEEP = "sweep.id"
-TAG_TRIAL = "search.trial"  # its number; the search is the sweep
+TAG_TRIAL = "search.trial"  # the trial's number; the search is recorded as its sweep
 TAG_PRUNED = "search.pruned"  # when a trial was ended because others did better

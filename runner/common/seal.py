@@ -37,7 +37,7 @@ def seal_of(run: RunRecord, tracker: Mapping[str, object]) -> str | None:
 
 
 def is_made_here(run: RunRecord, tracker: object) -> bool:
-    """Return True if the run has the seal of this installation, and the tracker and working directory of then."""
+    """Return True if this installation sealed the run, and its tracker and working directory have not changed."""
     seal = run.get("seal")
     if seal is None or not isinstance(tracker, Mapping):
         return False
@@ -62,14 +62,14 @@ def _digest(key: bytes, run: RunRecord, tracker: Mapping[str, object]) -> str:
 
 
 def _key() -> bytes:
-    """Return the key of this installation, which the first run makes. Raises as `_read_key`, and Timeout."""
+    """Return the key of this installation, created by its first run. Raises Timeout, and the errors of `_read_key`."""
     path = _key_path()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name("key.lock"), timeout=_LOCK_SECONDS):
             if not path.exists():
                 new = path.with_name("key.new")
-                new.unlink(missing_ok=True)  # of a process that was killed
+                new.unlink(missing_ok=True)  # left by a process that was killed
                 with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                     file.write(secrets.token_bytes(_KEY_BYTES))
                 new.replace(path)

@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-MOST = 2**31 - 1  # of anything that is counted: numpy and torch have 32-bit counts
+MOST = 2**31 - 1  # limit of every count: numpy and torch have 32-bit counts
 TINY, HUGE = 1e-30, 1e9  # float32 holds these, and their products with any weights
 LONGEST_NAME, LONGEST_PATH = 200, 4096  # characters
 _NAME = "Input should be a name of letters, digits and _ - . +, since files and folders are named after it"
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories; surrogates stand for bytes that are not text
-# encodings of names and of source code: files have other line ends in them, or none
+# Encodings of host names and of source code: they do not write line breaks as text files do
 _NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
 
 
@@ -76,8 +76,8 @@ Threads = Annotated[int, Field(gt=0, le=1024)]  # OpenMP ends the process when i
 Size = Annotated[int, Field(gt=0, le=2**20)]  # components of a vector
 Depth = Annotated[int, Field(gt=0, le=1000)]  # layers, each of which is an object
 Width = Annotated[int, Field(gt=0, le=1000)]  # neighbouring tokens or characters that are read together
-AddedLayers = Annotated[int, Field(ge=0, le=1000)]  # of a kind that may be left out
-Sizes = Annotated[list[Size], Field(max_length=100)]  # of hidden layers
+AddedLayers = Annotated[int, Field(ge=0, le=1000)]  # layers of a kind that may be left out
+Sizes = Annotated[list[Size], Field(max_length=100)]  # sizes of hidden layers
 Widths = Annotated[list[Width], Field(min_length=1, max_length=100)]
 Position = Annotated[int, Field(ge=-MOST, le=MOST)]  # from the left, or from the right if negative
 
@@ -88,7 +88,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidat
 Seconds = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]  # the system's timers overflow within a month
 
 Text = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printable)]  # also in names of columns and files
-Name = Annotated[Text, AfterValidator(_name)]  # of which files and folders are made
+Name = Annotated[Text, AfterValidator(_name)]  # files and folders are named after it
 FilePath = Annotated[str, Field(max_length=LONGEST_PATH), AfterValidator(_printable), AfterValidator(_path)]
 Module = Annotated[Text, AfterValidator(_module)]
 Encoding = Annotated[Text, AfterValidator(_encoding)]

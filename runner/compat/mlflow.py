@@ -30,7 +30,7 @@ def create_schema(uri: str) -> None:
     """Create the schema of a database, and close it: MLflow's client would keep its connections.
 
     Raises:
-        Exception: of SQLAlchemy.
+        Exception: any error of SQLAlchemy.
     """
     import sqlalchemy
 
@@ -49,7 +49,7 @@ def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
     """Delete all files of a run, which MLflow's client has no method for; `tracking_uri` is that of the store.
 
     Raises:
-        Exception: of mlflow, or of the library that reaches the files.
+        Exception: any error of mlflow, or of the library that accesses the files.
     """
     with private_api("mlflow", CHECKED):
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

@@ -15,7 +15,7 @@ CHECKED = "2.13.0"
 with private_api("torch", CHECKED):
     from torch._ops import OpOverload
     from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves as tree_leaves  # for others
+    from torch.utils._pytree import tree_leaves as tree_leaves  # re-exported
 
     CUDNN_RNN: object = torch.ops.aten._cudnn_rnn
     CUDNN_RNN_BACKWARD: object = torch.ops.aten._cudnn_rnn_backward

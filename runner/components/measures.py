@@ -22,7 +22,7 @@ class Measures:
 
     metrics: tuple[Metric, ...]  # the task's metric, and the configured one if there is one; not started
     main: str  # name of the figure by which runs are compared
-    n_targets: int = 0  # of a started measurement: number of targets that a model can predict
+    n_targets: int = 0  # once started: number of targets that a model can predict
 
     @classmethod
     def of(cls, task: Task, added: Metric | None = None) -> Measures:

@@ -35,7 +35,7 @@ class Components:
     batching: BatchingStrategy | StrategyChooser
     optimizer: Factory[Optimizer]  # waits for `params`
     schedule: Factory[Schedule]  # waits for `total_updates` and `updates_per_epoch`
-    tracker: Tracker  # where records go besides the run's folder
+    tracker: Tracker  # destination of records besides the run's folder
     plots: Plots | None  # drawn of the finished run
 
     @classmethod

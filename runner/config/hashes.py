@@ -43,7 +43,7 @@ def comparison_hash(config: Plain) -> str:
 
 def _without(config: Plain, names: tuple[str, ...]) -> dict[str, object]:
     kept = {key: value for key, value in config.items() if key not in names}
-    if isinstance(dataset := kept.get("dataset"), Mapping):  # where the files lie; the fingerprint says what they hold
+    if isinstance(dataset := kept.get("dataset"), Mapping):  # the fingerprint identifies the data, wherever it lies
         kept["dataset"] = {key: value for key, value in dataset.items() if key != "data_dir"}
     return kept
 

@@ -41,7 +41,7 @@ class Factory(Generic[T]):
     """A checked node that is built when its remaining arguments are known."""
 
     node: Options
-    where: str  # its config key, for messages
+    where: str  # config key of the object, for messages
     plugins: tuple[str, ...]  # further modules that the user allowed
     kinds: tuple[type[object], ...]
 
@@ -100,7 +100,7 @@ def check_kinds(part: object, where: str, *kinds: type[object]) -> None:
     Raises:
         HydromelError: it is not, or lacks some.
     """
-    if inspect.isfunction(part):  # its result is checked
+    if inspect.isfunction(part):  # checked later, by its result
         return
     name = part.__name__ if inspect.isclass(part) else type(part).__name__
     for kind in kinds:
@@ -265,7 +265,8 @@ def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., o
         raise HydromelError(f"{where}._target_={shortened(path)}: no module {shortened(error.name)}") from error
     target = vars(module).get(name)
     allowed = (*PROJECT, *own)
-    if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
+    # a module may not offer names that it merely imports
+    if not callable(target) or not f"{target.__module__}.".startswith(allowed):
         public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
         raise HydromelError(
             f"{where}._target_={shortened(path)}: {module_name} has no {shortened(name)}{did_you_mean(name, public)}"

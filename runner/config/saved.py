@@ -17,8 +17,8 @@ from runner.common.errors import HydromelError, shortened
 from runner.common.files import write_text
 from runner.config.schema import ModelConfig, Node, Plain, RunConfig
 
-MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to predict
-OPTIONAL = ("metric", "tokenizer")  # what may be null, or missing in runs of earlier versions
+MODEL = ("task", "dataset", "features", "embedding", "encoder")  # sections that prediction builds
+OPTIONAL = ("metric", "tokenizer")  # sections that may be null, or missing in runs of earlier versions
 _ALWAYS = ("dtype", "max_length", "choices")
 C = TypeVar("C", bound=ModelConfig)
 _PLUGINS = "; to trust a module of your own, use --plugins NAME (plugins=[NAME] with hydromel and hydromel-audit)"

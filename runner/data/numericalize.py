@@ -52,7 +52,7 @@ class Data:
     counts: dict[str, DataRecord]  # by split
     notes: dict[str, dict[str, int]]  # by split: what its reader left out or had to decide, and how often
     fingerprint: str  # hash of the corpus: its files and the options for reading them
-    cached: bool  # whether it comes from the cache
+    cached: bool  # true if it comes from the cache
 
     @property
     def vocab_sizes(self) -> dict[str, int]:

@@ -204,7 +204,7 @@ def differences(key: str, before: object, now: object) -> Iterator[tuple[str, ob
         names = dict.fromkeys(name for name in before if name in now and name not in _NOT_COMPARED)
     for name in names:
         inner = f"{key}.{name}" if key else name
-        if not inner.endswith(".data_dir"):  # of the data set and of vector files: as the root option
+        if not inner.endswith(".data_dir"):  # nested `data_dir` options follow the root option
             yield from differences(inner, before.get(name), now.get(name))
 
 

@@ -55,8 +55,8 @@ class TrainedModel:
     features: dict[str, TokenFeature]  # conversions of text to integer columns, by name
     vocabs: dict[str, Vocab]  # vocabularies of the features and the target
     corpus: Corpus  # the data set of its training, which is not read
-    truncation: Truncation  # how rows were cut in training
-    malloc: Malloc  # how freed memory was handled in training
+    truncation: Truncation  # truncation of rows in training
+    malloc: Malloc  # setting for freed memory in training
 
     @classmethod
     def load(

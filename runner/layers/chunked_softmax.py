@@ -74,7 +74,7 @@ def vocabulary_loss(
 
 
 class _Context(Context, Protocol):
-    dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]  # of vectors, weight and bias
+    dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]  # dtypes of vectors, weight and bias
 
 
 class _SummedLoss(torch.autograd.Function):

@@ -115,7 +115,7 @@ class CostCounters:
     supervised: int = 0  # targets
     examples: int = 0  # rows
     updates: int = 0  # optimiser steps
-    training_seconds: float = 0.0  # of the updates, by the host's clock
+    training_seconds: float = 0.0  # time of the updates, by the host's clock
     # Without the warm-up:
     timed_tokens: int = 0
     timed_examples: int = 0

@@ -34,7 +34,7 @@ class Batch:
     # Targets, one per token, that `max_length` cut off the end of each row: no model sees them, evaluation counts them
     cut: Ragged | None = None
     host: npt.NDArray[np.integer] | None = None  # copy of targets (B,) that were sent from the host, as `Ragged.host`
-    left_out: int = 0  # of a whole split: ignored targets that are not in `target`, as those of rows that are left out
+    left_out: int = 0  # for a whole split: number of ignored targets that `target` lacks, since their rows are left out
 
     @property
     def rows(self) -> Rows:

@@ -26,7 +26,7 @@ from runner.terminal.interruption import PASSED_ON
 
 log = logging.getLogger(__name__)
 JOB_LOCK = "job.lock"  # in a job's folder; the sweep that runs the job holds it
-_PROBE_SECONDS = 1.0  # of waiting without a message, as whoever asks whether a run lives holds its lock for a moment
+_PROBE_SECONDS = 1.0  # wait this long without a message: a process that checks a run holds its lock for a moment
 
 
 class SweepJobs:
@@ -110,7 +110,7 @@ def _claimed(folder: Path) -> Iterator[None]:
         HydromelError: the folder cannot be written.
     """
     with _acquired(folder / JOB_LOCK):
-        with _acquired(folder / LOCK):  # of a run that was resumed by itself, or whose sweep was killed just now
+        with _acquired(folder / LOCK):  # the run may have been resumed by itself, or its sweep killed just now
             pass
         yield
 

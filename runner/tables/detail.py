@@ -25,7 +25,7 @@ from runner.common.bounded import MOST_TABLE_BYTES, MOST_TABLE_ROWS, read_bytes
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 
-MOST_ROWS = 200  # of a table within result.json
+MOST_ROWS = 200  # longest table kept within result.json
 MOST_CELL_BYTES = 2**15  # the same, of all its values: labels may be long
 
 NAMES = pa.field("name", pa.string())

@@ -23,7 +23,8 @@ from runner.common.files import cannot_write
 from runner.common.printable import printable
 
 _format_warning = warnings.formatwarning
-_OURS = ("runner", "tasks", "reporting", "__main__")  # of other loggers only warnings and errors are shown
+# all messages of these loggers are shown; of others only warnings and errors
+_OURS = ("runner", "tasks", "reporting", "__main__")
 
 
 class _Bare(logging.Formatter):
@@ -101,7 +102,7 @@ def copied_to(path: Path) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        with contextlib.suppress(OSError):  # of a full disk again: the last lines are still buffered
+        with contextlib.suppress(OSError):  # the disk may still be full, with the last lines in the buffer
             handler.close()
 
 

@@ -47,7 +47,8 @@ def spell(vocab: Vocab, alphabet: str, max_characters: int) -> Spelling:
     # Fill everything with END, then write the BEGINs and the characters: what remains is the END of each form.
     symbols = np.full(offsets[-1], END, dtype=np.int32)
     symbols[offsets[:-1][n_symbols > 0]] = BEGIN
-    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # of a character in its form
+    # index of each character in its form
+    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     is_kept = position < max_characters
     slots = np.repeat(offsets[:-1], lengths) + 1 + position
     symbols[slots[is_kept]] = _symbols(_codes(texts)[is_kept], alphabet)

@@ -166,7 +166,7 @@ def matches(texts: pa.Array, pattern: str) -> TokenSpans:
     Arrow cannot find all matches, but it can mark them: the positions of the marks give those of the matches.
     """
     mark = "\0"
-    unmarked = pc.replace_substring(texts, mark, "\x01")  # of the same length
+    unmarked = pc.replace_substring(texts, mark, "\x01")  # a replacement of the same length
     marked, _ = utf8_bytes(pc.replace_substring_regex(unmarked, pattern, rf"{mark}\0{mark}"))
     places = np.flatnonzero(marked == 0)
     places -= np.arange(len(places))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _FILES = (run_schema.RESOLVED, run_schema.VOCABS, f"{run_schema.CHECKPOINTS}/{run_schema.BEST}")
-_TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
+_TIMEOUT_S = 60.0  # timeout of one request; a checkpoint may be large
 
 
 def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:

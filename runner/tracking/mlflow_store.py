@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SQLITE = "sqlite:///"
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of database servers
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # default ports of database servers
 _ALLOWED = f"{SQLITE}FILE, postgresql://..., mysql://..., http(s)://HOST:PORT, databricks"
 _SCHEMA_SECONDS = 120.0  # another process may be creating the schema: 6 s, on a busy machine many more
 
@@ -94,7 +94,8 @@ def _create_sqlite(path: Path) -> None:
     one could complete, so the file is built under another name.
     """
     new = path.with_name(f".{path.name}.new")
-    for leftover in path.parent.glob(f"{glob.escape(new.name)}*"):  # of a process that was killed, with its journal
+    # left by a process that was killed, with its journal
+    for leftover in path.parent.glob(f"{glob.escape(new.name)}*"):
         leftover.unlink()
     create_schema(f"{SQLITE}{new}")
     new.replace(path)

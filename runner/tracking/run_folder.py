@@ -128,7 +128,7 @@ class RunFolder:
         if not result.exists():
             return
         result.replace(self.path / run_schema.EARLIER_RESULT)
-        shutil.rmtree(earlier, ignore_errors=True)  # of the result before
+        shutil.rmtree(earlier, ignore_errors=True)  # detail tables of an earlier result
         with contextlib.suppress(FileNotFoundError):
             (self.path / run_schema.TABLES).replace(earlier)
 

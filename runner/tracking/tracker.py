@@ -32,7 +32,7 @@ _LOCK_WAIT_SECONDS = 30.0
 class Progress(TypedDict, total=False):
     """The progress of the delivery of a run to one target."""
 
-    fingerprint: str  # of the folder when all of it had been sent (`fingerprint_of`)
+    fingerprint: str  # fingerprint of the folder when all of it had been sent (`fingerprint_of`)
     run_id: str  # MLflow's own id of the run
     metrics_bytes: int  # size of the part of metrics.jsonl that was sent
     artifacts: dict[str, str]  # hash of each file that was sent, by its name

@@ -47,7 +47,7 @@ def fit(t: Training) -> None:
         KeyboardInterrupt: the run was asked to stop; its last checkpoint has all updates.
     """
     progress, settings = t.progress, t.settings
-    _keep_best(t)  # of a resumed run that was interrupted just before it did this
+    _keep_best(t)  # a resumed run may have been interrupted just before it did this
     check_memory(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
     with interruption.deferred():
         # A run that was interrupted within an epoch and resumed with fewer updates ends there, with an evaluation.

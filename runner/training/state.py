@@ -68,7 +68,7 @@ class Origin:
     """The config, data and vocabularies of a run. Every checkpoint has them, since a resumed run must use the same."""
 
     config: dict[str, object]  # with the stable names of classes
-    fingerprint: str  # of the data
+    fingerprint: str  # fingerprint of the data
     vocabs: dict[str, str]  # size and hash of each vocabulary
 
 
@@ -83,15 +83,15 @@ class Training:
     task: Task
     measures: Measures
     metric_name: str  # the figure of `measures` that selects the best checkpoint
-    vocabs: Mapping[str, Vocab]  # of the features and the target
+    vocabs: Mapping[str, Vocab]  # vocabularies of the features and the target
     strategy: BatchingStrategy  # as configured; `batching` is the one in use
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     train: Batch  # as `strategy.arrange` returns it
     valid: Batch
     settings: TrainSettings
-    seed: int  # of the batching plans
-    bf16: bool  # whether forward passes run under autocast to bfloat16
+    seed: int  # seed of the batching plans
+    bf16: bool  # true if forward passes run under autocast to bfloat16
     run: RunFolder
     clock: Clock
     meter: EnergyMeter

@@ -27,7 +27,7 @@ from tasks.targets import label_sets, target_ids, target_rows
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
 SMALLEST_SCALE = 1e-6
 MOST_EXAMPLES = 600_000  # limit on examples times epochs: large training sets need fewer epochs
-PENALTY, MOST_STEPS = 1.0, 300  # of ridge regression; it converges in fewer steps
+PENALTY, MOST_STEPS = 1.0, 300  # L2 penalty of ridge regression and limit of its steps; it converges in fewer
 # Limits of the SVM, which has a weight for each feature and label: 1 GiB, and about a minute of one core.
 MOST_WEIGHTS, MOST_SVM_STEPS = 2**27, 2**32
 MOST_SCORES = 2**24  # computed at a time

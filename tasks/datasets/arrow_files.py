@@ -17,7 +17,7 @@ from tasks.datasets.files import MAX_BYTES, STDIN, standard_input
 from tasks.spans.table import SpanScheme
 
 BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")  # first bytes of Parquet, and of Arrow as a file and as a stream
-BATCH_ROWS = 4096  # of Parquet, between checks of what has been read
+BATCH_ROWS = 4096  # rows of Parquet to read between checks of the content
 
 
 @dataclass(kw_only=True)

@@ -32,7 +32,7 @@ class Cells:
     width: int  # number of columns, the same on every line
     line: IntArray  # (N,) 1-based line numbers
     sentence: IntArray  # (N,) sentence numbers, non-decreasing
-    notes: Mapping[str, int]  # what was left out or decided, and how often
+    notes: Mapping[str, int]  # things left out or decided, and how often
 
     @classmethod
     def of(cls, file: TextFile, separator: Separator, comment_prefix: Text | None, skip_docstart: bool) -> "Cells":

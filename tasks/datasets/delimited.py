@@ -111,7 +111,7 @@ class Dialect:
         width, line = 0, 1
         try:
             for row in self._reader(file, strict=True):
-                got = len(row) or 1  # of an empty line
+                got = len(row) or 1  # an empty line has one empty field
                 width = width or got
                 if got != width:
                     return HydromelError(wrong_width(file, line, got, width))

@@ -73,17 +73,17 @@ class Guess:
     """The content of the files for training, validation and test."""
 
     found: str  # the content in words
-    options: dict[str, object]  # of the command line, in its order
+    options: dict[str, object]  # options of the command line, in its order
 
 
 @dataclass(frozen=True)
 class Found:
     """The content of one file."""
 
-    dataset: str  # its reader
+    dataset: str  # reader of the format
     found: str  # the content in words
     target: str | None  # kind of the target: label, labels, value or tags; None: there is none
-    options: dict[str, object] = field(default_factory=dict)  # of the reader
+    options: dict[str, object] = field(default_factory=dict)  # options of the reader
     is_pair: bool = False
 
 
@@ -130,7 +130,7 @@ class Roles:
     text: str | int | dict[str, str | int]
     is_list: bool  # the text is lists of tokens
     target: str | int | None
-    kind: str | None  # of the target, as in `Found`
+    kind: str | None  # kind of the target, as in `Found`
 
 
 def guess(files: Sequence[str], given: Mapping[str, object]) -> Guess:

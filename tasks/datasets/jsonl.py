@@ -20,7 +20,7 @@ from tasks.spans.table import SpanScheme
 STRINGS = pa.list_(pa.string())
 # Types a label may have, the same on every line.
 LABEL_TYPES = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}
-NUMBER = pa.float64()  # of regression; integers are among the numbers
+NUMBER = pa.float64()  # type of regression targets; integers count as numbers
 _EXPECTED = {
     pa.bool_(): "true or false",
     pa.int64(): "an integer",

@@ -16,7 +16,7 @@ from runner.text.arrow import array, lengths_of, list_column, offsets_of, utf8_b
 Cut = Literal["stratified", "hash", "contiguous"]
 SPLITS = ("train", "valid", "test")
 GROUP = "group"  # column of a corpus: rows with the same string stay together; removed by the cut
-BINS = 10  # of numbers to predict, with equally many rows
+BINS = 10  # bins of numbers to predict, each with equally many rows
 
 BLOCK_ROWS = 20_000  # rows hashed at a time; limits the memory of `content_hash` and does not affect its result
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers are never 0 modulo 2**64
@@ -62,7 +62,7 @@ def cut_missing(
     assigned = _assigned(train, cut, fractions)
     parts = {split: tables["train"].filter(pa.array(assigned == split)) for split in ("train", *fractions)}
     note = ", which keeps every label in train" if cut == "stratified" else ""
-    parts |= {split: with_notes(parts[split], {}) for split in fractions}  # those of the file are train's
+    parts |= {split: with_notes(parts[split], {}) for split in fractions}  # the file's notes stay with train
     for split, table in parts.items():
         if table.num_rows == 0:
             raise HydromelError(
@@ -145,7 +145,7 @@ def stratified(
     counts = np.bincount(label, minlength=len(names))
     order = np.lexsort((label, counts[label], unit))  # by unit, the rarest label first
     labelled, first = np.unique(unit[order], return_index=True)
-    stratum = np.full(n_units, len(names))  # of units without labels
+    stratum = np.full(n_units, len(names))  # units without labels form a stratum of their own
     stratum[labelled] = label[order][first]
     sizes = np.bincount(stratum, minlength=len(names) + 1)
     order = np.argsort(stratum, kind="stable")

@@ -16,7 +16,7 @@ from tasks.datasets.files import TextFile
 PIECE = re.compile(
     rf"\((\S+) |(\))|([^(){WHITE_SPACE}]+)"
 )  # start of a phrase with its label, end of a phrase, or a word
-MOST_LEVELS = 1000  # of nested phrases; the deepest tree of the published data has 30
+MOST_LEVELS = 1000  # most levels of nested phrases; the deepest tree of the published data has 30
 BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # None: neutral
 
 

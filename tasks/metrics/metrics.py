@@ -136,7 +136,8 @@ class SpanMetric:
         figures: dict[str, object] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}
         for mode in get_args(Mode):
             true, found = (spans(ids, offsets, self.tags, self.scheme, mode) for ids in (gold, predicted))
-            types = (found[2][are_right(found, true, len(gold))], found[2], true[2])  # of right, predicted, gold spans
+            # types of correct, predicted and gold spans
+            types = (found[2][are_right(found, true, len(gold))], found[2], true[2])
             counts = [np.bincount(kinds, minlength=len(self.tags.types)) for kinds in types]
             overall = precision_recall_f1(*(count.sum() for count in counts))
             named = dict(zip(("precision", "recall", "f1"), map(float, overall), strict=True))

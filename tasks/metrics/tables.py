@@ -11,7 +11,7 @@ import numpy.typing as npt
 from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.inference.evaluation.tally import perplexity
 
-BINS = 10  # of calibration, of equal width over [0, 1]
+BINS = 10  # bins of calibration, of equal width over [0, 1]
 
 
 def by_position(nats: FloatArray, starts_line: BoolArray) -> dict[str, object]:

@@ -85,7 +85,7 @@ class TagInspector:
     """The inspector of a task with one tag per token."""
 
     own: OwnTags
-    scheme: Scheme | None  # of the data set's tags; None: plain tags
+    scheme: Scheme | None  # scheme of the data set's tags; None: plain tags
     column: Literal["tags"] = "tags"
 
     def decode(self, values: IntArray, offsets: IntArray) -> pa.Array:

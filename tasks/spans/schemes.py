@@ -29,7 +29,7 @@ class Conversion:
     """
 
     source: SpanTags  # the parsed tags of the source vocabulary
-    scheme: Scheme  # of the target vocabulary
+    scheme: Scheme  # scheme of the target vocabulary
 
     @classmethod
     def of(cls, tags: Sequence[str], source: Scheme, scheme: Scheme) -> Conversion:

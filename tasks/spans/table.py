@@ -57,7 +57,7 @@ class Neighbours:
 class Layout:
     """The letters of a scheme."""
 
-    letters: str  # of a span's first token, its inner tokens, its last one, and of the only token of a span
+    letters: str  # letters for the first, an inner, the last and the only token of a span
     sparse: bool = False  # a letter other than the inner one is written only where two spans of one type touch
     suffixed: bool = False  # the letter follows the type: PER-B
 

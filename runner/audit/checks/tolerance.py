@@ -17,7 +17,7 @@ from runner.audit.tracing.observe import Setting, Subject
 from runner.compat.torch import DispatchMode, Operator, tree_leaves
 
 SAFETY = 16.0  # Higham and Mary's lambda; at 16 the bound holds for all numbers of any model together
-MEASURED_SAFETY = 4.0  # the same rounding errors in another order of summation
+MEASURED_SAFETY = 4.0  # factor for rounding errors of the same kind, summed in another order
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Finding:
 
     module: str  # the first module at which values of real tokens differ (dotted name and class), or `loss`, `metric`
     kind: str  # a constant of `runner.audit.checks.kinds`
-    quantity: str  # what differed: `output`, `prediction`, `gradient of NAME`, `loss`, `error` or a metric
+    quantity: str  # the quantity that differed: `output`, `prediction`, `gradient of NAME`, `loss`, `error` or a metric
     rows: tuple[int, ...]  # the affected examples
     size: float  # largest |difference|
     allowed: float  # largest |difference| that rounding could explain
@@ -52,7 +52,7 @@ class Fault:
     """Failed verdicts that share module and kind."""
 
     finding: Finding  # the finding with the largest difference; finite differences take precedence
-    subjects: list[str]  # where the fault was seen, as are checks and modes
+    subjects: list[str]  # the fault was seen in these subjects, checks and modes
     checks: list[str]
     modes: list[str]
     after: list[str]  # further checks that fail, and may fail only because of this fault
@@ -120,7 +120,7 @@ class AuditReport:
     verdicts: list[Verdict] = field(default_factory=list)  # one for each check, subject and mode, as they were found
     heats: list[HeatMap] = field(default_factory=list)
     controls: tuple[str, ...] = ()  # subjects known to be wrong; they do not count, but show that the audit can fail
-    facts: AuditFacts | None = None  # of the audit of a config
+    facts: AuditFacts | None = None  # only for the audit of a config
 
     @property
     def passed(self) -> bool:

@@ -167,7 +167,7 @@ class MaskedAttention(nn.Module):
 
     def __init__(self, mask_value: float, blind: bool) -> None:
         super().__init__()
-        self.mask_value = mask_value  # of masked scores; -1e9 does not fit into half precision
+        self.mask_value = mask_value  # the value of masked scores; -1e9 does not fit into half precision
         self.blind = blind  # a row without tokens attends to its padding; otherwise its softmax is 0 / 0
         self.projections = nn.Linear(6, 18)
 

@@ -103,7 +103,7 @@ class ModuleSubject(Generic[Example, Output]):
     split_output: Splitter[Output] | None
     loss: LossFunction[Output, Example] | None
     decode: Splitter[Output] | None
-    _readings: list[str] | None = field(default=None, init=False)  # of each part of the output
+    _readings: list[str] | None = field(default=None, init=False)  # one reading per part of the output
     has_padding = True
 
     @property

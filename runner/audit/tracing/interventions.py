@@ -11,7 +11,7 @@ from runner.audit.tracing.alignment import PADDED, Geometry, Part, possible, row
 from runner.audit.tracing.observe import Record, Setting, Subject, observe, trace, weights_like
 from runner.ragged.ragged import Ragged
 
-SHIFT = 0.75  # of the magnitude of typical activations
+SHIFT = 0.75  # a magnitude that is typical of activations
 
 
 def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Record) -> bool:

@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class RunOutput:
-    """A subject's results for some examples, in the order of the request: one output, and prediction, per example.
+    """A subject's results for some examples, in the requested order: an output and a prediction for each.
 
     The loss is a sum and its count; a plain mean has count 0.
     """
@@ -63,7 +63,7 @@ class Subject(Protocol):
 
     @property
     def is_even(self) -> BoolArray:
-        """(R,) false for an example of texts of different lengths, which holds padding by itself where rows do."""
+        """(R,) false for examples whose texts differ in length: in a padded layout they hold padding even alone."""
 
     @property
     def has_padding(self) -> bool:
@@ -73,7 +73,7 @@ class Subject(Protocol):
         """Return the layout of some examples in one forward pass."""
 
     def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """Split the rows into those of each forward pass that `run` makes, in order."""
+        """Return the rows of each forward pass that `run` makes of `rows`, in order."""
 
     def run(self, rows: Sequence[int], setting: Setting) -> RunOutput:
         """Run the rows, keeping the graph that gradients need."""
@@ -85,9 +85,10 @@ class Observation:
 
     outputs: list[Tensor] = field(default_factory=list)  # as in `RunOutput`, detached, like predictions and loss
     predictions: list[Tensor] | None = None
-    gradients: dict[str, Tensor] = field(default_factory=dict)  # of a weighted sum of the outputs (`weights_like`)
+    # gradients of a weighted sum of the outputs (`weights_like`)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
     loss: Loss | None = None
-    loss_gradients: dict[str, Tensor] = field(default_factory=dict)  # of the loss
+    loss_gradients: dict[str, Tensor] = field(default_factory=dict)  # gradients of the loss
     error: Exception | None = None
     failed_in: str = ""  # the innermost module in which the error was raised
 
@@ -111,7 +112,7 @@ def observe(
 ) -> Observation:
     """Run `rows` in one batch, with gradients of the `loss` on request; an error of the module is an observation too.
 
-    What the run leaves in the module is undone, unless `keep_state` is true.
+    Changes that the run makes to the module are undone, unless `keep_state` is true.
     """
     with nullcontext() if keep_state else unchanged(subject.module):
         try:

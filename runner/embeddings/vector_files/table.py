@@ -101,12 +101,12 @@ class IndexedFile(ABC):
     """A vector file that is scanned once, for an index of its words; only the vectors of wanted words are parsed."""
 
     path: Path
-    format: str  # its readable name
+    format: str  # name of the format, for messages
     size: int  # D, the vector size
     words_in_header: int | None  # None without a header
     skip: int  # number of bytes before the first word
     unicode: UnicodeForm  # normal form in which words are compared
-    unit: ClassVar[Literal["line", "word"]]  # of the numbers of words
+    unit: ClassVar[Literal["line", "word"]]  # unit of the numbers that locate words
 
     @abstractmethod
     def pieces(self, data: mmap.mmap) -> Iterator[Piece]:

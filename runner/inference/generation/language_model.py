@@ -71,7 +71,7 @@ class Text:
     """A tokenization into words between white space, or characters; the end of a line is the token `LINE_END`."""
 
     unit: Unit  # `word` or `char`
-    tokenizer: Tokenizer = WHITESPACE  # of words
+    tokenizer: Tokenizer = WHITESPACE  # tokenizer of a model of words
     merges: tuple[str, ...] | None = None  # merges that split words into pieces (`runner.text.bpe`); None: whole words
 
     @classmethod

@@ -107,7 +107,7 @@ class _Context(Context, Protocol):
     tags: Tensor
     sums: ScaledSums | LogSums
     partial: ScaledSums | LogSums | None  # over the paths that agree with the observed tags; None: there is only one
-    kinds: list[tuple[torch.Size, torch.dtype]]  # of the differentiable inputs
+    kinds: list[tuple[torch.Size, torch.dtype]]  # shapes and dtypes of the differentiable inputs
 
 
 class _Likelihood(torch.autograd.Function):

@@ -92,7 +92,7 @@ def run_steps(
     outputs, final_states = [], []
     for step_inputs in torch.split(inputs, batch_sizes):
         running = len(step_inputs)
-        final_states.append(tuple(part[running:] for part in state))  # of the rows that have just ended
+        final_states.append(tuple(part[running:] for part in state))  # states of the rows that have just ended
         state = tuple(part[:running] for part in state)
         gates, state = cell(F.linear(step_inputs, w, b), F.linear(state[0], u, c), state)
         outputs.append(keep(gates, state))

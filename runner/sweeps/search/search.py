@@ -39,11 +39,11 @@ class Search:
     """A checked search."""
 
     id: str  # the sweep id of its runs
-    folder: Path  # of its runs and results
-    overrides: list[str]  # of the command
-    folders: list[str]  # of further configs
-    config: RunConfig  # of the first trial, which trials change
-    components: Components  # of that config
+    folder: Path  # folder of its runs and results
+    overrides: list[str]  # overrides of the command
+    folders: list[str]  # folders of further configs
+    config: RunConfig  # config of the first trial, which other trials vary
+    components: Components  # components of that config
     options: SearchSettings
     space: Space
     metric: str  # on valid

@@ -34,7 +34,7 @@ def storage_errors(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, ImportError) as error:  # of a database's driver
+    except (StorageInternalError, SQLAlchemyError, ImportError) as error:  # ImportError: a missing database driver
         reason = str(error.__cause__ or error).splitlines()[0]
         raise HydromelError(f"{where}: the study cannot be read or written ({reason})") from error
 

@@ -25,7 +25,7 @@ DIGITS = 7  # significant digits of predicted numbers: those of float32
 class PassagePredictions:
     """The predictions of a model for the rows of a passage."""
 
-    column: str  # of a corpus: label, labels, value or tags
+    column: str  # column of a corpus: label, labels, value or tags
     values: pa.Array  # (B,) entries of that column: labels, sets of labels, numbers, or lists with one tag per token
     # float32 from 0 to 1, of the same structure; for sets of labels, lists (B,) with that of every one of the `labels`
     probability: pa.Array | None  # None: they are not written

@@ -43,7 +43,7 @@ class Delimited:
     columns: dict[str, list[Column]]
     added: str | None = None
     tokenizer: Tokenizer = WHITESPACE
-    names: list[str] | None = field(default=None, init=False)  # of the columns, from the header
+    names: list[str] | None = field(default=None, init=False)  # names of the columns, from the header
     width: int | None = field(default=None, init=False)  # number of columns, from the first record
     _header_end: int | None = field(default=None, init=False)  # the header's last line in the passage that has it
 

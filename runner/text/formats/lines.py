@@ -114,7 +114,7 @@ class JsonLines(TextFields):
     """A format with one object per line; predictions are added as a field. Blank lines are kept."""
 
     added: str | None = None  # by predictions (None: the column's name); probabilities are in `{added}_probability`
-    second: TextFields = TextFields("tokens_b", "text_b")  # of the second text, if rows are pairs
+    second: TextFields = TextFields("tokens_b", "text_b")  # fields of the second text, if rows are pairs
     tokenizer: Tokenizer = WHITESPACE
 
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ from runner.common.types import is_encoding
 
 # Limits for malformed input: a file without line ends, or without blank lines between rows, must not fill the memory.
 LONGEST_LINE_BYTES = 2**24
-MOST_CHARACTERS = 2**26  # of lines that belong together
+MOST_CHARACTERS = 2**26  # limit for lines that belong together
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -22,7 +22,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 class Passage:
     """A block of lines that are processed together: whole rows."""
 
-    name: str  # of the file
+    name: str  # name of the file, for messages
     first: int  # 1-based number of the first line
     lines: list[str]  # without line ends
 

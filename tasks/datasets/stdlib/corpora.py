@@ -106,7 +106,7 @@ class StdlibCorpus(ABC):
 
     name: Name
     size: SizeName
-    kind: ClassVar[str]  # its name in the fingerprint
+    kind: ClassVar[str]  # name of the corpus in the fingerprint
     sizes: ClassVar[Mapping[str, Size]]
 
     @abstractmethod
