@@ -1,12 +1,15 @@
-"""Private APIs of torch: dispatch modes, trees of tensors, storage identity, tensor versions, weights of a cell."""
+"""Private APIs of torch: dispatch modes, trees of tensors, storage identity, tensor versions, weights, optimisers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from runner.compat.private import private_api
 
@@ -22,6 +25,8 @@ with private_api("torch", CHECKED):
     CPU_ATTENTION: object = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     CPU_ATTENTION_BACKWARD: object = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 Operator = OpOverload[..., object]  # an operation as a dispatch mode sees it
 
 
@@ -64,3 +69,25 @@ def with_cell_weights(cell: nn.RNNBase, weights: Sequence[Tensor]) -> Iterator[N
         yield
     finally:
         cell._flat_weights = own
+
+
+def without_compiler(method: Callable[Args, Result]) -> Callable[Args, Result]:
+    """Return a method of torch's optimisers as it runs outside of torch.compile, and without gradients.
+
+    torch wraps these methods so that its compiler leaves them out. The wrapper imports the compiler (`torch._dynamo`),
+    which takes a second or more, even if nothing is compiled.
+    """
+    with private_api("torch", CHECKED):
+        wrapped: Callable[Args, Result] = inspect.unwrap(method)
+        if wrapped is method:
+            raise AttributeError(f"{method.__qualname__}.__wrapped__")
+    return torch.no_grad()(wrapped)
+
+
+class WithoutCompiler(Optimizer):
+    """A base for optimisers that do not import torch's compiler; `step` is left to the subclasses."""
+
+    add_param_group = without_compiler(Optimizer.add_param_group)
+    load_state_dict = without_compiler(Optimizer.load_state_dict)
+    state_dict = without_compiler(Optimizer.state_dict)
+    zero_grad = without_compiler(Optimizer.zero_grad)

@@ -13,10 +13,31 @@ from torch.optim.optimizer import ParamsT, StateDict
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from runner.compat.torch import WithoutCompiler, without_compiler
 from runner.interfaces import HasAverage, HasLearningRates
 
 
-class AveragedSgd(optim.SGD):
+class Sgd(WithoutCompiler, optim.SGD):
+    step = without_compiler(optim.SGD.step)
+
+
+class Adam(WithoutCompiler, optim.Adam):
+    step = without_compiler(optim.Adam.step)
+
+
+class AdamW(WithoutCompiler, optim.AdamW):
+    step = without_compiler(optim.AdamW.step)
+
+
+class Adadelta(WithoutCompiler, optim.Adadelta):
+    step = without_compiler(optim.Adadelta.step)
+
+
+class RMSprop(WithoutCompiler, optim.RMSprop):
+    step = without_compiler(optim.RMSprop.step)
+
+
+class AveragedSgd(Sgd):
     """Plain SGD that also keeps the mean of all iterates from some update on (Polyak and Juditsky 1992).
 
     Training continues from the last iterate. The mean is evaluated and kept as the best checkpoint (`averaged`).
@@ -142,28 +163,28 @@ def sgd(
     fused: bool,
 ) -> optim.Optimizer:
     """Stochastic gradient descent, with momentum as in Sutskever et al. 2013."""
-    return optim.SGD(params, lr, momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
+    return Sgd(params, lr, momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
 
 
 def adam(
     *, params: ParamsT, lr: PositiveFloat, betas: Betas, eps: PositiveFloat, weight_decay: NonNegativeFloat, fused: bool
 ) -> optim.Optimizer:
     """Adam (Kingma and Ba 2015); weight decay as an L2 term in the gradient."""
-    return optim.Adam(params, lr, (betas[0], betas[1]), eps, weight_decay, fused=fused)
+    return Adam(params, lr, (betas[0], betas[1]), eps, weight_decay, fused=fused)
 
 
 def adamw(
     *, params: ParamsT, lr: PositiveFloat, betas: Betas, eps: PositiveFloat, weight_decay: NonNegativeFloat, fused: bool
 ) -> optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
-    return optim.AdamW(params, lr, (betas[0], betas[1]), eps, weight_decay, fused=fused)
+    return AdamW(params, lr, (betas[0], betas[1]), eps, weight_decay, fused=fused)
 
 
 def adadelta(
     *, params: ParamsT, lr: PositiveFloat, rho: Fraction, eps: PositiveFloat, weight_decay: NonNegativeFloat
 ) -> optim.Optimizer:
     """Adadelta (Zeiler 2012)."""
-    return optim.Adadelta(params, lr, rho, eps, weight_decay)
+    return Adadelta(params, lr, rho, eps, weight_decay)
 
 
 def rmsprop(
@@ -176,7 +197,7 @@ def rmsprop(
     weight_decay: NonNegativeFloat,
 ) -> optim.Optimizer:
     """RMSprop (Tieleman and Hinton 2012)."""
-    return optim.RMSprop(params, lr, alpha, eps, weight_decay, momentum)
+    return RMSprop(params, lr, alpha, eps, weight_decay, momentum)
 
 
 def asgd(

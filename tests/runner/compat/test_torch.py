@@ -1,14 +1,18 @@
-"""Dispatch modes, trees, versions, storages and the weights of recurrent cells."""
+"""Dispatch modes, trees, versions, storages, the weights of recurrent cells, and optimisers."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from runner.common.errors import HydromelError
 from runner.compat import torch as compat
+from runner.training import optimizers
 
 
 def test_a_mode_sees_every_operation() -> None:
@@ -69,3 +73,37 @@ def test_operators_are_those_of_torch() -> None:
     )
     assert len({str(operator) for operator in operators}) == 4
     assert all(str(operator).startswith("aten._") for operator in operators)
+
+
+OPTIMIZERS = (optimizers.Sgd, optimizers.Adam, optimizers.AdamW, optimizers.Adadelta, optimizers.RMSprop)
+
+
+@pytest.mark.parametrize("ours", OPTIMIZERS)
+def test_optimisers_without_the_compiler_compute_as_those_of_torch(ours: type[torch.optim.Optimizer]) -> None:
+    (of_torch,) = (base for base in ours.__bases__ if base is not compat.WithoutCompiler)
+    trained = []
+    for kind in (ours, of_torch):
+        parameter = nn.Parameter(torch.arange(6.0).reshape(2, 3))
+        optimizer = kind([parameter], lr=0.1)  # type: ignore[call-arg]
+        for _ in range(4):
+            optimizer.zero_grad()
+            parameter.pow(3).sum().backward()
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+        trained.append(parameter)
+    assert torch.equal(*trained)
+    assert not torch.equal(trained[0], torch.arange(6.0).reshape(2, 3))
+
+
+def test_an_optimiser_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch; from runner.training.optimizers import Adam; p = torch.nn.Parameter(torch.ones(2));"
+        "o = Adam([p], fused=True); p.sum().backward(); o.step(); o.zero_grad(); o.load_state_dict(o.state_dict());"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_method_that_torch_does_not_wrap_is_refused() -> None:
+    with pytest.raises(HydromelError, match="__wrapped__"):
+        compat.without_compiler(torch.optim.Optimizer.register_step_pre_hook)

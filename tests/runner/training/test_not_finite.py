@@ -16,7 +16,7 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.experiment import run as run_module
 from runner.inference.predictions import run_split
-from runner.training import loop
+from runner.training import loop, optimizers
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 from runner.training.optimizers import clip_gradients, parameters_by_rate
 from runner.training.state import Training
@@ -117,7 +117,7 @@ def test_a_gradient(
 def test_a_parameter(
     update: int, data: list[str], training: list[Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = optim.Adam.step
+    step = optimizers.Adam.step
 
     def spoiled(self: optim.Adam, closure: None = None) -> None:
         step(self, closure)
@@ -125,7 +125,7 @@ def test_a_parameter(
             with torch.no_grad():
                 training[0].model.head.get_parameter("linear.bias")[1] = math.inf
 
-    monkeypatch.setattr(optim.Adam, "step", spoiled)
+    monkeypatch.setattr(optimizers.Adam, "step", spoiled)
     line = failure(tmp_path / "run", data)
     assert "head.linear.bias has NaN or infinities after update" in line
     if update == LAST:

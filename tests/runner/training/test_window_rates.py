@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from runner.training.optimizers import Sgd
 from tests.helpers.composed import run
 
 
@@ -15,13 +16,13 @@ def test_the_rate_of_an_update_goes_with_its_window(tmp_path: Path, monkeypatch:
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("the cat sat on the mat .\n" * 60, encoding="utf-8")  # 480 tokens
     rates: list[float] = []
-    step = torch.optim.SGD.step
+    step = Sgd.step
 
     def watched(self: torch.optim.SGD, *rest: Any) -> Any:
         rates.append(self.param_groups[0]["lr"])
         return step(self, *rest)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    monkeypatch.setattr(Sgd, "step", watched)
     options = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "dataset.train=train.txt", "dataset.valid=valid.txt"]
     options += [
         "dataset.test=test.txt",
