@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.cli.train_help import print_help
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.common.run_schema import CHECKPOINTS, RUN
@@ -43,8 +44,12 @@ _SCHEMA_FLAG = "--schema"
 _FOLDERS = ("data_dir", "cache_dir", "runs_dir")
 
 
-def main() -> None:
-    """Run the command. Exit codes: 0, 1 (an error, in one line), 130 (interrupted)."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit. Exit codes: 0, 1 (an error, in one line), 130 (interrupted)."""
+    if arguments is not None:
+        sys.argv[1:] = arguments  # where Hydra reads them
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.exit(exit_code(_show_help))
     if any(argument.partition("=")[0] == _SCHEMA_FLAG for argument in sys.argv[1:]):
         sys.exit(exit_code(_write_schema))
     show_messages()
@@ -80,6 +85,11 @@ def main() -> None:
     sys.exit(jobs.code)
 
 
+def _show_help() -> int:
+    print_help(sys.argv[1:])
+    return 0
+
+
 def _write_schema() -> int:
     """Write a JSON schema of the config, so that an editor completes and checks YAML files."""
     parser = Parser(prog="hydromel", description="Write a JSON schema of the config.")
@@ -109,7 +119,7 @@ def _check_arguments() -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise HydromelError(f"{message}; flags come before all options; see hydromel --help")
+    raise HydromelError(f"{message}; flags come before all options; see hydromel train --help")
 
 
 def _restore(wanted: str | None) -> None:

@@ -84,7 +84,7 @@ def for_hydra(override: str) -> str:
         if isinstance(text, dict | Glob):  # options of the node, or whichever names match
             continue
         if not isinstance(text, str) or {"..", ""} & set(text.split("/")):
-            allowed = ", ".join(names_of(group)) if ours else "see hydromel --help"
+            allowed = ", ".join(names_of(group)) if ours else "see hydromel train --help"
             raise HydromelError(f"{shortened(override)}: give the name of one of its configs. Allowed: {allowed}")
     return override
 
@@ -185,7 +185,7 @@ def explain(error: BaseException) -> str:
         if isinstance(candidate, OmegaConfBaseException) and (line := _unknown_key(candidate)):
             return line
     if match := re.search(r"Could not override '([^']+)'", str(error)):
-        return f"{match[1]}: no such option or group; see `hydromel --help` and `hydromel --cfg job`"
+        return f"{match[1]}: no such option or group; see `hydromel train --help` and `hydromel --cfg job`"
     if null := next((each for each in (error, cause) if isinstance(each, KeyValidationError)), None):
         given = re.search(r"override '?([\w.]+)=", str(error))
         key = given[1] if given else null.full_key or "KEY"
@@ -203,7 +203,7 @@ def _unknown_config(error: MissingConfigException) -> str:
     group, _, name = path.rpartition("/")
     options = sorted(error.options or [])
     if not options and group:  # one of several: features=[words,x]
-        return f"{shortened(group)}={shortened(name)}: unknown; `hydromel --help` lists all names"
+        return f"{shortened(group)}={shortened(name)}: unknown; `hydromel train --help` lists all names"
     if not options:
         return shortened(" ".join(str(error).split()), _LONGEST_LINE)
     name = shortened(name)

@@ -39,7 +39,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--multi-run seed=1", "flags come before all options; see hydromel --help"),
+        ("--multi-run seed=1", "flags come before all options; see hydromel train --help"),
         ("seed=1 -m repeat=2 batching=packed", "repeat=2: a sweep takes seed=1,2,3 instead"),  # flags amid options
         ("encoder=rn", "encoder=rn: unknown; did you mean 'rnn'?"),
         ("encoders=rnn", "encoders"),
@@ -73,7 +73,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
         ("task=tag max_length=5 truncate=tail", "use truncate=head"),
         ("task=lm max_length=5 truncate=both", "use truncate=head"),
         ("truncate=tail", "give max_length=N"),
-        ("features=[words,nothing]", "features=nothing: unknown; `hydromel --help` lists"),
+        ("features=[words,nothing]", "features=nothing: unknown; `hydromel train --help` lists"),
         ("task=tag embedding=word_char features=[words,casing]", "to add it, use features=[casing,words,chars]"),
         ("dataset=columns_file dataset.columns={pos:1}", "a new one is added by +dataset.columns.pos=VALUE"),
         ("truncate=middle", "truncate='middle'"),
@@ -283,5 +283,5 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "print([module for module in heavy if module in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert "batching: auto, bucketed" in done.stdout
+    assert "  batching   auto, bucketed" in done.stdout
     assert done.stderr.strip() == "[]"

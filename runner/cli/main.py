@@ -1,0 +1,85 @@
+"""The command `hydromel`: training, or another command by its name (`hydromel compare` is `hydromel-compare`).
+
+A command's module is imported once its name is known, so that help, version and mistyped names are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+
+from runner.common.errors import HydromelError, did_you_mean, shortened
+from runner.terminal.command_line import exit_code
+
+TRAIN = "train"
+# name: (module with the function `main`, what the command does)
+COMMANDS = {
+    TRAIN: ("runner.cli.train", "train one model, a sweep (-m) or a search; the word `train` may be left out"),
+    "compare": ("reporting.compare", "compare finished runs: tables, plots and an HTML page"),
+    "plan": ("runner.cli.plan", "predict padding, speed and memory without training"),
+    "audit": ("runner.cli.audit", "check that outputs do not depend on batching"),
+    "predict": ("runner.cli.predict", "label or tag new text with a finished run"),
+    "evaluate": ("runner.cli.evaluate", "evaluate a finished run, or score any text with a language model"),
+    "generate": ("runner.cli.generate", "continue prompts with a language model"),
+    "inspect": ("runner.cli.inspect", "show which cells and gates of a language model track which feature of a text"),
+    "lr": ("runner.cli.lr_range", "learning-rate range test"),
+    "sync": ("runner.cli.sync", "deliver records that a tracker has missed"),
+}
+_HELP = """usage: hydromel [COMMAND] [ARGUMENT ...]
+
+Train NLP models on variable-length text, and measure what batching costs.
+
+commands:
+{commands}
+
+examples:
+  hydromel data=FILE                                  train on a file of your own
+  hydromel task=tag encoder=conv train.epochs=3       train a tagger on the built-in corpus
+  hydromel -m batching=padmask,packed sweep.id=tour   the same model under two batching strategies
+  hydromel compare tour                               compare the runs of this sweep
+  hydromel predict RUN --input FILE                   use a run: its folder, name or id
+
+`hydromel COMMAND --help` lists the arguments of a command, `hydromel train --help` also the groups and names of the
+config. Each command is also a program of its own: hydromel-compare, hydromel-plan, ...
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names, otherwise training, and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    first = given[0] if given else ""
+    if first in COMMANDS:
+        return _run(first, given[1:])
+    if first in ("-h", "--help", "--version"):
+        return exit_code(lambda: _about(first))
+    if first and first[0] not in "-+~" and "=" not in first:
+        return exit_code(lambda: _refuse(first))
+    return _run(TRAIN, given)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    code: int = import_module(COMMANDS[name][0]).main(arguments)
+    return code
+
+
+def _about(flag: str) -> int:
+    if flag == "--version":
+        sys.stdout.write(f"hydromel {metadata.version('hydromel')}\n")
+    else:
+        commands = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+        sys.stdout.write(_HELP.format(commands=commands))
+    return 0
+
+
+def _refuse(word: str) -> int:
+    guess = f"; did you mean data={word}?" if os.path.isfile(word) else did_you_mean(word, COMMANDS)
+    raise HydromelError(
+        f"{shortened(word)}: no such command{guess} Commands: {', '.join(COMMANDS)}; options of training are "
+        "GROUP=NAME or key=value"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
