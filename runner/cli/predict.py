@@ -6,10 +6,11 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import STDIO, lines_of, writing
@@ -18,15 +19,20 @@ from runner.common.printable import printable
 from runner.terminal.command_line import Parser, exit_code
 
 if TYPE_CHECKING:
-    from runner.inference.trained import Predictor
-    from runner.text.formats.base import TextFormat
+    import pyarrow as pa
 
+    from runner.inference.trained import Predictor
+    from runner.text.formats.base import Parsed, PassagePredictions, TextFormat
+    from runner.text.formats.reader import Passage
+
+Writer: TypeAlias = "Callable[[Passage, Parsed, PassagePredictions], None]"
 _EXAMPLES = """examples:
   hydromel-predict runs/2026-11-21/101500-123456-tag-wnut17-bucketed --input news.conll --output tagged.conll
   hydromel-predict run=RUN --format lines < lines.txt > tags.txt           one line of tags, or a label, per line
   hydromel-predict run=RUN --format jsonl --probabilities < in.jsonl       one object per line
   hydromel-predict run=RUN --format csv --columns tokens=review < in.csv   further columns `label`, ...
   hydromel-predict run=RUN --input news.conll --to jsonl                   one object per row: tokens and tags
+  hydromel-predict run=RUN --to parquet --output tags.parquet < lines.txt  a table with one row per row
   hydromel-predict run=0a1b2c... --uri http://localhost:5000 < text > out  a run in MLflow
 
 exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed). See docs/predict.md."""
@@ -41,8 +47,8 @@ def _predict(options: argparse.Namespace) -> int:
     # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.inference.trained import Predictor
     from runner.terminal.rich_tables import PlainConsole
-    from runner.text.formats.reader import passages
-    from runner.text.formats.records import Records
+    from runner.text.formats.base import no_rows
+    from runner.text.formats.reader import Passage, passages
     from runner.text.tokenizers import OFFSETS
 
     name, lines = lines_of(options.input, options.encoding)
@@ -51,18 +57,21 @@ def _predict(options: argparse.Namespace) -> int:
     columns = [*run.columns, *(OFFSETS if options.spans else ())]
     wanted.check(run.columns, run.inspector.column)
     _check_spans(options, run, wanted)
-    output = wanted if options.to is None else Records(options.to, options.field)
     texts = [column for column in run.columns if column in ("tokens", "tokens_b")]
     started, rows, tokens = time.perf_counter(), 0, 0
-    with writing(options.output) as sink:
+
+    def predicted(table: pa.Table) -> PassagePredictions:
+        predictions = run.predict(table, options.batch_size)
+        if not options.probabilities:
+            predictions = replace(predictions, probability=None)
+        return run.with_spans(predictions, table) if options.spans else predictions
+
+    with writing(options.output) as sink, _writer(sink, wanted, options) as write:
+        nothing = no_rows(columns)
+        write(Passage(name, 1, []), nothing, predicted(nothing.table))  # the header, if the format has one
         for passage in passages(wanted.groups(lines, name), name, options.chunk):
             parsed = wanted.parse(passage, columns)
-            predictions = run.predict(parsed.table, options.batch_size)
-            if not options.probabilities:
-                predictions = replace(predictions, probability=None)
-            if options.spans:
-                predictions = run.with_spans(predictions, parsed.table)
-            _put(sink, output.write(passage, parsed, predictions), options)
+            write(passage, parsed, predicted(parsed.table))
             rows += parsed.table.num_rows
             tokens += sum(len(parsed.table[name].combine_chunks().flatten()) for name in texts)
     seconds = time.perf_counter() - started
@@ -78,8 +87,11 @@ def _check_spans(options: argparse.Namespace, run: Predictor, wanted: TextFormat
     if not options.spans:
         return
     run.check_spans()
-    if not isinstance(wanted, JsonLines | Lines) or (isinstance(wanted, Lines) and options.to != "jsonl"):
-        raise HydromelError("--spans needs text or JSON, and JSON out: --format jsonl, or --format lines --to jsonl")
+    has_spans = options.to in ("json", "jsonl", "parquet")
+    if not isinstance(wanted, JsonLines | Lines) or (isinstance(wanted, Lines) and not has_spans):
+        raise HydromelError(
+            "--spans needs text or JSON, and JSON or Parquet out: --format jsonl, or --format lines --to jsonl"
+        )
 
 
 def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
@@ -130,6 +142,24 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     return own
 
 
+@contextmanager
+def _writer(sink: BinaryIO, wanted: TextFormat, options: argparse.Namespace) -> Iterator[Writer]:
+    """Yield a function that writes the predictions of a passage."""
+    from runner.text.formats.records import ParquetRecords, Records
+
+    if options.to == "parquet":
+        if sink.isatty():
+            raise HydromelError("--to parquet writes binary data, which a terminal cannot show; give --output FILE")
+        with closing(ParquetRecords(sink, options.field)) as file:
+            yield lambda passage, parsed, predictions: file.write(parsed, predictions)
+    elif options.to is not None:
+        records = Records(options.to, options.field)
+        yield lambda passage, parsed, predictions: _put(sink, records.write(parsed, predictions), options)
+        _put(sink, records.end(), options)
+    else:
+        yield lambda passage, parsed, predictions: _put(sink, wanted.write(passage, parsed, predictions), options)
+
+
 def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
     text, errors = "".join(f"{line}\n" for line in lines), "strict"
     if sink.isatty():
@@ -157,11 +187,19 @@ def parser() -> Parser:
     add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
     form = "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines)"
     add("--format", choices=("lines", "columns", "csv", "tsv", "jsonl"), help=form)
-    add("--to", choices=("csv", "jsonl"), help="format of the output: one record per row (default: as the input)")
+    add(
+        "--to",
+        choices=("csv", "json", "jsonl", "parquet"),
+        help="format of the output: one record per row (default: as the input)",
+    )
     add("--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1")
     tokenizers = "how raw text is split into tokens (default: as in training; white space for runs on given tokens)"
     add("--tokenizer", choices=("whitespace", "words", "characters"), help=tokenizers)
-    add("--spans", action="store_true", help="also write spans, by characters of the text (taggers; JSON out)")
+    add(
+        "--spans",
+        action="store_true",
+        help="also write spans, by characters of the text (taggers; JSON or Parquet out)",
+    )
     separator = "separator of --format columns (default: that of the run's data set, or tab)"
     add("--separator", choices=("tab", "space"), help=separator)
     columns = (

@@ -40,8 +40,10 @@ class SplitResults:
     predictions: Predictions | None  # None for a task whose own metric takes losses: a language model
 
 
-def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
+def predict(model: Model, batches: Iterable[Batch], bf16: bool, all_classes: bool = False) -> Predictions:
     """Predict all rows of a split, from batches in any order; the result is in the split's own order.
+
+    With `all_classes` the result has the probability of every class, (N, C), instead of that of the predicted one.
 
     Raises:
         HydromelError: scores are NaN.
@@ -55,8 +57,9 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
             predicted = model.head.predict(scores, batch)
             values.append(predicted)
             if (of_classes := model.head.probabilities(scores, batch)) is not None:
-                is_id = predicted.ndim == 1
-                probability.append((of_classes.gather(1, predicted[:, None])[:, 0] if is_id else of_classes).float())
+                if predicted.ndim == 1 and not all_classes:
+                    of_classes = of_classes.gather(1, predicted[:, None])[:, 0]
+                probability.append(of_classes.float())
             index.append(batch.index)
             lengths.append(batch.targets_per_row)
     check_scores(has_nan)

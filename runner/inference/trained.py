@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pydantic import TypeAdapter
 
 from runner.batching.plan import batches_by_length
 from runner.common import run_schema
+from runner.common.arrays import IntArray
 from runner.common.bounded import MOST_VOCABS_BYTES, read_bytes
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
@@ -31,7 +33,7 @@ from runner.data.numericalize import TARGET, columns_of
 from runner.data.pairs import arrange_texts, columns_of_pairs, pairs_of, read_texts
 from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
-from runner.interfaces import Corpus, FindsSpans, HasInspector, Inspector, Task
+from runner.interfaces import Corpus, FindsSpans, HasInspector, Inspector, Predictions, Task
 from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -144,6 +146,50 @@ class Predictor:
         The arithmetic is full precision, whatever the run used, so that results depend on the other rows of a batch
         only by rounding. Rows to be labelled are truncated as in training; rows to be tagged are never truncated.
         """
+        if not table.num_rows:
+            return self._no_predictions()
+        predictions, split = self._predict(table, batch_size, all_classes=False)
+        column, decoded = self.inspector.column, self.inspector.decode(predictions.values, split.rows.host_offsets)
+        if predictions.probability is None:
+            return PassagePredictions(column, decoded, None)
+        if predictions.probability.ndim == 2:
+            each = pa.FixedSizeListArray.from_arrays(predictions.probability.ravel(), predictions.probability.shape[1])
+            return PassagePredictions(column, decoded, each, self.trained.vocabs[TARGET].tokens)
+        probability = pa.array(predictions.probability)
+        if column != "tags":
+            return PassagePredictions(column, decoded, probability)
+        offsets = pa.array(split.rows.host_offsets, pa.int32())
+        lists = (pa.ListArray.from_arrays(offsets, flat) for flat in (decoded, probability))
+        return PassagePredictions(column, *lists)
+
+    def probabilities(self, table: pa.Table, batch_size: int) -> tuple[npt.NDArray[np.float32], IntArray]:
+        """Return the probability of every class of `classes`, (N, C) float32, and the start of each row, (B + 1,).
+
+        N are the rows or, where tags are predicted, the tokens of all rows.
+
+        Raises:
+            HydromelError: the run predicts numbers, which have no probabilities.
+        """
+        if self.inspector.column == "value":
+            raise HydromelError(f"task={self.trained.task.name} predicts numbers, which have no probabilities")
+        if not table.num_rows:
+            return np.zeros((0, len(self.classes)), dtype=np.float32), np.zeros(1, dtype=np.int64)
+        predictions, split = self._predict(table, batch_size, all_classes=True)
+        assert predictions.probability is not None
+        per_token = self.inspector.column == "tags"
+        starts: IntArray = split.rows.host_offsets if per_token else np.arange(table.num_rows + 1)
+        return predictions.probability, starts
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels or tags that the model was trained to tell apart; none if it predicts numbers.
+
+        The tags are those of the scheme that was learned (`task.train_scheme`).
+        """
+        return () if self.inspector.column == "value" else self.trained.vocabs[TARGET].tokens
+
+    def _predict(self, table: pa.Table, batch_size: int, all_classes: bool) -> tuple[Predictions, Batch]:
+        """Return the predictions of at least one row, and the rows as the model read them."""
         run, per_token = self.trained, self.inspector.column == "tags"
         ids = run.ids_of(table)
         rows = next(iter(ids.values())).rows
@@ -151,25 +197,22 @@ class Predictor:
         split = Batch(ids, Ragged(targets, rows, "packed") if per_token else targets, np.arange(table.num_rows))
         if not per_token:
             split = arrange_texts(run.truncation.apply(split), run.task, run.vocabs)
-        column = self.inspector.column
-        if not table.num_rows:
-            nothing = pa.array([], STRINGS if per_token else pa.string())
-            return PassagePredictions(column, nothing, None)
         by_length = batches_by_length(places_in(split.lengths), batch_size)  # packed, from short to long
         batches = map(split.to(device_of(run.model)).select, by_length)
-        predictions = predict(run.model, batches, bf16=False)
-        decoded = self.inspector.decode(predictions.values, split.rows.host_offsets)
-        if predictions.probability is None:
-            return PassagePredictions(column, decoded, None)
-        if predictions.probability.ndim == 2:
-            each = pa.FixedSizeListArray.from_arrays(predictions.probability.ravel(), predictions.probability.shape[1])
-            return PassagePredictions(column, decoded, each, run.vocabs[TARGET].tokens)
-        probability = pa.array(predictions.probability)
-        if not per_token:
-            return PassagePredictions(column, decoded, probability)
-        offsets = pa.array(split.rows.host_offsets, pa.int32())
-        lists = (pa.ListArray.from_arrays(offsets, flat) for flat in (decoded, probability))
-        return PassagePredictions(column, *lists)
+        return predict(run.model, batches, bf16=False, all_classes=all_classes), split
+
+    def _no_predictions(self) -> PassagePredictions:
+        """Return the predictions of no rows, of the same types as those of some rows."""
+        column = self.inspector.column
+        number: pa.DataType = pa.float32()
+        if column == "value":
+            return PassagePredictions(column, pa.array([], pa.float64()), None)
+        if column == "label":
+            return PassagePredictions(column, pa.array([], pa.string()), pa.array([], number))
+        if column == "tags":
+            return PassagePredictions(column, pa.array([], STRINGS), pa.array([], pa.list_(number)))
+        of_labels = pa.array([], pa.list_(number, len(self.classes)))
+        return PassagePredictions(column, pa.array([], STRINGS), of_labels, self.classes)
 
 
 def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:

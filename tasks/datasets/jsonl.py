@@ -10,7 +10,8 @@ from pyarrow import json as arrow_json
 from runner.common.errors import HydromelError, did_you_mean, quoted, shortened
 from runner.common.types import Text
 from runner.text.arrow import array, example_table, is_empty, refuse
-from runner.text.formats.lines import JsonLines, TextFields
+from runner.text.formats.lines import JsonLines
+from runner.text.formats.objects import TextFields
 from tasks.datasets.base import LocalCorpus, RawText, check_tag_lists, lists_of_tokens
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair

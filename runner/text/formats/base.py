@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
 from runner.text.formats.reader import Passage
+from runner.text.tokenizers import WHITESPACE, with_offsets
 
 STRINGS = pa.list_(pa.string())
 ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -39,6 +41,14 @@ class Parsed:
 
     table: pa.Table  # the list<string> columns that the features are computed from, with one row per example
     places: IntArray  # line index from 0 of each row, (B,), or of each token, (N,), in formats with one token per line
+
+
+def no_rows(columns: Collection[str]) -> Parsed:
+    """Return no rows with these columns, those of `OFFSETS` among them, of the same types as those of some rows."""
+    tokens = pa.array([], STRINGS)
+    with_places = with_offsets(WHITESPACE.spans(pa.array([], pa.string())))
+    table = pa.table({name: with_places.get(name, tokens) for name in columns})
+    return Parsed(table, np.zeros(0, dtype=np.int64))
 
 
 class TextFormat(Protocol):

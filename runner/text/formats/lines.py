@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.errors import HydromelError, did_you_mean
+from runner.common.errors import HydromelError
 from runner.text.arrow import array, lengths_of
 from runner.text.formats.base import (
     DIGITS,
-    STRINGS,
     Parsed,
     PassagePredictions,
     escaped,
@@ -24,10 +23,9 @@ from runner.text.formats.base import (
     join_lists,
     replace_lines,
 )
+from runner.text.formats.objects import SECOND_TEXT, TOKENS_B, TextFields, table_of_objects
 from runner.text.formats.reader import Passage, single
 from runner.text.tokenizers import OFFSETS, WHITE_SPACE, WHITESPACE, Tokenizer, with_offsets
-
-TOKENS_B = "tokens_b"  # the column of the second text of a pair
 
 
 @dataclass(frozen=True)
@@ -86,35 +84,11 @@ def _label_fields(predictions: PassagePredictions) -> Iterator[list[str]]:
 
 
 @dataclass(frozen=True)
-class TextFields:
-    """The fields of an object that may hold one text."""
-
-    tokens_field: str | None  # with a list of strings
-    text_field: str | None  # with a text, for objects without `tokens_field`, or the same field
-
-    def of(self, at: str, fields: dict[str, object]) -> str | list[str]:
-        """Return an object's text, or its tokens; raise a HydromelError that begins with `at` if it has none."""
-        is_text = self.tokens_field == self.text_field and isinstance(fields.get(self.text_field or ""), str)
-        if self.tokens_field is not None and self.tokens_field in fields and not is_text:
-            return _strings(at, fields, self.tokens_field, None)
-        names = [*dict.fromkeys(name for name in (self.tokens_field, self.text_field) if name is not None)]
-        if self.text_field is None or self.text_field not in fields:
-            hint = did_you_mean(names[-1], fields)
-            raise HydromelError(
-                f"{at}: no field {' or '.join(names)}; the object's fields: {', '.join(fields) or 'none'}{hint}"
-            )
-        text = fields[self.text_field]
-        if not isinstance(text, str):
-            raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
-        return text
-
-
-@dataclass(frozen=True)
 class JsonLines(TextFields):
     """A format with one object per line; predictions are added as a field. Blank lines are kept."""
 
     added: str | None = None  # by predictions (None: the column's name); probabilities are in `{added}_probability`
-    second: TextFields = TextFields("tokens_b", "text_b")  # fields of the second text, if rows are pairs
+    second: TextFields = SECOND_TEXT  # fields of the second text, if rows are pairs
     tokenizer: Tokenizer = WHITESPACE
 
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
@@ -126,41 +100,9 @@ class JsonLines(TextFields):
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         places = [place for place, line in enumerate(passage.lines) if line.strip()]
         objects = [_object(passage, place) for place in places]
-        arrays = self._tokens(self, passage, places, objects, OFFSETS[0] in columns)
-        if TOKENS_B in columns:
-            arrays[TOKENS_B] = self._tokens(self.second, passage, places, objects, False)["tokens"]
-        lengths = {name: lengths_of(arrays[name]).tolist() for name in arrays if name not in OFFSETS}
-        for name in (name for name in columns if name not in arrays):
-            of = TOKENS_B if TOKENS_B in arrays and name.endswith("_b") else "tokens"
-            rows = zip(places, objects, lengths[of], strict=True)
-            values = [_strings(passage.at(place), fields, name, length) for place, fields, length in rows]
-            arrays[name] = _array(passage, places, values, STRINGS)
-        return Parsed(pa.table({name: arrays[name] for name in columns}), np.array(places, dtype=np.int64))
-
-    def _tokens(
-        self, of: TextFields, passage: Passage, places: list[int], objects: list[dict[str, object]], offsets: bool
-    ) -> dict[str, pa.Array]:
-        """Return the tokens of one text of each object, (B,) lists of strings; with `offsets` their places, too.
-
-        The text of an object that has tokens is these tokens, joined by spaces.
-        """
-        given = [of.of(passage.at(place), fields) for place, fields in zip(places, objects, strict=True)]
-        texts = [value if isinstance(value, str) else "" for value in given]
-        spans = self.tokenizer.spans(_array(passage, places, texts, pa.string()))
-        columns = with_offsets(spans) if offsets else {"tokens": spans.tokens()}
-        if all(isinstance(value, str) for value in given):
-            return columns
-        rows = {name: column.to_pylist() for name, column in columns.items()}
-        for row, tokens in enumerate(given):
-            if not isinstance(tokens, str):
-                ends = np.cumsum([len(token) + 1 for token in tokens]) - 1
-                starts = ends - [len(token) for token in tokens]
-                own = {"tokens": tokens, "text": " ".join(tokens), "starts": starts.tolist(), "ends": ends.tolist()}
-                for name, values in rows.items():
-                    values[row] = own[name]
-        kinds = {name: column.type for name, column in columns.items()}
-        _array(passage, places, rows["tokens"], STRINGS)  # names the line of a surrogate
-        return {name: pa.array(values, kinds[name]) for name, values in rows.items()}
+        names = [passage.at(place) for place in places]
+        table = table_of_objects(objects, names, columns, self, self.second, self.tokenizer)
+        return Parsed(table, np.array(places, dtype=np.int64))
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the original objects, each with the predictions appended as a field."""
@@ -180,29 +122,6 @@ def _object(passage: Passage, place: int) -> dict[str, object]:
     if not isinstance(value, dict):
         raise HydromelError(f"{passage.at(place)}: got {json.dumps(value):.60}; each line must hold one JSON object")
     return value
-
-
-def _strings(at: str, fields: dict[str, object], name: str, length: int | None) -> list[str]:
-    if name not in fields:
-        raise HydromelError(f"{at}: no field {name}; the object's fields: {', '.join(fields) or 'none'}")
-    value = fields[name]
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise HydromelError(f"{at}: field '{name}' is {value!r:.60}; expected a list of strings")
-    if length is not None and len(value) != length:
-        raise HydromelError(f"{at}: field '{name}' has {len(value)} values for {length} tokens")
-    return value
-
-
-def _array(passage: Passage, places: list[int], rows: Sequence[str | list[str]], kind: pa.DataType) -> pa.Array:
-    try:
-        return pa.array(rows, kind)
-    except UnicodeEncodeError:
-        for place, row in zip(places, rows, strict=True):
-            if any("\ud800" <= character <= "\udfff" for character in "".join(row)):
-                raise HydromelError(
-                    f"{passage.at(place)}: an unpaired surrogate (\\ud800 to \\udfff) is not valid text; remove it"
-                ) from None
-        raise
 
 
 def _with_fields(at: str, line: str, added: dict[str, object]) -> str:

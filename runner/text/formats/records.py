@@ -5,40 +5,96 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from runner.text.formats.base import Parsed, PassagePredictions, cells_of, fields_of
-from runner.text.formats.reader import Passage
 
 TOKENS = {"tokens": "text", "tokens_b": "text_b"}  # columns of texts, and their names when they are written as text
+_SPANS = pa.list_(pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string(), "text": pa.string()}))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Records:
-    """An output format, `jsonl` or `csv`, in which each row of the input is one record.
+    """An output format, `csv`, `json` or `jsonl`, in which each row of the input is one record.
 
     In `jsonl` a record has the field `tokens`, for pairs also `tokens_b`, before them the raw `text` if spans refer to
-    it, and fields named `added` (None: like the predicted column) and `{added}_probability`. In `csv` it has the `text`
-    (`text_b`), tokens separated by spaces, and then the same columns, with a header; lists are in JSON.
+    it, and fields named `added` (None: like the predicted column) and `{added}_probability`. `json` is one list of the
+    same records, one per line. In `csv` a record has the `text` (`text_b`), tokens separated by spaces, and then the
+    same columns, with a header; lists are in JSON.
     """
 
-    form: Literal["jsonl", "csv"]
+    form: Literal["csv", "json", "jsonl"]
     added: str | None = None
+    _rows: int = field(default=0, init=False)  # written so far
+    _has_header: bool = field(default=False, init=False)
 
-    def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
-        """Return the records of a passage, and before those of the first passage the header."""
+    def write(self, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
+        """Return the lines of further records, and before the first of them the header."""
         name = self.added or predictions.column
         texts = {key: parsed.table[key].to_pylist() for key in parsed.table.column_names if key in TOKENS}
-        if self.form == "jsonl":
+        if self.form != "csv":
             raw = {"text": parsed.table["text"].to_pylist()} if "text" in parsed.table.column_names else {}
             columns = {**raw, **texts, **fields_of(predictions, name)}
             rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-            return [json.dumps(row, ensure_ascii=False) for row in rows]
+            return [self._mark() + json.dumps(row, ensure_ascii=False) for row in rows]
         cells = {TOKENS[key]: [*map(" ".join, rows)] for key, rows in texts.items()} | cells_of(predictions, name)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        if passage.first == 1:
+        if not self._has_header:
             writer.writerow(cells)
+            self._has_header = True
         writer.writerows(zip(*cells.values(), strict=True))
         return text.getvalue().split("\n")[:-1]
+
+    def _mark(self) -> str:
+        """Return what stands before the next record."""
+        self._rows += 1
+        return "" if self.form == "jsonl" else "[" if self._rows == 1 else ","
+
+    def end(self) -> list[str]:
+        """Return the lines behind the last record."""
+        return [] if self.form != "json" else ["]"] if self._rows else ["[]"]
+
+
+class ParquetRecords:
+    """The records of `record_table` as a Parquet file, with a row group for each passage that has rows."""
+
+    def __init__(self, sink: BinaryIO, added: str | None) -> None:
+        self._sink, self._added = sink, added
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, parsed: Parsed, predictions: PassagePredictions) -> None:
+        table = record_table(parsed.table, predictions, self._added)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._sink, table.schema)
+        if table.num_rows:
+            self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Write the end of the file; `sink` stays open."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def record_table(texts: pa.Table, predictions: PassagePredictions, added: str | None = None) -> pa.Table:
+    """Return the records of `Records` as a table, with unrounded numbers.
+
+    Its columns are those of texts (`text`, `tokens`, `tokens_b`), and those of the predictions: strings, lists of
+    strings or float64, and as probabilities float32, lists of float32, or a struct with a field for each label.
+    """
+    name = added or predictions.column
+    kept = [column for column in ("text", *TOKENS) if column in texts.column_names]
+    columns = {column: texts[column] for column in kept} | {name: predictions.values}
+    if (probability := predictions.probability) is not None:
+        if predictions.labels:
+            n_labels, flat = len(predictions.labels), probability.flatten().to_numpy(zero_copy_only=False)
+            by_label = [pa.array(flat[label::n_labels]) for label in range(n_labels)]
+            probability = pa.StructArray.from_arrays(by_label, names=list(predictions.labels))
+        columns[f"{name}_probability"] = probability
+    if predictions.spans is not None:
+        columns["spans"] = pa.array(predictions.spans, _SPANS)
+    return pa.table(columns)

@@ -11,6 +11,8 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -126,6 +128,35 @@ def test_batches_and_passages_change_no_answer(tagger: Path, classifier: Path, d
         for batch_size, chunk in ((1, 1), (1, 10**6), (7, 300), (1000, 40)):
             sizes = ("--batch-size", str(batch_size), "--chunk", str(chunk))
             assert predicted(folder, name, "--dtype", dtype, *sizes) == expected, sizes
+
+
+def test_every_kind_of_record_has_the_same_predictions(tagger: Path, classifier: Path) -> None:
+    for folder, name, column in ((tagger, "test.conll", "tags"), (classifier, "lines.txt", "label")):
+        as_lines = [json.loads(line) for line in predicted(folder, name, "--to", "jsonl", "--probabilities")]
+        assert json.loads("\n".join(predicted(folder, name, "--to", "json", "--probabilities"))) == as_lines
+        in_csv = list(csv.DictReader(f"{line}\n" for line in predicted(folder, name, "--to", "csv", "--probabilities")))
+        assert [row["text"] for row in in_csv] == [" ".join(item["tokens"]) for item in as_lines]
+        file = folder / "out.parquet"
+        to_parquet = ("--to", "parquet", "--output", str(file), "--chunk", "40", "--probabilities")
+        assert main([f"run={folder / 'run'}", "--input", str(folder / name), *to_parquet]) == 0
+        table = pq.read_table(file)
+        assert table["tokens"].to_pylist() == [item["tokens"] for item in as_lines]
+        assert table[column].to_pylist() == [item[column] for item in as_lines]
+        for unrounded, item in zip(table[f"{column}_probability"].to_pylist(), as_lines, strict=True):
+            assert (
+                np.round(np.atleast_1d(unrounded), 4).tolist() == np.atleast_1d(item[f"{column}_probability"]).tolist()
+            )
+
+
+def test_no_rows_have_the_same_columns_as_some(classifier: Path) -> None:
+    (classifier / "none.txt").write_text("\n", encoding="utf-8")
+    to_csv = ("--to", "csv", "--probabilities", "--chunk", "1")
+    assert predicted(classifier, "none.txt", *to_csv) == ["text,label,label_probability"]
+    assert predicted(classifier, "none.txt", "--to", "json") == ["[]"]
+    file = classifier / "none.parquet"
+    arguments = (f"run={classifier / 'run'}", "--input", str(classifier / "none.txt"), "--to", "parquet")
+    assert main([*arguments, "--output", str(file)]) == 0
+    assert pq.read_table(file).schema.names == ["tokens", "label"]
 
 
 def test_every_format_gives_the_same_tags(tagger: Path) -> None:

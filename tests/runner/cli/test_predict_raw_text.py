@@ -96,7 +96,7 @@ def test_records_of_lines_have_the_text_of_their_spans(tagger: Path) -> None:
 def test_runs_and_formats_without_spans(classifier: Path, tagger: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for folder, arguments, message in (
         (classifier, ["--format", "jsonl", "--spans"], "--spans: this run predicts no spans"),
-        (tagger, ["--format", "lines", "--spans"], "--spans needs text or JSON, and JSON out"),
+        (tagger, ["--format", "lines", "--spans"], "--spans needs text or JSON, and JSON or Parquet out"),
         (tagger, ["--tokenizer", "words"], "--tokenizer splits raw text, and columns hold tokens"),
     ):
         (folder / "in.txt").write_text("a\n", encoding="utf-8")

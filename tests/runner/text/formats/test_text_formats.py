@@ -150,18 +150,22 @@ def test_one_record_per_row_whatever_the_input() -> None:
     parsed = wanted.parse(first(text), ["tokens"])
     tags = pa.array([["B-X", "I-X"], ["O"]], pa.list_(pa.string()))
     predictions = PassagePredictions("tags", tags, pa.array([[0.5, 0.25], [1.0]]))
-    objects = [json.loads(line) for line in Records("jsonl").write(first(text), parsed, predictions)]
+    objects = [json.loads(line) for line in Records("jsonl").write(parsed, predictions)]
     assert objects == [
         {"tokens": ["a", "b"], "tags": ["B-X", "I-X"], "tags_probability": [0.5, 0.25]},
         {"tokens": ["c,"], "tags": ["O"], "tags_probability": [1.0]},
     ]
-    rows = list(csv.reader(Records("csv", "found").write(first(text), parsed, predictions)))
+    rows = list(csv.reader(Records("csv", "found").write(parsed, predictions)))
     assert rows == [
         ["text", "found", "found_probability"],
         ["a b", '["B-X", "I-X"]', "[0.5, 0.25]"],
         ["c,", '["O"]', "[1.0]"],
     ]
-    assert len(Records("csv").write(passage(text), parsed, predictions)) == 2  # no second header
+    records, array = Records("csv"), Records("json")
+    assert [len(records.write(parsed, predictions)) for _ in range(2)] == [3, 2]  # no second header
+    lines = [*array.write(parsed, predictions), *array.write(parsed, predictions), *array.end()]
+    assert json.loads("\n".join(lines)) == objects * 2
+    assert Records("json").end() == ["[]"]
 
 
 def test_records_of_pairs_have_both_texts() -> None:
@@ -170,8 +174,8 @@ def test_records_of_pairs_have_both_texts() -> None:
     wanted.check(["tokens", "tokens_b"], "label")
     parsed = wanted.parse(first(text), ["tokens", "tokens_b"])
     assert parsed.table.to_pylist() == [{"tokens": ["a", "b"], "tokens_b": ["c"]}]
-    assert Records("csv").write(first(text), parsed, labelled(["x"])) == ["text,text_b,label", "a b,c,x"]
-    (line,) = Records("jsonl").write(first(text), parsed, labelled(["x"]))
+    assert Records("csv").write(parsed, labelled(["x"])) == ["text,text_b,label", "a b,c,x"]
+    (line,) = Records("jsonl").write(parsed, labelled(["x"]))
     assert json.loads(line) == {"tokens": ["a", "b"], "tokens_b": ["c"], "label": "x"}
 
 
@@ -181,7 +185,7 @@ def test_sets_of_labels() -> None:
     predictions = PassagePredictions("labels", sets, number, ("a\tb", "c"))
     parsed = Lines().parse(first("x\ny"), ["tokens"])
     assert Lines().write(first("x\ny"), parsed, predictions) == ["a\\tb\t0.7500\tc\t0.5000", ""]
-    rows = list(csv.reader(Records("csv").write(first("x\ny"), parsed, predictions)))
+    rows = list(csv.reader(Records("csv").write(parsed, predictions)))
     assert [json.loads(row[1]) for row in rows[1:]] == [["a\tb", "c"], []]
     assert [json.loads(row[2]) for row in rows[1:]] == [{"a\tb": 0.75, "c": 0.5}, {"a\tb": 0.25, "c": 0.125}]
 
