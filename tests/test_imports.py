@@ -35,7 +35,7 @@ LAYERS = {
     "runner.terminal": "runner.common",
     "runner.tables": "runner.common",
     "runner.compat": "runner.common.errors",
-    "runner.config": "runner.common",
+    "runner.config": "runner.common runner.compat",
     "runner.ragged": "runner.common",
     "runner.text": "runner.common",
     "runner.text.formats": "runner.common runner.text",  # `runner.text.arrow`

@@ -29,6 +29,7 @@ from runner.common.run_schema import CHECKPOINTS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import explain, for_hydra, resolve
+from runner.config.keys import check_keys_of_files
 from runner.config.own_data import with_own_data
 from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
@@ -136,6 +137,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         _sweep_job(config, jobs, hydra_config)
         return
     try:
+        check_keys_of_files(_folders(hydra_config), choices)
         asked = resolve(config, choices)
         if asked.search is not None:
             jobs.search = _search(asked, hydra_config)
@@ -180,8 +182,12 @@ def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
         raise HydromelError(
             "hydra.run.dir has no effect on a search, whose folder is runs_dir/sweep.id; set runs_dir and sweep.id"
         )
-    folders = [source.path for source in hydra_config.runtime.config_sources if source.schema == "file"]
-    return partial(run_search, list(hydra_config.overrides.task), folders)
+    return partial(run_search, list(hydra_config.overrides.task), _folders(hydra_config))
+
+
+def _folders(hydra_config: HydraConf) -> list[str]:
+    """Return the folders of further configs that the command names."""
+    return [source.path for source in hydra_config.runtime.config_sources if source.schema == "file"]
 
 
 def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
@@ -245,7 +251,9 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
     """Run one job in a new process, unless this sweep has finished it; a failure is recorded, not raised."""
     overrides = " ".join(hydra_config.overrides.task)
     try:
-        asked = resolve(config, dict(hydra_config.runtime.choices))
+        choices = dict(hydra_config.runtime.choices)
+        check_keys_of_files(_folders(hydra_config), choices)
+        asked = resolve(config, choices)
         if asked.resume is not None:
             raise HydromelError(
                 f"resume={asked.resume} is for single runs, without -m; continue a sweep with sweep.id=ID"

@@ -14,3 +14,29 @@ def arguments_parser() -> ArgumentParser:
     with private_api("hydra-core", CHECKED):
         from hydra._internal.utils import get_args_parser
     return get_args_parser()
+
+
+def mappings_of(override: str) -> list[list[tuple[str, object]]]:
+    """Return the keys of each mapping in an override, `key={a: 1}`: as they are written, and their values.
+
+    Hydra itself makes each a dict, which keeps one value of equal keys.
+    """
+    with private_api("hydra-core", CHECKED):
+        from antlr4 import CommonTokenStream, InputStream
+        from hydra.core.override_parser.overrides_parser import create_functions
+        from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
+        from hydra.core.override_parser.types import ParsedElementType
+        from hydra.grammar.gen.OverrideLexer import OverrideLexer
+        from hydra.grammar.gen.OverrideParser import OverrideParser
+
+        found: list[list[tuple[str, object]]] = []
+
+        class Visitor(HydraOverrideVisitor):
+            def visitDictContainer(self, ctx: OverrideParser.DictContainerContext) -> dict[str, ParsedElementType]:
+                pairs = [ctx.getChild(place) for place in range(1, ctx.getChildCount() - 1, 2)]
+                found.append([(pair.getChild(0).getText(), self.visitDictKey(pair.getChild(0))) for pair in pairs])
+                return super().visitDictContainer(ctx)
+
+        parser = OverrideParser(CommonTokenStream(OverrideLexer(InputStream(override))))
+        Visitor(create_functions()).visit(parser.override())  # type: ignore[no-untyped-call]
+    return found

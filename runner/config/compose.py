@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -17,6 +16,7 @@ from omegaconf.errors import KeyValidationError, MissingMandatoryValue, OmegaCon
 
 from runner.common.class_names import apply_to_mappings
 from runner.common.errors import HydromelError, did_you_mean, shortened
+from runner.config.keys import check_keys_of_files, check_keys_of_override, text_of_key
 from runner.config.own_data import with_own_data
 from runner.config.schema import RunConfig
 from runner.config.validation import unknown_option
@@ -61,6 +61,7 @@ def compose_from(
                 OmegaConf.update(composed, key, value, merge=False)
     except Exception as error:  # nothing but Hydra runs here, and it raises errors of many classes
         raise HydromelError(explain(error)) from error
+    check_keys_of_files(folders, choices)
     return resolve(composed, choices)
 
 
@@ -90,13 +91,19 @@ def for_hydra(override: str) -> str:
 
 
 def parsed(override: str) -> Override:
-    """Return an override as Hydra parses it. Raises HydromelError if it is not of the form key=value."""
+    """Return an override as Hydra parses it.
+
+    Raises HydromelError if it is not of the form key=value, or has a mapping that would lose one of its keys.
+    """
     try:
-        return OverridesParser.create().parse_overrides([override])[0]
+        result = OverridesParser.create().parse_overrides([override])[0]
     except HydraException as error:
         raise HydromelError(explain(error)) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
         raise HydromelError(f"{shortened(override)}: cannot be read ({error})") from error
+    if "{" in override:
+        check_keys_of_override(override)
+    return result
 
 
 def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
@@ -119,11 +126,7 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
 
 def _with_string_keys(mapping: Mapping[str, object]) -> dict[str, object]:
     """Return the same with strings as the keys of mappings: `{0: 2.0}` means the label `0`, `{true: 2.0}` `true`."""
-    return {_text_of_key(key): apply_to_mappings(value, _with_string_keys) for key, value in mapping.items()}
-
-
-def _text_of_key(key: object) -> str:
-    return json.dumps(key) if isinstance(key, bool) else str(key)
+    return {text_of_key(key): apply_to_mappings(value, _with_string_keys) for key, value in mapping.items()}
 
 
 def compose_strategies(
