@@ -207,7 +207,8 @@ def parser() -> Parser:
         "data set, or tokens=0, in csv and tsv tokens=text)"
     )
     add("--columns", type=_columns, metavar="NAME=COLUMN,...", help=columns)
-    add("--field", metavar="NAME", help="field or column of the predictions (default: label, labels, value or tags)")
+    field = "field or column of the predictions (default: label, labels, value or tags; predicted_... if it is taken)"
+    add("--field", metavar="NAME", help=field)
     add("--encoding", default="utf-8", metavar="NAME", help="encoding of input and output")
     command.add_count("--batch-size", "rows per batch", 128)
     command.add_count("--chunk", "characters of text that are read at a time", 2**22)

@@ -53,6 +53,7 @@ TEXTS = (
 TARGETS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "emotion", "polarity")
 NUMBERS = ("score", "value", "rating", "stars", "similarity", "similarity_score")
 NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}  # common in a table's first row
+MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf", "-inf", "-"}  # of a number
 READERS = ("columns_file", "conllu", "csv", "jsonl", "labelled", "parquet", "sst_trees", "text", "tsv")
 DELIMITERS = "\t,;|"
 HEAD_BYTES = 2**18
@@ -109,7 +110,9 @@ class Column:
 
     @property
     def is_numeric(self) -> bool:
-        return self.is_simple and not self.has_class_names and all(map(_NUMBER.fullmatch, self.written))
+        """True if it has numbers; some of them may be missing, so that the reader names these rows."""
+        present = [value for value in self.written if value.lower() not in MISSING]
+        return self.is_simple and not self.has_class_names and bool(present) and all(map(_NUMBER.fullmatch, present))
 
     @property
     def words(self) -> float:
@@ -318,6 +321,8 @@ def _delimited(text: str, path: Path, given: Mapping[str, object]) -> Found | No
         repeated = Counter(rows[0])
         names = [name if name.strip() and repeated[name] == 1 else place for place, name in enumerate(rows[0])]
     body = rows[has_header:]
+    if not body:
+        raise HydromelError(f"{path}: no rows but the names of the columns, {', '.join(rows[0])}")
     columns = [Column(name, [row[place] for row in body]) for place, name in enumerate(names)]
     ask = ("dataset.text_columns=NAME", "dataset.label_column=NAME (null: none)")
     roles = roles_of(columns, path, given.get("dataset.text_columns"), given.get("dataset.label_column", ...), ask)
@@ -408,6 +413,8 @@ def _column(name: str, values: Sequence[object], has_class_names: bool = False) 
 
 def _of_table(table: pa.Table, path: Path, given: Mapping[str, object]) -> Found:
     """Return what a Parquet or Arrow file holds, by its first rows."""
+    if not table.num_rows:
+        raise HydromelError(f"{path}: no rows but the names of the columns, {', '.join(table.column_names)}")
     with_classes = class_names(table.schema)
     columns = [_column(name, table[name].to_pylist(), name in with_classes) for name in table.column_names]
     found = f"a table with the columns {_listed(columns)}"

@@ -66,11 +66,22 @@ def cut_missing(
     for split, table in parts.items():
         if table.num_rows == 0:
             raise HydromelError(
-                f"{path_of(train)}: cutting {fractions} from {train.num_rows} examples leaves {split} without "
-                f"examples (dataset.cut={cut}{note}); change dataset.valid_fraction or dataset.test_fraction"
+                f"{path_of(train)}: cutting {fractions} from {train.num_rows} examples{_together(train, cut)} leaves "
+                f"{split} without examples (dataset.cut={cut}{note}); change dataset.valid_fraction or "
+                "dataset.test_fraction"
             )
     complete = {**tables, **parts}
     return {split: complete[split] for split in SPLITS if split in complete}
+
+
+def _together(train: pa.Table, cut: Cut) -> str:
+    """Return what a message adds if many rows are never divided between splits."""
+    if GROUP in train.column_names:
+        return f" in {pc.count_distinct(train[GROUP]).as_py()} groups, which stay whole,"
+    n_texts = len(np.unique(content_hash(array(train["tokens"]))))
+    if cut == "contiguous" or n_texts == train.num_rows:
+        return ""
+    return f" with {n_texts} different texts (the same text is never in two splits)"
 
 
 def _assigned(train: pa.Table, cut: Cut, fractions: dict[str, float]) -> npt.NDArray[np.str_]:
@@ -100,7 +111,7 @@ def labels_of(train: pa.Table, first: IntArray) -> tuple[IntArray, IntArray, lis
     """
     rows, values = np.arange(train.num_rows), numbers_of(train)
     if values is not None:
-        edges = np.quantile(values[first], np.arange(1, BINS) / BINS)
+        edges = np.quantile(np.nan_to_num(values[first]), np.arange(1, BINS) / BINS)
         return first, np.searchsorted(edges, values[first], side="right"), [str(number) for number in range(BINS)]
     column = next((name for name in ("label", "labels", "tags") if name in train.column_names), None)
     if column is None:
@@ -114,7 +125,10 @@ def labels_of(train: pa.Table, first: IntArray) -> tuple[IntArray, IntArray, lis
 
 
 def numbers_of(train: pa.Table) -> FloatArray | None:
-    """Return the numbers (B,) to predict: `value`, or `label` if all are numbers and some are no integers."""
+    """Return the numbers (B,) to predict: `value`, or `label` if all are numbers and some are no integers.
+
+    Those that are not finite are for the task to refuse.
+    """
     if "value" in train.column_names:
         values: FloatArray = train["value"].to_numpy()
         return values
@@ -124,7 +138,7 @@ def numbers_of(train: pa.Table) -> FloatArray | None:
         values = train["label"].cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         return None
-    return values if np.isfinite(values).all() and (values % 1).any() else None
+    return values if (values[np.isfinite(values)] % 1).any() else None
 
 
 def stratified(

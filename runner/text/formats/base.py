@@ -78,6 +78,11 @@ class HasTextFormat(Protocol):
     def text_format(self) -> TextFormat: ...
 
 
+def free_name(column: str, taken: Collection[str]) -> str:
+    """Return the name of the field or column for predictions of a column: its own if the text has no such field."""
+    return f"predicted_{column}" if column in taken else column
+
+
 def fields_of(predictions: PassagePredictions, name: str) -> dict[str, list[object]]:
     """Return the predictions of all rows as JSON values: the field `name`, `{name}_probability` and `spans`."""
     values: list[object] = predictions.values.to_pylist()

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from runner.common.errors import HydromelError, unknown
-from runner.text.formats.base import Parsed, PassagePredictions, cells_of
+from runner.text.formats.base import Parsed, PassagePredictions, cells_of, free_name
 from runner.text.formats.reader import MOST_CHARACTERS, Passage
 from runner.text.tokenizers import WHITESPACE, Tokenizer
 
@@ -32,7 +32,7 @@ class Delimited:
         escape: a character that takes away the meaning of the next one (None: none).
         header: whether the first record names the columns.
         columns: column of a corpus -> columns of the file, by name or by position from 0, that are joined by a space.
-        added: name of the new column in the header (None: that of the predicted column).
+        added: name of the new column in the header (None: that of the predicted column, as `free_name`).
         tokenizer: how texts are split into tokens.
     """
 
@@ -90,7 +90,9 @@ class Delimited:
                 del starts[0]
         for place, record in zip(starts, records, strict=True):
             if len(record) != self.width:
-                raise HydromelError(f"{passage.at(place)}: {len(record)} columns; the first record has {self.width}")
+                raise HydromelError(
+                    f"{passage.at(place)}: {len(record)} columns; the first record has {self.width}{self._hint}"
+                )
         table = {}
         for name in columns:
             indices = [] if self.width is None else [self._index(column, passage) for column in self.columns[name]]
@@ -104,7 +106,7 @@ class Delimited:
         Raises:
             HydromelError: the header has such a name already, or a field would need quotes that the format lacks.
         """
-        added = cells_of(predictions, self.added or predictions.column)
+        added = cells_of(predictions, self.added or free_name(predictions.column, self.names or ()))
         lines = list(passage.lines)
         if self._header_end is not None and self.names is not None:
             for name in added:
@@ -154,6 +156,11 @@ class Delimited:
         for record in reader:
             yield record, reader.line_num
 
+    @property
+    def _hint(self) -> str:
+        """What a message adds for text without columns, which predictions from one text can be made for."""
+        return "; for plain lines of text give --format lines" if self.columns.keys() == {"tokens"} else ""
+
     def _index(self, column: Column, passage: Passage) -> int:
         """Return the position of a column in each record."""
         if isinstance(column, str):
@@ -163,10 +170,12 @@ class Delimited:
                     "--columns tokens=0"
                 )
             if column not in self.names:
-                raise unknown("column", column, self.names, f"{passage.name}; --columns tokens=NAME names another")
+                names = f"{passage.name}; --columns tokens=NAME names another{self._hint}"
+                raise unknown("column", column, self.names, names)
             return self.names.index(column)
         if self.width is None or not -self.width <= column < self.width:
             raise HydromelError(
                 f"{passage.at(0)}: there is no column {column}; records have {self.width} columns, from 0 (--columns)"
+                f"{self._hint}"
             )
         return column

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from runner.text.formats.base import (
     PassagePredictions,
     escaped,
     fields_of,
+    free_name,
     format_numbers,
     join_lists,
     replace_lines,
@@ -87,9 +88,10 @@ def _label_fields(predictions: PassagePredictions) -> Iterator[list[str]]:
 class JsonLines(TextFields):
     """A format with one object per line; predictions are added as a field. Blank lines are kept."""
 
-    added: str | None = None  # by predictions (None: the column's name); probabilities are in `{added}_probability`
+    added: str | None = None  # by predictions (None: `free_name`); probabilities are in `{added}_probability`
     second: TextFields = SECOND_TEXT  # fields of the second text, if rows are pairs
     tokenizer: Tokenizer = WHITESPACE
+    taken: set[str] = field(default_factory=set, init=False, compare=False)  # names of the fields of the first object
 
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
         return single(lines)
@@ -101,12 +103,14 @@ class JsonLines(TextFields):
         places = [place for place, line in enumerate(passage.lines) if line.strip()]
         objects = [_object(passage, place) for place in places]
         names = [passage.at(place) for place in places]
+        if objects and not self.taken:
+            self.taken.update(objects[0])
         table = table_of_objects(objects, names, columns, self, self.second, self.tokenizer)
         return Parsed(table, np.array(places, dtype=np.int64))
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the original objects, each with the predictions appended as a field."""
-        added = fields_of(predictions, self.added or predictions.column)
+        added = fields_of(predictions, self.added or free_name(predictions.column, self.taken))
         lines = list(passage.lines)
         for place, *values in zip(parsed.places, *added.values(), strict=True):
             lines[place] = _with_fields(passage.at(place), lines[place], dict(zip(added, values, strict=True)))
@@ -118,7 +122,9 @@ def _object(passage: Passage, place: int) -> dict[str, object]:
         value = json.loads(passage.lines[place])
     except (json.JSONDecodeError, RecursionError) as error:
         why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-        raise HydromelError(f"{passage.at(place)}: not JSON ({why})") from error
+        raise HydromelError(
+            f"{passage.at(place)}: not JSON ({why}); for plain lines of text give --format lines"
+        ) from error
     if not isinstance(value, dict):
         raise HydromelError(f"{passage.at(place)}: got {json.dumps(value):.60}; each line must hold one JSON object")
     return value

@@ -158,6 +158,23 @@ def test_numbers_with_fractions_are_values(found):
     assert found(json_lines({"text": "a b", "score": 2}, {"text": "c", "score": 1}))["task"] == "classify"
 
 
+@pytest.mark.parametrize("missing", ["", "NaN", "N/A", "null"])
+def test_a_column_of_numbers_of_which_some_are_missing(found, missing):
+    assert found(f"text,score\na b,4.5\nd e,{missing}\nc,3\n", "a.csv")["task"] == "regress"
+    assert found(f"text,label\na b,4\nd e,{missing}\nc,3\n", "a.csv")["task"] == "classify"
+
+
+def test_a_missing_number_in_parquet_and_json(found):
+    assert found(pa.table({"text": ["a b", "c", "d"], "score": [0.5, float("nan"), None]}))["task"] == "regress"
+    assert found('{"text": "a b", "score": 0.5}\n{"text": "c", "score": NaN}\n')["task"] == "regress"
+
+
+def test_a_table_without_rows(unclear):
+    message = "FILE: no rows but the names of the columns, text, label"
+    assert unclear("text,label\n", "a.csv") == message
+    assert unclear(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())})) == message
+
+
 @pytest.mark.parametrize(
     ("record", "expected"),
     [

@@ -99,8 +99,24 @@ def test_cuts_that_leave_nothing_are_errors():
     with pytest.raises(HydromelError, match=r"dataset=d: .*leaves no training set"):
         cut_missing({"train": table([["a"]])}, "hash", 0.5, 0.5, "d")
     some = table([["a"], ["a"]]).replace_schema_metadata({b"path": b"/x/file.txt"})
-    with pytest.raises(HydromelError, match=r"^/x/file\.txt: cutting .* from 2 examples leaves (train|valid) without"):
+    same = r"with 1 different texts \(the same text is never in two splits\)"
+    with pytest.raises(
+        HydromelError, match=rf"^/x/file\.txt: cutting .* from 2 examples {same} leaves (train|valid) w"
+    ):
         cut_missing({"train": some}, "hash", 0.5, 0.0, "d")
+    grouped = table([["a"], ["b"]]).append_column("group", pa.array(["g", "g"]))
+    with pytest.raises(HydromelError, match="from 2 examples in 1 groups, which stay whole, leaves"):
+        cut_missing({"train": grouped}, "stratified", 0.5, 0.0, "d")
+    with pytest.raises(HydromelError, match="from 2 examples leaves"):
+        cut_missing({"train": table([["a"], ["b"]])}, "stratified", 0.01, 0.0, "d")
+
+
+def test_a_number_that_is_missing_among_those_to_predict_is_left_to_the_task():
+    rows = [[str(row)] for row in range(60)]
+    labels = [str(row + 0.5) if row != 7 else "NaN" for row in range(60)]
+    train = table(rows).append_column("label", pa.array(labels))
+    splits = cut_missing({"train": train}, "stratified", 0.1, 0.1, "d")
+    assert all(4 <= splits[name].num_rows <= 8 for name in ("valid", "test"))
 
 
 LABELLED = st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abcdef"), st.integers(0, 5)), min_size=1, max_size=60)

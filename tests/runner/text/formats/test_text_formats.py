@@ -124,10 +124,19 @@ def test_delimited_text_without_header_or_quotes() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "expected"),
     [
-        ("text,label\na", "text", "x:2: 1 columns; the first record has 2"),
-        ("txt\na", "text", r"column 'text' is unknown \(x; --columns tokens=NAME names another\); did you mean 'txt'"),
-        ("text,label\na,b", "text", "x:1: there is a column 'label' already; use --field NAME"),
-        ("a,b\nc,d", 2, "x:1: there is no column 2; records have 2 columns"),
+        (
+            "text,label\na",
+            "text",
+            "x:2: 1 columns; the first record has 2; for plain lines of text give --format lines",
+        ),
+        ("txt\na", "text", r"column 'text' is unknown \(x; --columns tokens=NAME names another; .*did you mean 'txt'"),
+        ("so good\na", "text", "column 'text' is unknown .*; for plain lines of text give --format lines"),
+        (
+            "text,label,predicted_label\na,b,c",
+            "text",
+            "x:1: there is a column 'predicted_label' already; use --field NAME",
+        ),
+        ("a,b\nc,d", 2, "x:1: there is no column 2; records have 2 columns.*; for plain lines of text give --format"),
         ('text\na\n"b', "text", "x:3: unexpected end of data; close the quotes"),
         ('text\n"a"b', "text", "x:2: ',' expected after '\"'; close the quotes"),
     ],
@@ -142,6 +151,20 @@ def test_a_mistake_in_delimited_text(text: str, column: str | int, expected: str
 
     with pytest.raises(HydromelError, match=expected):
         answer()
+
+
+def test_files_with_labels_keep_them_beside_the_predictions() -> None:
+    wanted = Delimited(",", True, None, True, {"tokens": ["text"]})
+    parsed = wanted.parse(first("text,label\na,b"), ["tokens"])
+    written = wanted.write(first("text,label\na,b"), parsed, labelled(["x"], 0.25))
+    assert written == ["text,label,predicted_label,predicted_label_probability", "a,b,x,0.25"]
+    objects = JsonLines("tokens", "text")
+    for number in (1, 2):  # passages of one text
+        line = f'{{"text": "a", "label": {number}}}'
+        assert answered(objects, line, label=True) == [f'{line[:-1]}, "predicted_label": "1"}}']
+    wanted = replace(wanted, added="label")
+    with pytest.raises(HydromelError, match="there is a column 'label' already; use --field NAME"):
+        wanted.write(first("text,label\na,b"), wanted.parse(first("text,label\na,b"), ["tokens"]), labelled(["x"]))
 
 
 def test_one_record_per_row_whatever_the_input() -> None:
@@ -289,7 +312,7 @@ def test_json_has_further_columns() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("{", "not JSON"),
+        ("so good", "not JSON (Expecting value at column 1); for plain lines of text give --format lines"),
         ("[1]", "got [1]; each line must hold one JSON object"),
         ("[" * 100_000, "nested too deep"),
         ('{"token": []}', "no field tokens or text; the object's fields: token"),
