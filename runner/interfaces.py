@@ -410,6 +410,13 @@ class ReadsPairs(Protocol):
 
 
 @runtime_checkable
+class IgnoresTargets(Protocol):
+    """A task whose data may have targets that are none: a reader that checks tags allows them (`ignored_tags`)."""
+
+    ignore: Sequence[str | int]
+
+
+@runtime_checkable
 class HasUnseenTargets(Protocol):
     """A task whose valid and test may have targets that the training set lacks. They count as missed."""
 

@@ -15,7 +15,7 @@ from runner.common.errors import HydromelError
 from runner.components.measures import Measures
 from runner.config.instantiate import Factory, build
 from runner.config.schema import ModelConfig
-from runner.interfaces import Corpus, Embedding, Encoder, Metric, Task
+from runner.interfaces import Corpus, Embedding, Encoder, IgnoresTargets, Metric, Task
 from runner.text.features import TokenFeature
 from runner.text.tokenizers import WHITESPACE, HasTokenizer, Tokenizer
 
@@ -48,7 +48,7 @@ class ModelParts:
             task=task,
             task_key=json.dumps(with_stable_names(config.task), sort_keys=True),
             measures=Measures.of(task, added),
-            corpus=_corpus(config, plugins),
+            corpus=_corpus(config, plugins, task.ignore if isinstance(task, IgnoresTargets) else ()),
             features={
                 name: build(node, f"features.{name}", {"unicode": config.unicode}, plugins, TokenFeature)
                 for name, node in config.features.items()
@@ -58,11 +58,16 @@ class ModelParts:
         )
 
 
-def _corpus(config: ModelConfig, plugins: Sequence[str]) -> Corpus:
-    """Build the data set; raise HydromelError if it has tokens, and a tokenizer other than white space is set."""
+def _corpus(config: ModelConfig, plugins: Sequence[str], ignored: Sequence[str | int]) -> Corpus:
+    """Build the data set; raise HydromelError if it has tokens, and a tokenizer other than white space is set.
+
+    `ignored` are the targets that the task ignores.
+    """
     node = config.tokenizer
     tokenizer = WHITESPACE if node is None else build(node, "tokenizer", {}, plugins, Tokenizer)
-    corpus: Corpus = build(config.dataset, "dataset", {"tokenizer": tokenizer}, plugins, Corpus)
+    corpus: Corpus = build(
+        config.dataset, "dataset", {"tokenizer": tokenizer, "ignored_tags": ignored}, plugins, Corpus
+    )
     if tokenizer != WHITESPACE and not isinstance(corpus, HasTokenizer):
         chosen = config.choices.get("tokenizer") or type(tokenizer).__name__
         raise HydromelError(

@@ -13,7 +13,7 @@ from runner.text.arrow import array, example_table, list_column, mask_of, offset
 from runner.text.tokenizers import Tokenizer
 from tasks.datasets.base import check_tag_lists, lists_of_tokens
 from tasks.datasets.pairs import TOKENS
-from tasks.spans.table import SpanScheme
+from tasks.spans.finding import TagRules
 
 IGNORED = -100  # class of a target that does not count, the default `ignore_index` of PyTorch's cross entropy
 TARGETS = ("label", "tags")  # columns in which a value may be ignored
@@ -27,7 +27,7 @@ _FEATURES = b"huggingface"  # key of the schema's metadata in which `datasets` k
 
 
 def corpus_table(
-    table: pa.Table, columns: Mapping[str, str], scheme: SpanScheme, strict_tags: bool, tokenizer: Tokenizer, where: str
+    table: pa.Table, columns: Mapping[str, str], rules: TagRules, tokenizer: Tokenizer, where: str
 ) -> pa.Table:
     """Return the examples of a table of any types: its `columns` by their names here, and the 1-based row as `line`.
 
@@ -57,7 +57,7 @@ def corpus_table(
             result[name] = lists_of_tokens(column, tokenizer, at)
     if "tags" in result:
         tokens, tags, at = result["tokens"], result["tags"], f"{where}: column {columns['tags']}"
-        check_tag_lists(tokens, tags, scheme, strict_tags, lambda row: f"{at}: row {row + 1}")
+        check_tag_lists(tokens, tags, rules, lambda row: f"{at}: row {row + 1}")
     return example_table(result, np.arange(1, table.num_rows + 1), Path(where))
 
 

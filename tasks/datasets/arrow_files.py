@@ -12,16 +12,15 @@ from runner.common.bounded import FREE_EXPANSION_BYTES, MOST_EXPANSION
 from runner.common.errors import HydromelError
 from runner.common.types import Name, Text
 from tasks.datasets.arrow_columns import check_columns, corpus_table
-from tasks.datasets.base import FilesCorpus, RawText
+from tasks.datasets.base import FilesCorpus, HasTags, RawText
 from tasks.datasets.files import MAX_BYTES, STDIN, standard_input
-from tasks.spans.table import SpanScheme
 
 BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")  # first bytes of Parquet, and of Arrow as a file and as a stream
 BATCH_ROWS = 4096  # rows of Parquet to read between checks of the content
 
 
 @dataclass(kw_only=True)
-class ArrowFiles(RawText, FilesCorpus):
+class ArrowFiles(HasTags, RawText, FilesCorpus):
     """A reader of tables in Parquet, Arrow (file or stream, as `datasets` saves them) or Feather.
 
     Args:
@@ -30,20 +29,16 @@ class ArrowFiles(RawText, FilesCorpus):
             of a field of a struct (`translation.en`). Strings that become `tokens` or `tokens_b` are split by the
             tokenizer; lists are kept; class numbers become class names if `datasets` wrote the file. -100 in `label` or
             `tags` is no target.
-        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
-        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
     columns: dict[Name, Text]
-    span_scheme: SpanScheme
-    strict_tags: bool
 
     def __post_init__(self) -> None:
         check_names(self.columns, self.name)
 
     def read_file(self, path: Path, split: str) -> pa.Table:
         table = read_columns(path, self.columns)
-        return corpus_table(table, self.columns, self.span_scheme, self.strict_tags, self.tokenizer, str(path))
+        return corpus_table(table, self.columns, self.tag_rules, self.tokenizer, str(path))
 
 
 def check_names(columns: dict[Name, Text], dataset: str) -> None:

@@ -18,12 +18,12 @@ from runner.text.arrow import lengths_of, notes_of, offsets_of, refuse, with_not
 from runner.text.tokenizers import WHITESPACE, Tokenizer
 from tasks.datasets.files import MAX_BYTES, Files, TextFile, find_all, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
-from tasks.spans.finding import check_tags
+from tasks.spans.finding import TagRules, check_tags
 from tasks.spans.table import SpanScheme
 
 RULES_VERSION = 3  # part of the fingerprint: increase it when the same bytes are read differently
 # Not in the fingerprint, since the files' contents are.
-NOT_IN_FINGERPRINT = ("tokenizer", "name", "data_dir", "train", "valid", "test", "width")
+NOT_IN_FINGERPRINT = ("tokenizer", "ignored_tags", "name", "data_dir", "train", "valid", "test", "width")
 
 # No `from __future__ import annotations` here or in the modules of subclasses: configs are checked against the
 # inherited annotations of `__init__`, which must be types, not strings that only another module can resolve.
@@ -160,6 +160,26 @@ class RawText:
 
 
 @dataclass(kw_only=True)
+class HasTags:
+    """A part of readers of tags.
+
+    Args:
+        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
+        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
+        ignored_tags: tags that are none, which the task ignores; any scheme allows them.
+    """
+
+    span_scheme: SpanScheme
+    strict_tags: bool
+    ignored_tags: Sequence[str | int] = ()
+
+    @property
+    def tag_rules(self) -> TagRules:
+        """What the tags of a file may be."""
+        return TagRules(self.span_scheme, self.strict_tags, self.ignored_tags)
+
+
+@dataclass(kw_only=True)
 class LocalCorpus(FilesCorpus):
     """A corpus of text files, plain or compressed. Subclasses define how a file is parsed.
 
@@ -177,9 +197,7 @@ class LocalCorpus(FilesCorpus):
         return self.parse(read_text(path, self.encoding), split)
 
 
-def check_tag_lists(
-    tokens: pa.ListArray, tags: pa.ListArray, scheme: SpanScheme, strict: bool, at: Callable[[int], str]
-) -> None:
+def check_tag_lists(tokens: pa.ListArray, tags: pa.ListArray, rules: TagRules, at: Callable[[int], str]) -> None:
     """Check that each row (B,) has one tag per token, and that the tags are legal (`check_tags`).
 
     Messages name the position `at(row)`.
@@ -194,4 +212,4 @@ def check_tag_lists(
     def at_token(token: int) -> str:  # in the last row that starts at or before it
         return at(int(offsets.searchsorted(token, side="right")) - 1)
 
-    check_tags(tags.flatten(), offsets, scheme, strict, at_token)
+    check_tags(tags.flatten(), offsets, rules, at_token)

@@ -14,11 +14,10 @@ from runner.common.errors import HydromelError
 from runner.common.types import Name, Position, PositiveInt, Text
 from runner.text.arrow import array, example_table, is_empty, lengths_of, list_column, mask_of, refuse
 from runner.text.formats.columns import MARKS, Columns, LineKinds, Separator, split_columns
-from tasks.datasets.base import LocalCorpus
+from tasks.datasets.base import HasTags, LocalCorpus
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import GROUP, path_of
-from tasks.spans.finding import check_tags
-from tasks.spans.table import SpanScheme
+from tasks.spans.finding import TagRules, check_tags
 
 DOCSTART = "-DOCSTART-"
 
@@ -127,13 +126,13 @@ class Cells:
         """Return the same cells with further notes."""
         return replace(self, notes={**self.notes, **notes})
 
-    def table(self, columns: Mapping[Name, pa.Array], span_scheme: SpanScheme, strict_tags: bool) -> pa.Table:
+    def table(self, columns: Mapping[Name, pa.Array], rules: TagRules) -> pa.Table:
         """Return a table with one row per sentence and one list column for each of `columns` (N,); tags are checked."""
         offsets = self.offsets()
         values = dict(columns)
         if "tags" in values:
             values["tags"] = pc.utf8_trim_whitespace(values["tags"])
-            check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
+            check_tags(values["tags"], offsets, rules, lambda place: self.file.at(self.line[place]))
         lists = {name: list_column(value, offsets) for name, value in values.items()}
         return example_table(lists, self.line[offsets[:-1]], self.file.path, self.notes)
 
@@ -170,14 +169,12 @@ class TokenLines(LocalCorpus):
 
 
 @dataclass(kw_only=True)
-class ColumnsFile(TokenLines):
+class ColumnsFile(HasTags, TokenLines):
     """A reader of tagged text in columns.
 
     Args:
         separator: separator between columns: one `tab`, or `space` for any run of spaces.
         columns: name -> column from 0, negative from the right; must contain `tokens`, and `tags` for tagging.
-        span_scheme: scheme of the column `tags` (null: plain tags, such as parts of speech).
-        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         skip_docstart: leave out lines whose first word is `-DOCSTART-`, and tell their number.
         group_documents: keep the sentences between two such lines in one split when splits are cut from the training
             set; needs `skip_docstart`.
@@ -189,8 +186,6 @@ class ColumnsFile(TokenLines):
 
     separator: Separator
     columns: dict[Name, Position]
-    span_scheme: SpanScheme
-    strict_tags: bool
     skip_docstart: bool
     group_documents: bool
     comment_prefix: Text | None
@@ -215,7 +210,7 @@ class ColumnsFile(TokenLines):
                     f"{file.at(cells.line[0])}: {same[0]} and tags are the same column, {tags} of {cells.width}; "
                     "set different positions in dataset.columns, or another dataset.separator (tab, space)"
                 )
-        table = cells.table(columns, self.span_scheme, self.strict_tags)
+        table = cells.table(columns, self.tag_rules)
         if self.group_documents and split == "train":
             table = table.append_column(GROUP, _documents(file, table))
         return table

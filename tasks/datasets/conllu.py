@@ -11,16 +11,16 @@ from runner.common.errors import HydromelError, unknown
 from runner.common.types import Name, Text
 from runner.text.arrow import mask_of, refuse
 from runner.text.formats.conllu import STANDARD, ConlluColumns, named_in, position
+from tasks.datasets.base import HasTags
 from tasks.datasets.conll import Cells, TokenLines
 from tasks.datasets.files import TextFile
-from tasks.spans.table import SpanScheme
 
 FURTHER = ("lemma", "xpos")  # columns of the table that are read if the file has them
 UNSPECIFIED = "_"
 
 
 @dataclass(kw_only=True)
-class Conllu(TokenLines):
+class Conllu(HasTags, TokenLines):
     """A reader of treebanks as tagged text, with any column as tags.
 
     Comments, multiword ranges (id `8-9`) and empty nodes (id `8.1`) are ignored. A file that starts with
@@ -31,13 +31,9 @@ class Conllu(TokenLines):
         columns: `tokens`, `tags` or any other name -> the column's name, in any case: form, upos, deprel, ..., or the
             name of a column of CoNLL-U Plus; `misc.KEY` and `feats.KEY` are the values of KEY in MISC and FEATS. `_`,
             and a missing KEY, as a tag is no target.
-        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags).
-        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
     columns: dict[Name, Text]
-    span_scheme: SpanScheme
-    strict_tags: bool
 
     def __post_init__(self) -> None:
         if "tokens" not in self.columns or {"line", "label"} & set(self.columns):
@@ -57,7 +53,7 @@ class Conllu(TokenLines):
                 raise HydromelError(f"{file.path}: column {columns['tags']} has no tags, only _ (dataset.columns.tags)")
             note = f"tags that are unspecified ({UNSPECIFIED}), which are no targets"
             cells = cells.noting({note: values["tags"].null_count})
-        return cells.table(values, self.span_scheme, self.strict_tags)
+        return cells.table(values, self.tag_rules)
 
     def text_format(self) -> ConlluColumns:
         return ConlluColumns.of({name: name for name in FURTHER} | self.columns)

@@ -14,10 +14,9 @@ from runner.common.types import FilePath, Fraction, Name, Text
 from runner.text.arrow import offsets_of, utf8_bytes
 from tasks.datasets.arrow_columns import check_columns, class_names, column_of, corpus_table, top_columns
 from tasks.datasets.arrow_files import BATCH_ROWS, check_names
-from tasks.datasets.base import RULES_VERSION, RawText
+from tasks.datasets.base import RULES_VERSION, HasTags, RawText
 from tasks.datasets.files import Files
 from tasks.datasets.split import SPLITS, Cut, cut_missing
-from tasks.spans.table import SpanScheme
 
 
 class PublishedSplit(Protocol):
@@ -35,7 +34,7 @@ class PublishedSplit(Protocol):
 
 
 @dataclass(kw_only=True)
-class HubDataset(RawText):
+class HubDataset(HasTags, RawText):
     """A `runner.interfaces.Corpus` from `datasets.load_dataset`, or from a folder of `save_to_disk`.
 
     Args:
@@ -50,8 +49,6 @@ class HubDataset(RawText):
         columns: `tokens`, `tokens_b` (the second text of pairs), `label`, `labels`, `value`, `tags` or any other name
             -> the name of the column on the Hub. Strings that become `tokens` or `tokens_b` are split by the tokenizer;
             lists are kept; class numbers become class names. -100 in `label` or `tags` is no target.
-        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
-        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         cut: how missing splits are cut from train, as for local files.
         valid_fraction: share of train cut off for validation if splits.valid is null.
         test_fraction: share of train cut off for testing if splits.test is null.
@@ -66,8 +63,6 @@ class HubDataset(RawText):
     streaming: bool
     splits: dict[Text, Text | None]
     columns: dict[Name, Text]
-    span_scheme: SpanScheme
-    strict_tags: bool
     cut: Cut
     valid_fraction: Fraction
     test_fraction: Fraction
@@ -117,7 +112,7 @@ class HubDataset(RawText):
         Raises:
             HydromelError: as for `load`; or a column that is missing or of an unsupported type, or an illegal tag.
         """
-        options = (self.columns, self.span_scheme, self.strict_tags, self.tokenizer)
+        options = (self.columns, self.tag_rules, self.tokenizer)
         tables = {split: corpus_table(table, *options, self._where(split)) for split, table in self.load().items()}
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
 

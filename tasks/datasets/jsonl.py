@@ -12,11 +12,10 @@ from runner.common.types import Text
 from runner.text.arrow import array, example_table, is_empty, refuse
 from runner.text.formats.lines import JsonLines
 from runner.text.formats.objects import TextFields
-from tasks.datasets.base import LocalCorpus, RawText, check_tag_lists, lists_of_tokens
+from tasks.datasets.base import HasTags, LocalCorpus, RawText, check_tag_lists, lists_of_tokens
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
-from tasks.spans.table import SpanScheme
 
 STRINGS = pa.list_(pa.string())
 # Types a label may have, the same on every line.
@@ -34,7 +33,7 @@ _EXPECTED = {
 
 
 @dataclass(kw_only=True)
-class Jsonl(RawText, LocalCorpus):
+class Jsonl(HasTags, RawText, LocalCorpus):
     """A reader of text as JSON objects; fields that are not named here are ignored.
 
     Args:
@@ -47,9 +46,6 @@ class Jsonl(RawText, LocalCorpus):
         group_field: field with a string or an integer: rows with equal values stay together when splits are cut from
             the training set (null: none).
         tags_field: field with a list of strings, one per token (null: none).
-        span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, such as parts of
-            speech).
-        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
     text_field: Text | None
@@ -58,8 +54,6 @@ class Jsonl(RawText, LocalCorpus):
     label_field: Text | None
     group_field: Text | None
     tags_field: Text | None
-    span_scheme: SpanScheme
-    strict_tags: bool
 
     def __post_init__(self) -> None:
         check_pair(self.text_columns, "dataset.text_columns")
@@ -93,9 +87,7 @@ class Jsonl(RawText, LocalCorpus):
         if self.tags_field is not None:
             tags = columns["tags"] = values[self.tags_field]
             field = f"field '{self.tags_field}'"
-            check_tag_lists(
-                columns["tokens"], tags, self.span_scheme, self.strict_tags, lambda row: f"{file.at(row + 1)}: {field}"
-            )
+            check_tag_lists(columns["tokens"], tags, self.tag_rules, lambda row: f"{file.at(row + 1)}: {field}")
         return example_table(columns, file.numbers, file.path)
 
     def text_format(self) -> JsonLines:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -166,18 +166,31 @@ def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> 
     )
 
 
-def check_tags(tags: pa.Array, offsets: IntArray, scheme: SpanScheme, strict: bool, at: Callable[[int], str]) -> None:
+@dataclass(frozen=True)
+class TagRules:
+    """What the tags of a file may be."""
+
+    scheme: SpanScheme
+    strict: bool  # False: illegal tags are kept and counted in the log
+    ignored: Sequence[str | int] = ()  # tags that are none, as missing ones are
+
+
+def check_tags(tags: pa.Array, offsets: IntArray, rules: TagRules, at: Callable[[int], str]) -> None:
     """Check the tags (N,) of sentences that start at `offsets` (B+1,): none may be illegal (`illegal_positions`).
 
     Without a scheme, or before it is worked out, there is nothing to check. Unless `strict`, illegal tags are kept and
     counted in the log, except tags of another scheme, whose spans would be lost. Messages name the place
-    `at(position)`. Missing tags are ignored.
+    `at(position)`. Missing tags and ignored ones are left out.
 
     Raises:
         HydromelError: the first illegal tag, if strict; otherwise the first one with a letter that the scheme lacks.
     """
+    scheme, strict = rules.scheme, rules.strict
     if scheme is None or scheme == AUTO:
         return
+    if rules.ignored:
+        named = pa.array([str(tag) for tag in rules.ignored], pa.string())
+        tags = pc.if_else(pc.is_in(tags, value_set=named), pa.scalar(None, pa.string()), tags)
     tagging = Tagging.of(tags, offsets, at)
     places = tagging.illegal(scheme)
     if not len(places):
@@ -195,9 +208,9 @@ def check_tags(tags: pa.Array, offsets: IntArray, scheme: SpanScheme, strict: bo
     if legal is not None:
         advice = f"all tags of the file are legal in {legal}: set dataset.span_scheme={legal}"
     elif not foreign:
-        advice += ", or keep such tags with dataset.strict_tags=false"
         if odd:
-            advice += f", and leave those that are none out with 'task.ignore=[{','.join(odd[:_SHOWN])}]'"
+            advice += f", or leave tags that are none out with 'task.ignore=[{','.join(odd[:_SHOWN])}]'"
+        advice += ", or keep such tags with dataset.strict_tags=false"
     raise HydromelError(f"{what} (illegal tags in the file: {len(places)}); {advice}")
 
 

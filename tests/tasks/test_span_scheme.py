@@ -105,3 +105,14 @@ def test_the_advice_for_tags_of_another_scheme_leads_to_all_spans(tmp_path: Path
             run(tmp_path / "run", *options, "dataset.span_scheme=IOB2", f"dataset.strict_tags={strict}")
     figures = run(tmp_path / "run", *options, "dataset.span_scheme=BILOU")["metrics"]["test"]
     assert sum(row["support"] for row in figures["per_type"]) == 20
+
+
+def test_the_reader_allows_the_tags_that_the_task_ignores(tmp_path: Path) -> None:
+    options = [*files(tmp_path, "IOB2", rows=1), "sweep.id=null"]
+    text = (tmp_path / "train").read_text(encoding="utf-8")
+    (tmp_path / "train").write_text(text + "\nw0\tB-PER\nw1\t_\nw2\tI-PER\n", encoding="utf-8")
+    ignoring = Components.of(run_config(*options, "task.ignore=[_]"))
+    assert ignoring.config.dataset["span_scheme"] == "IOB2"
+    assert ignoring.parts.corpus.read()["train"]["tags"][-1].as_py() == ["B-PER", "_", "I-PER"]
+    with pytest.raises(HydromelError, match=r"none out with 'task.ignore=\[_\]'"):
+        Components.of(run_config(*options))

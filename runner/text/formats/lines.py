@@ -19,8 +19,8 @@ from runner.text.formats.base import (
     PassagePredictions,
     escaped,
     fields_of,
-    free_name,
     format_numbers,
+    free_name,
     join_lists,
     replace_lines,
 )

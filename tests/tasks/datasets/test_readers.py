@@ -657,7 +657,11 @@ def test_annotations_are_types_that_a_config_can_be_checked_against(config, corp
     assert {"name", "data_dir", "train", "encoding", "valid_fraction"} < set(parameters) <= set(hints)
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     with_default = [name for name, parameter in parameters.items() if parameter.default is not parameter.empty]
-    assert set(with_default) <= {"width", "tokenizer"}  # which a run records, and the group `tokenizer` gives
+    assert set(with_default) <= {
+        "width",
+        "tokenizer",
+        "ignored_tags",
+    }  # of the run, of the group `tokenizer`, of the task
     assert not any(isinstance(hint, str) for hint in hints.values())
 
 

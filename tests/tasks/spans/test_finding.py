@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
-from tasks.spans.finding import Tagging, check_tags, find_scheme
+from tasks.spans.finding import Tagging, TagRules, check_tags, find_scheme
 from tasks.spans.table import SCHEMES, Scheme
 from tests.helpers.span_tags import Row, spans_of, tags_of
 
@@ -94,8 +94,8 @@ def test_tags_that_are_no_targets_stand_between_no_others(caplog: pytest.LogCapt
     rows = Tagging.of(tags, offsets, lambda n: f"token {n}")
     assert (rows.tags.to_pylist(), rows.offsets.tolist()) == (["B-X", "I-X", "I-X"], [0, 2, 3])
     with pytest.raises(HydromelError, match=r"^token 5: tag 'I-X' at the start of a sentence is illegal in IOB2 "):
-        check_tags(tags, offsets, "IOB2", True, lambda n: f"token {n}")
-    check_tags(tags.slice(0, 4), np.array([0, 4]), "IOB2", True, lambda n: f"token {n}")
+        check_tags(tags, offsets, TagRules("IOB2", True), lambda n: f"token {n}")
+    check_tags(tags.slice(0, 4), np.array([0, 4]), TagRules("IOB2", True), lambda n: f"token {n}")
 
 
 def test_the_scheme_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -145,7 +145,7 @@ def test_tags_with_other_marks_or_small_letters_are_no_plain_tags_silently(rows:
 
 
 def checked(rows: Tagging, scheme: Scheme, strict: bool) -> None:
-    check_tags(rows.tags, rows.offsets, scheme, strict, rows.at)
+    check_tags(rows.tags, rows.offsets, TagRules(scheme, strict), rows.at)
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -170,10 +170,17 @@ def test_letters_of_no_common_scheme_are_refused_even_if_illegal_tags_are_kept()
 
 def test_the_advice_for_tags_that_are_none_leaves_them_out() -> None:
     advice = (
-        r"or keep such tags with dataset.strict_tags=false, and leave those that are none out with 'task.ignore=\[_\]'$"
+        r"or leave tags that are none out with 'task.ignore=\[_\]', or keep such tags with dataset.strict_tags=false$"
     )
     with pytest.raises(HydromelError, match=advice):
         checked(tagging("O B-X _ O"), "IOB2", True)
+
+
+def test_ignored_tags_are_legal_in_any_scheme() -> None:
+    rows = tagging("_ B-X _ I-X 3")
+    check_tags(rows.tags, rows.offsets, TagRules("IOB2", True, ("_", 3)), rows.at)
+    with pytest.raises(HydromelError, match="token 4: tag '3' after 'I-X' is illegal in IOB2"):
+        check_tags(rows.tags, rows.offsets, TagRules("IOB2", True, ("_",)), rows.at)
 
 
 def test_what_becomes_of_kept_tags_is_told(caplog: pytest.LogCaptureFixture) -> None:
