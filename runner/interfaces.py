@@ -364,7 +364,7 @@ class HasFoundOptions(Protocol):
 
 @runtime_checkable
 class DescribesFiles(Protocol):
-    """A corpus that completes its own config with what it finds in the files, for text that is read without them."""
+    """A corpus that completes its own config from its files, so that other text is read the same way without them."""
 
     def describe_files(self) -> Mapping[str, object]:
         """Return options that are not known yet, and their values; none if nothing depends on them.
@@ -395,7 +395,7 @@ class HasBaselines(Protocol):
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor | str]]:
         """Yield the name of each other simple model, and its predictions or losses for `test`, once it is trained.
 
-        A text in their place says why the model is left out, as where it would need too much memory.
+        A string instead of predictions says why the model is left out, for example for lack of memory.
         """
 
 
@@ -421,7 +421,7 @@ class HasUnseenTargets(Protocol):
     """A task whose valid and test may have targets that the training set lacks. They count as missed."""
 
     def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:
-        """Return `targets` with those of any split that it lacks, at its end, as `extra`. No model can predict them."""
+        """Return `targets` with the missing targets of any split appended as `extra`. No model can predict those."""
 
 
 @runtime_checkable
@@ -465,7 +465,7 @@ class ArrangesRows(Protocol):
         """
 
     def arrange(self, split: Batch) -> Batch:
-        """Return the rows of training, packed: usually those of the split."""
+        """Return the training rows, packed: usually those of the split."""
 
 
 @runtime_checkable  # so that a config that names another class is refused

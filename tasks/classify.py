@@ -48,24 +48,24 @@ class Classify:
         pairs: the rows have two texts, `tokens` and `tokens_b`. apart: each is encoded and pooled by itself, and the
             vectors u and v are combined to [u, v, |u - v|, u * v]; joined: they are one text with a separator between
             them; null: rows have one text.
-        head: the meaning of the scores. Of one label: softmax (cross entropy), hinge (margins, as in a support vector
-            machine), or count (frequencies, learned in one step; it uses the encoder's scores unchanged). Of many:
+        head: the meaning of the scores. For one label: softmax (cross entropy), hinge (margins, as in a support vector
+            machine), or count (frequencies, learned in one step; it uses the encoder's scores unchanged). For many:
             sigmoid (binary cross entropy) or hinge. null: softmax, or sigmoid.
-        threshold: of many labels: the probability from which on a label is predicted, or how it is chosen on the
-            validation set: one for all labels, or per_label (`LabelSetOutput`); null: one.
+        threshold: for many labels, the probability from which a label is predicted, or how to choose it on the
+        validation set: one for all labels, or per_label (`LabelSetOutput`); null: one.
         scores: linear: computed by a linear layer from the pooled vectors; given: the pooled vectors are the scores.
         hidden: sizes of the hidden layers (ReLU) between the pooled vectors and the linear layer; [] for none.
         dropout: dropout probability on the pooled vectors and after each hidden layer.
         label_smoothing: share of the target spread evenly over all labels of a softmax (Szegedy et al. 2016), or over
             yes and no of each label of a sigmoid; 0 to below 1.
-        label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); of many labels, of
-            a label's term in the rows that have it; null: 1.
-        ignore: labels that are no labels: rows with one of them, or of many labels they alone, are left out.
+        label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); for many labels,
+        weight of a label's term in the rows that have it; null: 1.
+        ignore: values that are not labels: rows with one of them are left out; for many labels, rows without any other.
         strict: refuse labels of valid and test that the training set lacks, instead of counting them as missed.
 
     Raises:
-        HydromelError: hidden layers or pairs=apart with scores=given; label smoothing without softmax or sigmoid; or
-            an option that one label, or many labels, do not have.
+        HydromelError: hidden layers or pairs=apart with scores=given; label smoothing without softmax or sigmoid; or an
+            option that does not apply to one label, or to many.
     """
 
     causal: bool = False

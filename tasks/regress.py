@@ -35,7 +35,7 @@ class Regress:
         pooling: how the token vectors of a row are reduced to one vector. Rows without tokens pool to zeros.
         pairs: the rows have two texts, which are encoded apart or joined (`tasks.classify.Classify`); null: one.
         loss: mse, mae or huber, of targets that are standardised by the training set (`NumberOutput`).
-        delta: where a huber loss turns from squared to absolute, in standard deviations.
+        delta: error at which a huber loss turns from squared to absolute, in standard deviations.
         hidden: sizes of the hidden layers (ReLU) between the pooled vectors and the linear layer; [] for none.
         dropout: dropout probability on the pooled vectors and after each hidden layer.
     """

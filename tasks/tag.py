@@ -59,7 +59,7 @@ class Tag:
         label_smoothing: share of the softmax target spread evenly over all tags (Szegedy et al. 2016), 0 to below 1.
         label_weights: weight of each token in the softmax's training loss, by its tag in the learned scheme
             (`tasks.heads.outputs`); null: 1.
-        ignore: tags that are no tags: tokens with one of them are read, but are out of loss, metrics and counts.
+        ignore: values that are not tags: tokens with one of them are read, but left out of loss, metrics and counts.
         strict: refuse tags of valid and test that the training set lacks, instead of counting them as missed.
 
     Raises:
@@ -196,7 +196,7 @@ class Tag:
             return targets.with_extra(new)
         before, after = (SpanTags.of(tags, self.scheme) for tags in (own.tokens, (*own.tokens, *new)))
         if not np.array_equal(before.prefix, after.prefix[: len(own)]):
-            return targets  # with types beside tags of none, all would be read in another way
+            return targets  # a typed tag beside tags without types would change how all tags are parsed
         if self.learned_scheme != self.scheme:
             new = all_tags(sorted({*after.types} - {*before.types}), self.learned_scheme)[1:]
         return targets.with_extra(new)

@@ -23,7 +23,7 @@ from runner.ragged.rows import Rows
 from runner.text.arrow import lengths_of, list_column, mask_of, offsets_of, refuse
 from runner.text.vocab import Vocab
 
-SHOWN_LABELS = 12  # known labels listed in an error message
+SHOWN_LABELS = 12  # most known labels listed in an error message
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
@@ -58,7 +58,7 @@ def is_ignored(strings: pa.Array, ignore: Sequence[str | int]) -> BoolArray:
 
 
 def without_ignored(lists: pa.ListArray, ignore: Sequence[str | int]) -> tuple[pa.ListArray, IntArray]:
-    """Return the lists of tags (B,) without ignored tags, and the place of each tag that stays among all, (M,)."""
+    """Return the lists of tags (B,) without ignored tags, and the index (M,) of each remaining tag among all tags."""
     tags = lists.flatten()
     kept = ~is_ignored(tags, ignore)
     before = np.concatenate(([0], np.cumsum(kept)))
@@ -68,7 +68,7 @@ def without_ignored(lists: pa.ListArray, ignore: Sequence[str | int]) -> tuple[p
 def label_ids(
     strings: pa.Array, vocab: Vocab, ignore: Sequence[str | int], at: Callable[[int], str], what: str
 ) -> IntArray:
-    """Return the int64 ids (N,) of labels or tags (N,): of ignored ones `IGNORED`, of others those of the vocabulary.
+    """Return the int64 ids (N,) of labels or tags (N,): `IGNORED`, or the id in the vocabulary.
 
     Messages name the place `at(index)` of a string, and `what` it is: label or tag.
 
@@ -174,7 +174,7 @@ def label_sets(batch: Batch, n_labels: int) -> Tensor:
     ids = batch.target
     is_label = (ids >= 0) & (ids < n_labels)
     mask = torch.zeros(len(ids), n_labels + 1, dtype=torch.bool, device=ids.device)
-    # Whatever is no label goes to one more column, which is dropped: selecting the labels would synchronise.
+    # Entries that are not labels go to an additional column, which is dropped: selecting labels would synchronise.
     return mask.scatter_(1, ids.masked_fill(~is_label, n_labels), True)[:, :n_labels]
 
 

@@ -11,14 +11,14 @@ from runner.interfaces import DescribesFiles, HasFoundOptions
 
 AUTO = "auto"
 C = TypeVar("C", bound=ModelConfig)
-_found: dict[tuple[str, str], Mapping[str, object]] = {}  # by the task's options and the data set's fingerprint
+_found: dict[tuple[str, str], Mapping[str, object]] = {}  # keyed by the task's options and the data set's fingerprint
 
 
 def completed(config: C, parts: ModelParts, plugins: Sequence[str]) -> tuple[C, ModelParts]:
-    """Return the config with the values that the task finds for its options that are `auto`, and the parts of that.
+    """Return the config with a value for every option of the task that is `auto`, and the parts of that config.
 
-    An option of the data set that is `auto` gets the value of the task's option of the same name. The config of the
-    data set is also completed by what its files say (`DescribesFiles`). Data are read only if that is needed. `parts`
+    An option of the data set that is `auto` gets the value of the task's option of the same name. The data set's config
+    is also completed with information from its files (`DescribesFiles`). Data are read only if that is needed. `parts`
     are those of the config.
 
     Raises:

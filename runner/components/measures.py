@@ -29,8 +29,8 @@ class Measures:
         """Return the task's measures; a metric that the config adds becomes the main one.
 
         Raises:
-            HydromelError: the added metric has no figures, or one of the same name as the task's, or it is not for such
-            predictions.
+            HydromelError: the added metric has no figures, has one with the name of a figure of the task, or does not
+            measure predictions of the task's kind.
         """
         if added is None:
             return cls((task.metric,), task.main_metric)
@@ -76,7 +76,7 @@ class Measures:
         return Measures(tuple(started(metric, vocabs) for metric in self.metrics), self.main, vocabs["target"].known)
 
     def update(self, values: Mapping[InputKind, Tensor | Ragged], batch: Batch) -> None:
-        """Add one batch, from a value of each target, or of each row; metrics get those that count."""
+        """Add one batch, given a value per target or per row; metrics receive only targets that count."""
         for metric in self.metrics:
             metric.update(*scored(values[metric.input_kind], batch, metric.input_kind, self.n_targets))
 

@@ -27,7 +27,7 @@ class ModelParts:
     task: Task
     task_key: str  # the task's options as text; targets depend on them
     measures: Measures
-    corpus: Corpus  # nothing of it is read yet
+    corpus: Corpus  # not read yet
     features: dict[str, TokenFeature]  # integer columns of each token, by name
     embedding: Factory[Embedding]  # waits for `vocabs`
     encoder: Factory[Encoder]  # waits for `input_size`, `causal` and `carries_state`
@@ -80,8 +80,8 @@ def _corpus(config: ModelConfig, plugins: Sequence[str], ignored: Sequence[str |
 def _check_encoder(encoder: Factory[Encoder], task: Task) -> None:
     """Raise HydromelError unless an encoder's class is known to be causal where the task needs it, and its options fit.
 
-    An encoder of this project accepts any input size, so that one can be built before the size is known: without
-    memory and random numbers. That of a plugin is built once its input is known.
+    An encoder of this project accepts any input size. So one is built as a trial before the size is known, without
+    using memory or random numbers. A plugin's encoder is built once its input size is known.
     """
     target = encoder.target
     if task.causal and "causal" not in inspect.signature(target).parameters and not getattr(target, "causal", False):

@@ -36,7 +36,7 @@ class Components:
     optimizer: Factory[Optimizer]  # waits for `params`
     schedule: Factory[Schedule]  # waits for `total_updates` and `updates_per_epoch`
     tracker: Tracker  # destination of records besides the run's folder
-    plots: Plots | None  # drawn of the finished run
+    plots: Plots | None  # plots of the finished run
 
     @classmethod
     def of(cls, config: RunConfig) -> Components:
@@ -53,7 +53,7 @@ class Components:
         schedule = Factory[Schedule].of(config.schedule, "schedule", plugins, Schedule)
         tracker: Tracker = build(config.tracker, "tracker", {}, plugins, Tracker)
         plots = None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins, Plots)
-        # Only now, since it may read data, and other mistakes are to be told before.
+        # This comes last, since it may read data: other mistakes should be reported before.
         config, parts = completed(config, parts, plugins)
         parts.measures.check(config.train.metric, "train.metric")
         return cls(config, parts, batching, optimizer, schedule, tracker, plots)

@@ -22,8 +22,8 @@ from runner.config.schema import RunConfig
 from runner.config.validation import unknown_option
 
 _GROUP = "batching="
-NULLABLE = ("metric", "search", "experiment")  # groups of which nothing may be chosen
-_LONGEST_LINE = 300  # characters of a message of Hydra, which may contain a value
+NULLABLE = ("metric", "search", "experiment")  # groups that may be null
+_LONGEST_LINE = 300  # most characters of a message of Hydra, since it may contain a value
 
 
 def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -82,7 +82,7 @@ def for_hydra(override: str) -> str:
     names = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
     for name in names:
         text = name.text if isinstance(name, QuotedString) else name
-        if isinstance(text, dict | Glob):  # options of the node, or whichever names match
+        if isinstance(text, dict | Glob):  # a dict gives options of the node, and a glob matches several names
             continue
         if not isinstance(text, str) or {"..", ""} & set(text.split("/")):
             allowed = ", ".join(names_of(group)) if ours else "see hydromel train --help"
@@ -99,7 +99,7 @@ def parsed(override: str) -> Override:
         result = OverridesParser.create().parse_overrides([override])[0]
     except HydraException as error:
         raise HydromelError(explain(error)) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+    except (ValueError, RecursionError) as error:  # raised for a number of thousands of digits, or a thousand brackets
         raise HydromelError(f"{shortened(override)}: cannot be read ({error})") from error
     if "{" in override:
         check_keys_of_override(override)
@@ -125,7 +125,7 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
 
 
 def _with_string_keys(mapping: Mapping[str, object]) -> dict[str, object]:
-    """Return the same with strings as the keys of mappings: `{0: 2.0}` means the label `0`, `{true: 2.0}` `true`."""
+    """Return the mapping with string keys at every depth: `{0: 2.0}` means label `0`, `{true: 2.0}` label `true`."""
     return {text_of_key(key): apply_to_mappings(value, _with_string_keys) for key, value in mapping.items()}
 
 
@@ -227,7 +227,7 @@ def _unknown_key(error: OmegaConfBaseException) -> str | None:
     where = key.rpartition(".")[0]
     if not where:
         return unknown_option(name, RunConfig.option_names(), "")
-    open_end = "." in where and "_target_" not in content  # names of the user's own: columns of a file, parts
+    open_end = "." in where and "_target_" not in content  # a mapping whose keys the user chooses: columns of a file, parts of an embedding
     adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
     return (
         f"{shortened(key)}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"

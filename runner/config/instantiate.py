@@ -95,10 +95,10 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
 
 
 def check_kinds(part: object, where: str, *kinds: type[object]) -> None:
-    """Check that an object is of classes, and has all members of protocols; of a class, what its objects will have.
+    """Check that an object, or the objects of a class, are of the given classes and have all members of the protocols.
 
     Raises:
-        HydromelError: it is not, or lacks some.
+        HydromelError: another class, or a member is missing.
     """
     if inspect.isfunction(part):  # checked later, by its result
         return

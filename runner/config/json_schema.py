@@ -20,7 +20,8 @@ from runner.config.instantiate import GIVEN, locate, signed, type_adapter
 from runner.config.schema import Node, RunConfig, SearchSettings
 
 Schema = dict[str, object]
-_LEFT_OPEN = {"type": "string", "pattern": r"^(\$\{.*\}|\?\?\?)$"}  # an interpolation, or a value to be given
+# an interpolation, or ??? for a value that the user must give
+_LEFT_OPEN = {"type": "string", "pattern": r"^(\$\{.*\}|\?\?\?)$"}
 
 _COMMENTED = re.compile(r"^(?P<indent> *)(?P<key>\w+):.*?\s#\s(?P<comment>.+)$")
 
@@ -36,7 +37,7 @@ def config_schema() -> Schema:
     hints = get_type_hints(RunConfig, include_extras=True)
     nodes = [name for name in RunConfig.model_fields if hints[name] in (Node, Node | None)]
     for role in (*nodes, "features"):
-        definitions[role] = _node(role)  # also by itself: a file of a group is checked by FILE#/$defs/GROUP
+        definitions[role] = _node(role)  # a file of a group is checked against FILE#/$defs/GROUP
         properties[role] = {"$ref": f"#/$defs/{role}"}
     properties["features"] = {"type": "object", "additionalProperties": properties["features"]}
     properties |= {"defaults": {"type": "array"}, "hydra": {"type": "object"}}
@@ -63,7 +64,7 @@ def _section(schema: Mapping[str, object], name: str) -> Schema:
 def _node(role: str) -> Schema:
     """Return the schema of a node: the options of the classes that are registered for its role.
 
-    A class of a plugin may have others.
+    Options of any other class, which must be a plugin's, are not checked.
     """
     targets = sorted(registered(role).values())
     options: dict[str, list[Schema]] = {}
@@ -95,7 +96,7 @@ def _of_annotation(annotation: object) -> Schema:
 
 
 def _or_open(*schemas: Schema) -> Schema:
-    """Return a schema that also allows a value that is left open; one of no schema, {}, allows anything."""
+    """Return a schema that allows `schemas` and values that are left open. With {} among them it allows anything."""
     return {} if {} in schemas else {"anyOf": [*schemas, _LEFT_OPEN]}
 
 

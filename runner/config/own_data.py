@@ -1,4 +1,4 @@
-"""`data=FILE`: options for a file of one's own, which are worked out from its content and replace the argument."""
+"""`data=FILE`: options for a user's file, which are derived from its content and replace the argument."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ def with_own_data(arguments: Sequence[str], tell: bool = True) -> list[str]:
     if len(given) > 1:
         raise HydromelError(f"{given[0]} {given[1]}: give data= once, as data=TRAIN,VALID,TEST")
     if any(argument.startswith("resume=") for argument in others):
-        raise HydromelError(f"{given[0]} has no effect with resume=, which goes on with the data of the run")
+        raise HydromelError(
+            f"{given[0]} has no effect with resume=, which continues with the run's own data; leave it out"
+        )
     return _expanded(given[0].removeprefix(_DATA), tuple(others), tell)
 
 
-@cache  # commands compose several configs of the same arguments, and tell once
+@cache  # some commands compose several configs from the same arguments; they report only once
 def _expanded(value: str, others: tuple[str, ...], tell: bool) -> list[str]:
     module, _, name = configs.DATA.rpartition(".")
     function: Callable[[Sequence[str], Mapping[str, object]], Guess] = getattr(import_module(module), name)

@@ -56,7 +56,7 @@ def saved_options(folder: Path, plugins: Sequence[str]) -> dict[str, object]:
     """
     options = _read(folder, (*MODEL, "batching", "optimizer", "schedule", "tracker"), plugins)
     everywhere = locate_classes(options, options, folder / run_schema.RESOLVED, plugins)
-    return everywhere | {"plugins": list(plugins)}  # no file says which modules are trusted
+    return everywhere | {"plugins": list(plugins)}  # a saved config must not decide which modules are trusted
 
 
 def saved_node(folder: Path, role: str, plugins: Sequence[str]) -> Node:
@@ -137,7 +137,7 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) ->
 def with_option(name: str, value: object, node: Plain) -> dict[str, object]:
     """Return the same node with another value for each option of this name, at any depth.
 
-    In `configs/` all of them follow one option, `data_dir` or `batching.batch_size`; a saved config has their values.
+    In `configs/` they all refer to one option, `data_dir` or `batching.batch_size`; a saved config has only values.
     """
     below = {key: apply_to_mappings(item, partial(with_option, name, value)) for key, item in node.items()}
     return below | ({name: value} if name in node else {})

@@ -100,7 +100,7 @@ class MachineSettings(Section):
 class ModelConfig(Section):
     """The part of a saved run's config that its model needs; other keys are ignored.
 
-    Defaults are the behaviour of runs that were saved before the option existed.
+    Defaults reproduce the behaviour of runs that were saved before the option existed.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from runner.common.errors import HydromelError, did_you_mean, quoted, shortened
 
 MISSING = "???"  # OmegaConf's mark of a value that the user has to give
-_UNKNOWN, _NOT_GIVEN, _BAD = range(3)  # kinds of mistakes, the first to be reported first
-_KINDS = {"extra_forbidden": _UNKNOWN, "missing": _NOT_GIVEN}  # by pydantic's names
+_UNKNOWN, _NOT_GIVEN, _BAD = range(3)  # kinds of mistakes, in the order in which they are reported
+_KINDS = {"extra_forbidden": _UNKNOWN, "missing": _NOT_GIVEN}  # pydantic's type of an error -> kind
 
 
 class Section(BaseModel):
@@ -58,8 +58,8 @@ def bad_value(where: str, value: object, error: ValidationError) -> str:
 
 def _located(where: str, value: object, detail: ErrorDetails) -> tuple[str, object, str]:
     """Return the key and the value at the place of pydantic's error within `value`, and the reason."""
-    reason = detail["msg"].partition(" or instance of ")[0]  # no user makes instances
-    for step in detail["loc"]:  # names of the members of a union are among the steps
+    reason = detail["msg"].partition(" or instance of ")[0]  # users cannot give instances in a config
+    for step in detail["loc"]:  # pydantic also counts the chosen member of a union as a step
         if isinstance(value, Mapping) and step in value:
             where, value = dotted(where, str(step)), value[step]
         elif isinstance(value, list) and isinstance(step, int) and step < len(value):
@@ -109,7 +109,7 @@ class _Mistake:
     section: type[Section]
     where: str  # the key of that section
     name: str
-    wrong: tuple[str, object, str]  # key, value and reason, as of `_located`
+    wrong: tuple[str, object, str]  # key, value and reason, as `_located` returns them
 
     @classmethod
     def of(cls, section: type[Section], detail: ErrorDetails, options: Mapping[str, object], where: str) -> _Mistake:

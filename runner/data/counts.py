@@ -12,7 +12,7 @@ from runner.ragged.batch import IGNORED, Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 
-SHOWN = 12  # labels that the training set lacks, in messages and records
+SHOWN = 12  # most labels to list that the training set lacks, in messages and records
 
 
 def count_split(whole: Batch, used: Batch, labels: Vocab) -> DataRecord:

@@ -38,7 +38,7 @@ from runner.text.vocab import Vocab
 
 RULES = 5  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
-_ABANDONED_SECONDS = 86_400.0  # after which a temporary file, of any machine that shares the cache, has no writer
+_ABANDONED_SECONDS = 86_400.0  # older temporary files are removed, also those of other machines that share the cache
 SPLITS = ("train", "valid", "test")
 
 
@@ -50,7 +50,7 @@ class Data:
     vocabs: dict[str, Vocab]  # a vocabulary for each feature, and `target` (labels that train lacks are `extra`)
     oov_rate: dict[str, dict[str, float]]  # by split and feature: the share (0 to 1) of tokens unknown to training
     counts: dict[str, DataRecord]  # by split
-    notes: dict[str, dict[str, int]]  # by split: what its reader left out or had to decide, and how often
+    notes: dict[str, dict[str, int]]  # by split: things that the reader left out or had to decide, and how often
     fingerprint: str  # hash of the corpus: its files and the options for reading them
     cached: bool  # true if it comes from the cache
 
@@ -141,7 +141,7 @@ def _numericalize(
             )
         used = cut_split(task, truncation, whole, is_trained_on=split == "train")
         data.counts[split] = count_split(whole, used, vocabs[TARGET])
-        # In training nothing counts as missed.
+        # Targets that were cut off count as missed only in evaluation.
         data.splits[split] = arrange_texts(replace(used, cut=None) if split == "train" else used, task, vocabs)
         data.notes[split] = notes_of(tables[split])
     return data
@@ -287,7 +287,7 @@ def _ignored(counts: DataRecord) -> str:
 def arrange(
     parts: ModelParts, batching: BatchingStrategy | StrategyChooser, train: Batch, max_length: int | None
 ) -> Batch:
-    """Return the rows of training as the strategy wants them; raise a HydromelError if the options do not fit it."""
+    """Return the training rows as the strategy arranges them; raise a HydromelError if the options do not fit it."""
     check_fit(parts.task, batching, max_length)
     return batching.arrange(train)
 

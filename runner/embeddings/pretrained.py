@@ -180,7 +180,7 @@ def _more_places(
         vocab: V ids, all strings of which were looked up.
         place: (K,) places of the first K ids, the known ones.
         first: place of the first added row.
-        unk: id of `<unk>`, whose place is that of tokens that the file lacks.
+        unk: id of `<unk>`; tokens that the file lacks get its place.
     """
     row = np.full(len(vocab), -1)
     row[len(vocab.specials) :] = vectors.row_of_word

@@ -96,7 +96,7 @@ class Transformer(nn.Module):
             n_seen, pasts = state or (np.zeros(x.rows.n_rows, dtype=np.int64), [empty] * len(self.layers))
         if self.positions in ("sinusoidal", "learned"):
             # Vaswani et al. multiply token vectors by sqrt(size), which suits vectors of norm 1; those of
-            # `WordEmbedding` are so long already that the positions would drown.
+            # `WordEmbedding` are already so long that positions would hardly matter.
             x = x.with_values(x.values + self._position_vectors(x, n_seen))
         x = self.dropout.apply_to(x)
         window = AttentionWindow(x.rows, self.causal, self.memory, n_seen, 0 if pasts[0] is None else pasts[0].shape[1])

@@ -42,7 +42,7 @@ def arithmetic(t: Training) -> ArithmeticRecord | None:
     dtype = torch.bfloat16 if t.bf16 else parameter_dtype
     per_place = flops_per_place(t)
     achieved = per_place * places / seconds
-    # Under autocast parts of a model compute in float32, and on some processors those are the faster ones.
+    # Under autocast parts of a model compute in float32, which is faster than bfloat16 on some processors.
     possible = max(
         device_flops_per_s(t.clock.device, candidate, torch.get_num_threads(), float32_precision())
         for candidate in {dtype, parameter_dtype}

@@ -22,9 +22,7 @@ from runner.tracking.run_folder import read_run
 from runner.training.checkpoint import Checkpoint, checkpoint_path
 
 log = logging.getLogger(__name__)
-_HEAD = (
-    "head."  # of the names of the head's own parameters; those that it shares with the embedding are the embedding's
-)
+_HEAD = "head."  # prefix of the head's own parameters; shared ones have the embedding's names
 _SHOWN_LABELS = 5
 
 
@@ -53,7 +51,7 @@ class Source:
         features = (with_stable_names(each.features) for each in (saved, config))
         for key, before, now in differences("features", *features):
             raise HydromelError(
-                f"init_from={folder}: {key}={shown(now)}, and that run has {shown(before)}; its vocabulary is used, so "
+                f"init_from={folder}: {key}={shown(now)}, but that run has {shown(before)}; its vocabulary is used, so "
                 "features must be the same"
             )
         vocabs = read_vocabs(folder, [*config.features] if causal else [])
@@ -66,7 +64,7 @@ class Source:
     def fill(self, model: Model, config: RunConfig, vocabs: Mapping[str, Vocab]) -> InitFromRecord:
         """Copy the parameters into a new model, those of the head only if task and labels are the same.
 
-        Returns what is recorded of it. Raises HydromelError for the first parameter that does not fit.
+        Return the record of it. Raises HydromelError for the first parameter that does not fit.
         """
         before, now = self.vocabs[TARGET].learned.tokens, vocabs[TARGET].learned.tokens
         same_task = self.config.task["name"] == config.task["name"]
@@ -76,7 +74,7 @@ class Source:
         why_new = "" if keeps_head else f"; the head is new, since {_why(before, now, same_task)}"
         log.info("init_from=%s: parameters after %d updates%s", self.folder, updates, why_new)
         for key, other, own in _options_that_differ(self.config, config):
-            log.info("init_from=%s: %s=%s, and that run has %s", self.folder, key, shown(own), shown(other))
+            log.info("init_from=%s: %s=%s, but that run has %s", self.folder, key, shown(own), shown(other))
         run_id = read_run(self.folder)["run_id"]
         return {
             "folder": str(self.folder),

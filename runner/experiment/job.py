@@ -73,7 +73,8 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         if config is None:
             config = written_config(folder)
         for plugin in config.plugins:
-            find_plugin(plugin)  # here, and not in a directory that the folder names
+            # plugins are imported from the current directory, never from one that a saved run names
+            find_plugin(plugin)
         with _working_directory(folder):
             result = run_experiment(config, folder, started)
     except CannotWrite as error:
@@ -101,7 +102,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
 def _working_directory(folder: Path) -> AbstractContextManager[None]:
     """Return a context in the directory where the run in `folder` was started: its relative paths start there.
 
-    For a run that has no checkpoint yet, that is the present directory.
+    A run without a checkpoint stays in the current directory.
     """
     if not (folder / CHECKPOINTS).exists():
         return contextlib.nullcontext()
@@ -110,16 +111,17 @@ def _working_directory(folder: Path) -> AbstractContextManager[None]:
         log.warning("warning: the run was made by another installation; relative paths start at %s", Path.cwd())
         return contextlib.nullcontext()
     if Path(directory).is_dir():
-        sys.path[:] = [entry or str(Path.cwd()) for entry in sys.path]  # no code is imported from there
+        # modules are still imported from the current directory only
+        sys.path[:] = [entry or str(Path.cwd()) for entry in sys.path]
         return contextlib.chdir(directory)
     log.warning(
-        "warning: the run was started in %s, which is not here; relative paths start at %s", directory, Path.cwd()
+        "warning: the run was started in %s, which does not exist; relative paths start at %s", directory, Path.cwd()
     )
     return contextlib.nullcontext()
 
 
 def summary(result: ResultRecord, folder: Path) -> str:
-    """Return the last lines of a run: its figures, and a warning if a simpler model is as good."""
+    """Return the last lines of a run: its figures, and a warning if a simple model is at least as good."""
     quality = result["quality"]["metric"]
     metrics = result["metrics"]
     split, figures = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
@@ -135,9 +137,11 @@ def summary(result: ResultRecord, folder: Path) -> str:
 
 
 def _end_with_parent(stdin: int) -> None:
-    """End this process as SIGTERM does once the other end of its stdin closes, which its parent holds; later kill it.
+    """Stop this process like SIGTERM once its parent has died, and kill it if it does not end in time.
 
-    A pipe, unlike a signal at the parent's death, works on every system, and cannot come before it is waited for.
+    The parent holds the other end of this process's stdin, which closes when the parent dies.
+
+    A pipe works on every system, unlike a signal at the parent's death, and is not missed if the parent dies early.
     """
     os.read(stdin, 1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -147,5 +151,5 @@ def _end_with_parent(stdin: int) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
-    sys.stdin = io.StringIO()  # nothing else reads the parent's end
+    sys.stdin = io.StringIO()  # nothing else may read from the parent
     sys.exit(run_job(Path(sys.argv[1]), process_start()))

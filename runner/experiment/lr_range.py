@@ -31,7 +31,7 @@ from runner.training.state import Training
 
 DIVERGED = 4.0  # the loss has diverged if it is this many times the lowest smoothed loss
 BELOW_MINIMUM = 10.0  # ratio of the rate at the lowest loss to the suggested rate
-_SKIPPED = 0.1  # share of the first updates, whose mean is of few losses, so that nothing is read off there
+_SKIPPED = 0.1  # share of updates ignored at the start, where the smoothed loss averages too few losses
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 
 

@@ -116,7 +116,7 @@ def _schedule(components: Components, settings: TrainSettings, per_epoch: int) -
 
 
 def _prepare_machine(machine: MachineSettings, seed: int) -> torch.device:
-    """Set what holds for the whole process (threads, arithmetic, allocator, seed), and return the device."""
+    """Set the options of the whole process (threads, arithmetic, allocator, seed), and return the device."""
     device = choose_device(machine.device, machine.precision, machine.dtype)
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)

@@ -117,12 +117,13 @@ def _vocab(model: Model, data: Data) -> dict[str, object]:
 
 
 def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, Figures]:
-    """Return the figures of the task's simple models on test and the `seconds` of each, or why it is left out."""
+    """Return each simple model's figures on test and its `seconds`, or the reason why it is left out."""
     models = task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
     by_name: dict[str, Figures] = {}
     seconds, start = 0.0, time.perf_counter()
     for name, values in models:
-        seconds += time.perf_counter() - start  # in all, since a model may be built on the one before
+        # seconds of all models so far, since a model may build on the previous one
+        seconds += time.perf_counter() - start
         if isinstance(values, str):
             log.info("baseline %s is left out: %s", name, values)
             by_name[name] = {"left_out": values}

@@ -72,7 +72,8 @@ MUST_STAY = {  # option, or section of options -> the reason
     "sweep": _NAME,
     "search": _NAME,
 }
-_NOT_COMPARED = ("resume", "plugins", "choices")  # about this command; the names of nodes that are compared themselves
+# options of this command only, and the names of nodes, whose contents are compared
+_NOT_COMPARED = ("resume", "plugins", "choices")
 
 
 def origin_of(config: RunConfig, data: Data) -> Origin:
@@ -98,7 +99,7 @@ def nothing_left(config: RunConfig, folder: Path) -> bool:
     Such a run may still lack its plots, if its process died while it drew them.
 
     Raises:
-        HydromelError: the run has come to its end, which `run.json` says last.
+        HydromelError: the run is finished and says so in `run.json`, which is written last.
     """
     if not (folder / run_schema.RESULT).exists():
         return False
@@ -125,7 +126,7 @@ def check_options(folder: Path, before: Plain, now: RunConfig, not_chosen: bool)
         if _entry(key, MAY_CHANGE) is None and not (not_chosen and key.startswith("batching.")):
             reason = _entry(key, MUST_STAY) or "the updates so far were made without it"
             raise HydromelError(
-                f"{folder}: {key}={shown(new)} cannot change when a run is resumed, which had {key}={shown(old)}: "
+                f"{folder}: {key}={shown(new)}: a resumed run must keep {key}={shown(old)}:  "
                 f"{reason}. {what_else(folder)}"
             )
 
@@ -154,14 +155,14 @@ def check_data(folder: Path, before: Origin, data: Data, data_dir: str | None) -
     if data.fingerprint != before.fingerprint:
         where = "" if data_dir is None else f" in {Path(data_dir).absolute()}"
         raise HydromelError(
-            f"{folder}: the data{where} have the fingerprint {data.fingerprint[:16]}, and the run was trained on data "
+            f"{folder}: the data{where} have the fingerprint {data.fingerprint[:16]}, but the run was trained on data  "
             f"with the fingerprint {before.fingerprint[:16]}; restore its data, or start a new run"
         )
     vocabs = _described(data.vocabs)
     for name in sorted(before.vocabs.keys() | vocabs.keys()):
         if (old := before.vocabs.get(name, "nothing")) != (new := vocabs.get(name, "nothing")):
             raise HydromelError(
-                f"{folder}: the vocabulary of '{name}' has {new}, and the run was trained with {old}; restore what it "
+                f"{folder}: the vocabulary of '{name}' has {new}, but the run was trained with {old}; restore what it "
                 "was made of, or start a new run"
             )
 
@@ -184,7 +185,7 @@ def limits_of(before: Origin, now: TrainSettings) -> TrainSettings:
     """Return the settings with the limits of training that the checkpoint's config had.
 
     Raises:
-        KeyError, ValidationError: it has none, or of another type.
+        KeyError, ValidationError: that config has no such settings, or of another type.
     """
     old = TrainSettings.model_validate(before.config["train"])
     return now.model_copy(update={"epochs": old.epochs, "max_updates": old.max_updates})

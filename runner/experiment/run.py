@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRecord:
     """Train, evaluate, record and deliver one run, and return the content of its result.json.
 
-    If the folder holds a run with a checkpoint, that run is resumed; a finished one, if the config leaves it something
+    If the folder holds a run with a checkpoint, that run is resumed; a finished one only if the config leaves something
     to train. `started` is the program's start in Unix time.
 
     Raises:
@@ -50,7 +50,8 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
             result = _train_and_test(config, components, run, started)
         else:
             _begin(run, config, components.tracker)
-        # The result is written, so from here on nothing fails that can be made again (a full disk).
+        # The result is written. Whatever fails from here on, such as plots on a full disk, can be repeated: it only
+        # warns.
         try:
             if components.plots is not None:
                 components.plots.draw(run.path)

@@ -25,7 +25,7 @@ MetricInput = IntArray | FloatArray | BoolArray  # predictions, or losses
 class Outcomes:
     """The terms of a figure = f(sum of numerators / sum of denominators).
 
-    They are (n,): one for each row, in the split's order, or in a stream for each of equal blocks.
+    The arrays are (n,): an entry per row, in the split's order, or in a stream per block of equal length.
     """
 
     numerator: IntArray | FloatArray

@@ -77,7 +77,7 @@ class SelfAttention(nn.Module):
             turns = angles(torch.arange(window.keys, device=keys.device), keys.shape[-1], keys.dtype)
             queries, keys = rotate(queries, turns[window.places :]), rotate(keys, turns)
         drops = self.training and self.dropout.p > 0.0
-        # torch's fused kernels know neither additive scores nor dropout with a seed for each row
+        # torch's fused kernels support neither additive scores nor dropout with a seed per row
         if self.score == "additive" or (drops and window.rows.seeds is not None):
             attended = self._weights(queries, keys, window).to(values.dtype) @ values
         else:

@@ -125,7 +125,8 @@ class CostCounters:
     # Timed updates, by the length of their longest row rounded up to a power of two: `updates`, `real_tokens`,
     # `places` (real and padded tokens) and `seconds`.
     by_length: dict[int, dict[str, float]] = field(default_factory=dict)
-    # Of the model's parts (`runner.interfaces.HasCounters`), and energy. None: unknown, since a part of it is missing.
+    # Counts of the model's parts (`runner.interfaces.HasCounters`), and energy. None: unknown, since a reading is
+    # missing.
     counters: dict[str, dict[str, int]] | None = field(default_factory=dict)
     joules: float | None = 0.0
 

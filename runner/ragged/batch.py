@@ -15,7 +15,7 @@ from runner.common.arrays import IntArray
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_rows
 
-IGNORED = -100  # id of a target per token that is out of loss, metrics and counts; that of `F.cross_entropy`
+IGNORED = -100  # id of a token's target that loss, metrics and counts leave out, as in `F.cross_entropy`
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batch:
 
     @property
     def targets_per_row(self) -> IntArray:
-        """(B,) number of targets of each row, by the target itself: unmasked features count padding too."""
+        """(B,) number of targets of each row, not from the features, which count padding too if unmasked."""
         if isinstance(self.target, Ragged):
             return self.target.rows.host_lengths
         return np.ones(len(self.index), dtype=np.int64)

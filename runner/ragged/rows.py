@@ -34,7 +34,7 @@ class Rows:
 
     Attributes:
         seeds: (B,) int64 dropout seed of each row; None: all rows draw from one generator.
-        source: (N,) on the host, index of each token among those these were selected from, if any (`select_spans`).
+        source: (N,) on the host, index of each token in the rows that these were selected from (`select_spans`).
         stepwise: recurrent layers step through time instead of calling a fused kernel.
     """
 

@@ -1,6 +1,7 @@
 """The targets that are measured, by the same rules for every metric.
 
-- Ignored targets count nowhere. The targets around them become neighbours, as where the pieces of a word are left out.
+- Ignored targets count nowhere. The targets around them become neighbours, for example where all but the first piece of
+a word are ignored.
 - Targets that `max_length` cut off count as missed: their prediction is `NO_PREDICTION`, which equals no target.
 - Targets that the training set lacks count as missed too, since no model predicts them. They have no loss.
 
@@ -80,7 +81,7 @@ def whole_values(values: Tensor, batch: Batch, missing: float = NO_PREDICTION) -
 
 
 def _order(*parts: Ragged) -> IntArray:
-    """Return the order, among the values of one part after the other, that joins row i of all parts to one row i."""
+    """Return the order that turns the concatenated parts into rows; row i joins the rows i of all parts."""
     row = np.concatenate([np.repeat(np.arange(part.rows.n_rows), part.rows.host_lengths) for part in parts])
     return np.argsort(row, kind="stable")
 

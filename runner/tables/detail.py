@@ -26,7 +26,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 
 MOST_ROWS = 200  # longest table kept within result.json
-MOST_CELL_BYTES = 2**15  # the same, of all its values: labels may be long
+MOST_CELL_BYTES = 2**15  # most bytes of its values, since labels may be long
 
 NAMES = pa.field("name", pa.string())
 SCORES = pa.schema(
@@ -106,7 +106,8 @@ def _written(table: pa.Table, folder: Path, keys: Sequence[str]) -> list[dict[st
     name = re.sub(r"[^\w-]", "_", "_".join(keys))
     file = f"{run_schema.TABLES}/{name}.parquet"
     buffer = BytesIO()
-    pq.write_table(table, buffer, compression="none")  # `read_table` takes no other: others expand without bound
+    # `read_table` accepts nothing else, since compressed columns expand without bound
+    pq.write_table(table, buffer, compression="none")
     write_bytes(folder / file, buffer.getvalue())
     return {"file": file, "rows": table.num_rows}
 
@@ -131,7 +132,7 @@ def read_table(value: object, folder: Path, schema: pa.Schema) -> pa.Table | Non
 def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
     content = read_bytes(path, MOST_TABLE_BYTES)
     try:
-        # Equal strings stay one string in memory: a file can repeat a long one at the cost of a few bits.
+        # Keep equal strings as one string in memory, since a file can repeat a long one at the cost of a few bits.
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
         file = pq.ParquetFile(BytesIO(content), read_dictionary=texts)
         groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]

@@ -1,4 +1,4 @@
-"""What a command shows and how it is called: messages, tables, arguments, interruption.
+"""The contact of a command with its user: messages, tables, arguments, interruption.
 
 Every package but `runner.common` may import it, including `reporting`.
 """

@@ -17,8 +17,8 @@ from runner.terminal.interruption import interruption
 log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-_LONGEST_WORD = 400  # characters
-CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
+_LONGEST_WORD = 400  # most characters of a word in an error message
+CLOSED_PIPE = 128 + 13  # the exit code of a program that SIGPIPE ends
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,7 +1,7 @@
 """Messages: Python's logging, shown on the console and kept in each run's `console.log`.
 
-What a terminal shows passes `printable`: messages here, tables in `runner.terminal.rich_tables`, predictions and
-generated text in `runner.cli.text_io`. Nothing else prints.
+All text for a terminal passes through `printable`: messages here, tables in `runner.terminal.rich_tables`, predictions
+and generated text in `runner.cli.text_io`. Nothing else prints.
 
 Modules write to `logging.getLogger(__name__)`: progress with `info`, warnings with `warning`, errors with `error`.
 Commands call `show_messages` first; programs that use these packages set up logging as they like.
@@ -79,7 +79,7 @@ def show_messages() -> None:
 
 @contextlib.contextmanager
 def copied_to(path: Path) -> Iterator[None]:
-    """Append to `path` what the console shows within the context, Python's warnings and a final traceback too.
+    """Within the context, also append messages to `path`, including Python's warnings and a final traceback.
 
     Raises:
         HydromelError: the file cannot be written.
@@ -96,7 +96,7 @@ def copied_to(path: Path) -> Iterator[None]:
     logging.captureWarnings(True)
     try:
         yield
-    except Exception:  # the interpreter prints it to stderr alone
+    except Exception:  # the interpreter prints a traceback to stderr only
         handler.handle(logging.makeLogRecord({"msg": traceback.format_exc().rstrip()}))
         raise
     finally:

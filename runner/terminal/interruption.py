@@ -1,7 +1,7 @@
 """Requests to stop: SIGINT (Ctrl+C), SIGTERM, and SIGUSR1 and SIGUSR2, which Slurm sends ahead of its time limit.
 
-A request raises KeyboardInterrupt, except within `deferred`: there it is only noted, for work that first finishes what
-it is doing. A second SIGINT or SIGTERM raises it at once. A second SIGUSR1 or SIGUSR2 changes nothing: a command passes
+A request raises KeyboardInterrupt, except within `deferred`: there it is only noted, so that work in progress can
+finish. A second SIGINT or SIGTERM raises it at once. A second SIGUSR1 or SIGUSR2 changes nothing: a command passes
 requests on to its jobs, which may have had the same one from a terminal or from Slurm.
 """
 
@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator
 
 _ASK, _INSIST = (signal.SIGUSR1, signal.SIGUSR2), (signal.SIGINT, signal.SIGTERM)
-PASSED_ON = signal.SIGUSR1  # by a command to its jobs
+PASSED_ON = signal.SIGUSR1  # the signal that a command sends to its jobs
 
 
 class Interruption:

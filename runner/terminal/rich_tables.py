@@ -19,9 +19,9 @@ WIDEST = 1000  # width in columns; a table takes what it needs
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is, without markup, but only what is `printable` of it.
+    """A console that does not interpret markup and makes all text `printable`.
 
-    It is on `file`, or on standard output, which replaces characters that its encoding lacks.
+    It writes to `file`, by default to standard output, and replaces characters that the encoding lacks.
     """
 
     def __init__(self, width: int | None = WIDEST, file: TextIO | None = None) -> None:
@@ -30,7 +30,7 @@ class PlainConsole(Console):
         super().__init__(width=width, markup=False, highlight=False, emoji=False, file=file)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render text, which everything consists of in the end, as rich does, after it was made printable."""
+        """Render as rich does. Plain text, of which all else is composed, is made printable first."""
         if isinstance(renderable, str):
             renderable = printable(renderable)
         elif isinstance(renderable, Text):

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from runner.common.arrays import BoolArray, IntArray
 from runner.text.arrow import list_column, utf8_bytes
 
-WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # in a class of a regular expression
+# as written in a character class of a regular expression
+WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _ONE_BYTE = np.isin(np.arange(256), [*range(9, 14), 32])
 _TWO_BYTES = np.array([0xC285, 0xC2A0])
 _LATER = (0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
@@ -186,7 +187,8 @@ def tokenizer_of(corpus: object) -> Tokenizer:
 def _white_space(data: npt.NDArray[np.uint8]) -> BoolArray:
     """Return a mask (M,) of the bytes of UTF-8 that belong to white space."""
     white: BoolArray = _ONE_BYTE[data]
-    long = np.flatnonzero((data == 0xC2) | ((data >= 0xE1) & (data <= 0xE3)))  # the first bytes of the longer ones
+    # first bytes of white space of several bytes
+    long = np.flatnonzero((data == 0xC2) | ((data >= 0xE1) & (data <= 0xE3)))
     codes = data[long].astype(np.int32) << 8 | data[long + 1]
     for n_bytes, wanted in ((2, _TWO_BYTES), (3, _THREE_BYTES)):
         if n_bytes == 3:

@@ -46,7 +46,7 @@ def _fetch(run: str, uri: str, folder: Path) -> None:
     if not re.fullmatch(r"[0-9a-f]{32}", run):
         raise HydromelError(f"run={run}: neither a run's folder, nor an id of MLflow (32 digits and letters a to f)")
     try:
-        with warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
+        with warnings.catch_warnings(action="ignore"):  # warnings of mlflow about its own dependencies
             client = open_store(uri, _TIMEOUT_S)
             run_id = _find(client, run, uri)
             listed = [*client.list_artifacts(run_id), *client.list_artifacts(run_id, run_schema.CHECKPOINTS)]
@@ -71,7 +71,7 @@ def _unfinished(run: Run) -> str:
     """Return how a run ended, in brackets, with the reason if its note has one; empty if it is finished."""
     if run.info.status == "FINISHED":
         return ""
-    reason = str(run.data.tags.get("mlflow.note.content", "")).split("\n")[-1].replace("\\", "")  # it is Markdown
+    reason = str(run.data.tags.get("mlflow.note.content", "")).split("\n")[-1].replace("\\", "")  # the note is Markdown
     return f" ({reason or run.info.status.lower()})"
 
 

@@ -71,7 +71,7 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
     otherwise disturb each other. An unreachable server costs one `timeout_s`.
 
     Raises:
-        Exception: of mlflow, SQLAlchemy or the operating system.
+        Exception: any error of mlflow, SQLAlchemy or the operating system.
     """
     if not uri.startswith(SQLITE):
         return _with_experiment(_client(uri, timeout_s), experiment, artifact_location)
@@ -106,7 +106,7 @@ def open_store(uri: str, timeout_s: float) -> MlflowClient:
 
     Raises:
         HydromelError: no such file.
-        Exception: of mlflow, SQLAlchemy or the operating system.
+        Exception: any error of mlflow, SQLAlchemy or the operating system.
     """
     if uri.startswith(SQLITE) and not Path(sqlite_path(uri)).is_file():
         raise HydromelError(f"{sqlite_path(uri)}: there is no such file")
@@ -141,7 +141,8 @@ def _prepare_mlflow() -> None:
     }
     try_database_once()  # deliveries are tried again later anyway
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # an error is raised, too; logged, it is a page of SQL
+        # errors are also raised; their log messages are pages of SQL
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _with_experiment(client: MlflowClient, experiment: str, artifact_location: str | None) -> tuple[MlflowClient, str]:

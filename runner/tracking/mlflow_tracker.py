@@ -81,7 +81,7 @@ class MlflowTracker:
             self._send(folder)
 
     def find(self, folder: Path) -> Literal["active", "deleted", "missing"]:
-        """Return what MLflow has of the run; after a failure, "active" for a time. Raises DeliveryError."""
+        """Return the state of the run in MLflow; in the pause after a failure, "active". Raises DeliveryError."""
         if time.monotonic() < self._silent_until:
             return "active"
         with self._reaching(folder):
@@ -99,11 +99,12 @@ class MlflowTracker:
 
     @contextlib.contextmanager
     def _reaching(self, folder: Path) -> Iterator[None]:
-        """Return a context for talking to MLflow about a run; a failure raises DeliveryError, and grows the pause."""
+        """Return a context for requests to MLflow about a run; a failure raises DeliveryError and extends the pause."""
         try:
-            with lock(folder), warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
+            # warnings of mlflow about its own dependencies
+            with lock(folder), warnings.catch_warnings(action="ignore"):
                 yield
-        except Exception as error:  # whatever mlflow, a driver or a cloud's library raises: training must not end by it
+        except Exception as error:  # errors of mlflow, a driver or a cloud's library must not end training
             self._failures += 1
             pause = min(self.retry_s * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
             self._silent_until = time.monotonic() + pause
@@ -215,13 +216,14 @@ def _send_data_set(client: MlflowClient, run_id: str, result: ResultRecord) -> N
     from mlflow.exceptions import MlflowException
 
     name, digest = result["dataset"], str(result["provenance"].get("data_fingerprint"))[:36]
-    profile = json.dumps({"tokens": result.get("tokens"), "vocab": result.get("vocab")})  # shown beside it
+    # MLflow shows it beside the data set
+    profile = json.dumps({"tokens": result.get("tokens"), "vocab": result.get("vocab")})
     data_set = Dataset(name, digest, source_type="hydromel", source=name, schema=None, profile=profile)
     inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
     try:
         client.log_inputs(run_id, inputs)
     except MlflowException:
-        client.log_inputs(run_id, inputs)  # two runs that bring the same new data set at once collide: now it is there
+        client.log_inputs(run_id, inputs)  # another run added the same data set at the same time; now it exists
 
 
 def _send_file(client: MlflowClient, run_id: str, path: Path, place: str | None) -> None:

@@ -31,7 +31,7 @@ from runner.common.records import AdviceRecord, ChangeRecord, InitFromRecord, Me
 from runner.common.seal import folder_is_made_here, seal_of
 
 log = logging.getLogger(__name__)
-_PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
+_PROBE_SECONDS = 1.0  # a process that checks a run holds its lock for a moment
 
 
 class RunFolder:

@@ -27,7 +27,7 @@ from runner.tracking.run_folder import is_alive, mark_dead, read_run
 from runner.tracking.tracker import CanRestore, DeliveryError, NoTracker, Tracker, is_delivered
 
 log = logging.getLogger(__name__)
-UNDELIVERED = ".undelivered"  # folder in runs_dir with a file for each run, which has the path of the run's folder
+UNDELIVERED = ".undelivered"  # folder in runs_dir; it holds a file per run with the path of the run's folder
 State = Literal["delivered", "restored", "up to date", "running", "no tracker", "deleted in the store (see --restore)"]
 
 

@@ -71,7 +71,7 @@ class CanRestore(Protocol):
     """An optional ability of trackers: users can delete runs in their store, and have them back."""
 
     def find(self, folder: Path) -> Literal["active", "deleted", "missing"]:
-        """Return what the store has of the run. Raises DeliveryError."""
+        """Return the state of the run in the store. Raises DeliveryError."""
         ...
 
     def restore(self, folder: Path) -> None:

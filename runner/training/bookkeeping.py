@@ -51,7 +51,7 @@ def add_costs(
 
 
 def group_by_length(longest: IntArray) -> list[tuple[int, list[int]]]:
-    """Return each power of two that rounds up some of the lengths (U,), from small to large, and their places."""
+    """Return the powers of two to which the lengths (U,) round up, ascending, each with the indices of its lengths."""
     exponents = np.frexp(np.maximum(1, longest) - 1)[1]  # the number of binary digits of longest - 1
     return [(1 << int(exponent), np.flatnonzero(exponents == exponent).tolist()) for exponent in np.unique(exponents)]
 
@@ -59,8 +59,8 @@ def group_by_length(longest: IntArray) -> list[tuple[int, list[int]]]:
 def record_losses(t: Training, is_complete: bool) -> None:
     """Record the mean loss, the mean gradient norm and the learning rate of every `log_every` updates.
 
-    The remaining updates are recorded if the segment is complete. If not, they stay unrecorded until it is, so that a
-    run that was stopped and resumed has the records of one that never was.
+    The remaining updates are recorded if the segment is complete. If not, they are recorded later, so that a run that
+    was stopped and resumed has the same records as one that was not.
     """
     unrecorded, full_rate = t.progress.unrecorded, t.optimizer.param_groups[0]["initial_lr"]
     while unrecorded and (is_complete or len(unrecorded) >= t.settings.log_every):
@@ -126,10 +126,10 @@ def check_parameters(t: Training) -> None:
 
 
 def check_scores(has_nan: list[Tensor]) -> None:
-    """Check, after the last batch, whether the scores of any had NaN; `has_nan` are () and on the device.
+    """Check, after the last batch, whether any batch had NaN scores; `has_nan` has a () tensor for each, on the device.
 
     Raises:
-        NotFinite: some had, which metrics and predictions would hide.
+        NotFinite: some scores are NaN, which metrics and predictions would hide.
     """
     if has_nan and torch.stack(has_nan).any():
         raise NotFinite("the scores of the model are NaN (not a number), so it can neither be evaluated nor predict")

@@ -49,7 +49,7 @@ _META, _CHECKSUM = "hydromel", "crc32"
 _TENSOR, _ARRAY = "__tensor__", "__array__"
 _STATE, _PROGRESS = TypeAdapter(CheckpointState), TypeAdapter(Progress)
 _ORIGIN, _COSTS = TypeAdapter(Origin), TypeAdapter(CostCounters)
-_SHOWN = 80  # characters of the reason in an error message
+_SHOWN = 80  # most characters of the reason in an error message
 
 
 def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -> None:
@@ -107,7 +107,7 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def state_errors(self) -> Iterator[None]:
-        """Raise HydromelError, in one line, for what goes wrong in the context with a state of any form."""
+        """Within the context, turn errors caused by a state of the wrong form into a HydromelError of one line."""
         try:
             yield
         except ValidationError as error:
@@ -140,7 +140,8 @@ def load_checkpoint(path: Path, model: nn.Module) -> Any:
 def _checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
     """Return a CRC-32 of the metadata and of the names, types, shapes and values of contiguous tensors on the host.
 
-    It tells of damage, of one flipped bit too, at half the cost of a cryptographic hash; it proves no origin.
+    It detects damage, even a single flipped bit, at half the cost of a cryptographic hash. It does not prove who wrote
+    the file.
     """
     crc = zlib.crc32(meta.encode())
     for name, tensor in sorted(tensors.items()):
@@ -157,7 +158,8 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def is_finite(tensor: Tensor) -> bool:
     """Return True if a tensor has neither NaN nor infinities."""
-    # A sum takes a twelfth of the time; it is finite only if all values are, but that of large values may overflow.
+    # If the sum is finite, so are all values; it takes a twelfth of the time. A sum of large values may overflow, so
+    # only then each value is checked.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 

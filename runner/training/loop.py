@@ -40,7 +40,7 @@ from runner.training.state import Training
 
 
 def fit(t: Training) -> None:
-    """Train until the epochs, the updates or the patience run out; in a resumed run nothing may be left to do.
+    """Train until the epochs, the updates or the patience run out. A resumed run may have nothing left to do.
 
     Raises:
         HydromelError: the run diverged, or not even one row fits into memory.
@@ -85,7 +85,8 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
             smaller = halved_micro_batch(t, rows, t.progress.updates + 1, error)
             break
         norm = clip_gradients(t.optimizer, t.settings.clip_norm)
-        if loss.device.type == "cpu":  # free here; on a GPU it would wait, so these are checked after the segment
+        # free on a CPU; a GPU would have to wait, so there it is checked after the segment
+        if loss.device.type == "cpu":
             check_finite(t, t.progress.updates + 1, [loss.item()], [norm.item()], [rows])
         t.optimizer.step()
         t.optimizer.zero_grad()
@@ -168,7 +169,7 @@ def _segment_end(t: Training, n_updates: int) -> int:
 def _keep_last(t: Training) -> None:
     """Write the records and the last checkpoint between two evaluations."""
     t.clock.start()
-    # Records first: a resumed run does not repeat, so does not record, what lies before its checkpoint.
+    # Records first: a resumed run does not repeat the updates before its checkpoint, so it would never record them.
     t.run.flush()
     write_checkpoint(t, "last")
     t.clock.lap("tracking")
@@ -209,7 +210,7 @@ def _evaluate_and_keep(t: Training, n_updates: int, mean_loss: float) -> None:
 
 
 def _keep_best(t: Training) -> None:
-    """Write the best checkpoint if the present parameters, or their average, have the best quality so far."""
+    """Write the best checkpoint if the current parameters, or their average, have the best quality so far."""
     if t.progress.best_at == t.progress.updates:
         with averaged(t.optimizer):
             write_checkpoint(t, "best")
@@ -241,7 +242,7 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
 
 
 def choose_on_valid(model: Model, valid: Callable[[], Iterable[Batch]], bf16: bool) -> None:
-    """Let the parts of the head choose what they choose on the validation set; `valid` makes its batches, if needed.
+    """Let parts of the head make their choices on the validation set; `valid` makes its batches, if they are needed.
 
     Raises:
         HydromelError: scores are NaN.

@@ -22,13 +22,14 @@ from runner.ragged.shapes import Updates
 from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
-PLANNED_ROWS = 20_000_000  # rows of all epochs that are looked through; takes about two seconds
+PLANNED_ROWS = 20_000_000  # most rows to search, of all epochs; takes about two seconds
 
 
 def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
-    """Lower the micro-batch size until the largest one fits into `backward` (of rows), and record its shape.
+    """Lower the micro-batch size until `backward` of the largest micro-batch fits into memory, and record its shape.
 
-    A resumed run may have no updates left; the record is of the largest micro-batch of all, those before included.
+    The record is of the largest micro-batch of the whole run, earlier updates included. A resumed run may have no
+    updates left.
 
     Raises:
         HydromelError: not even one row fits, or a module changes buffers that cannot be restored.
@@ -75,7 +76,7 @@ def _plan(t: Training) -> Iterator[Updates]:
         if updates:
             yield updates
             done += len(updates)
-        elif epoch > t.progress.epoch:  # the first may be over, but for its evaluation
+        elif epoch > t.progress.epoch:  # the first epoch may be over except for its evaluation
             return
 
 

@@ -67,7 +67,7 @@ class Progress:
 class Origin:
     """The config, data and vocabularies of a run. Every checkpoint has them, since a resumed run must use the same."""
 
-    config: dict[str, object]  # with the stable names of classes
+    config: dict[str, object]  # the options, with the stable names of classes
     fingerprint: str  # fingerprint of the data
     vocabs: dict[str, str]  # size and hash of each vocabulary
 
@@ -84,7 +84,7 @@ class Training:
     measures: Measures
     metric_name: str  # the figure of `measures` that selects the best checkpoint
     vocabs: Mapping[str, Vocab]  # vocabularies of the features and the target
-    strategy: BatchingStrategy  # as configured; `batching` is the one in use
+    strategy: BatchingStrategy  # the configured one; `batching` is the one in use
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     train: Batch  # as `strategy.arrange` returns it

@@ -30,11 +30,11 @@ MOST_EXAMPLES = 600_000  # limit on examples times epochs: large training sets n
 PENALTY, MOST_STEPS = 1.0, 300  # L2 penalty of ridge regression and limit of its steps; it converges in fewer
 # Limits of the SVM, which has a weight for each feature and label: 1 GiB, and about a minute of one core.
 MOST_WEIGHTS, MOST_SVM_STEPS = 2**27, 2**32
-MOST_SCORES = 2**24  # computed at a time
+MOST_SCORES = 2**24  # most scores computed at a time
 # Settings of the n-gram model. The cache's are close to optimal for WikiText-2's validation set, both by lines and as
 # a stream.
 ORDER, CACHE_WEIGHT, CACHE_WINDOW = 5, 0.15, 1000
-# Largest training set for the n-gram model, which takes about 150 bytes per token: the network may have left less.
+# Most training tokens for the n-gram model, which takes about 150 bytes per token; the network may leave little memory.
 MOST_TOKENS = 10_000_000
 
 
@@ -47,13 +47,13 @@ def majority_ids(train: Batch, test: Batch, n_labels: int) -> Tensor:
 def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Tensor:
     """Return each word's most frequent tag in the training set, for the tokens of `test`: (N,).
 
-    Ties, unseen words among them, go to the tag that is more frequent overall.
+    Ties, including those of unseen words, go to the tag that is more frequent overall.
     """
     train_words, test_words = (_word_ids(split, vocab).values.numpy() for split in (train, test))
     targets = target_ids(train).numpy()
     train_words, tags = train_words[targets != IGNORED], targets[targets != IGNORED]
-    # Only pairs of word and tag that occur are counted: there may be many tags. The overall frequencies, scaled down so
-    # far that they only break ties, and then the tags' ids decide between equal counts.
+    # Only pairs of word and tag that occur are counted, since there may be many tags. Equal counts are decided by the
+    # overall frequency of the tags, scaled down so far that it only breaks ties, and then by the tags' ids.
     words, word_tags, counts = count_pairs(train_words, tags, n_classes)
     overall = np.bincount(tags, minlength=n_classes)
     order = np.lexsort((-word_tags, overall[word_tags], counts, words))
@@ -92,14 +92,14 @@ def ridge(train: Batch, test: Batch, vocab: Vocab, joined: bool) -> Tensor:
 def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int, joined: bool) -> Tensor | str:
     """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words, or why it is left out.
 
-    Those of the two texts of a pair are separate features, and those that both texts have are further ones. It makes no
-    difference whether the texts are `joined`.
+    The words and bigrams of a pair's two texts are separate features, and those that both texts have are additional
+    ones. Whether the texts are `joined` makes no difference.
     """
     return _svm(train, test, vocab, n_classes, joined, lambda scores: scores.argmax(axis=1))
 
 
 def svm_sets(train: Batch, test: Batch, vocab: Vocab, n_labels: int, joined: bool) -> Tensor | str:
-    """Return the sets of labels (B, n_labels) of the same model, which decides each label by itself."""
+    """Return the sets of labels (B, n_labels) predicted by such a model, which decides on each label independently."""
     return _svm(train, test, vocab, n_labels, joined, lambda scores: scores > 0)
 
 
@@ -111,7 +111,7 @@ def _svm(
     joined: bool,
     decide: Callable[[FloatArray], IntArray | BoolArray],
 ) -> Tensor | str:
-    """Return what `decide` makes of the scores (B, C) of the rows of `test`."""
+    """Return `decide(scores)` for the scores (B, C) of the rows of `test`, or the reason why the model is left out."""
     rows, test_rows = (features_of(texts_of(split, vocab, joined), split, vocab.known) for split in (train, test))
     used = np.unique(rows.indices)  # the weights of all other columns would stay zero
     n_weights, steps_per_epoch = len(used) * n_classes, rows.nnz * n_classes

@@ -62,7 +62,7 @@ def corpus_table(
 
 
 def top_columns(names: Sequence[str], columns: Mapping[str, str], where: str) -> list[str]:
-    """Return the columns of a table, of those with `names`, that hold `columns` or are structs that hold them.
+    """Return those columns of a table, called `names`, that are among `columns` or are structs with such fields.
 
     Raises:
         HydromelError: there is no such column.

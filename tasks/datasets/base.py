@@ -22,7 +22,7 @@ from tasks.spans.finding import TagRules, check_tags
 from tasks.spans.table import SpanScheme
 
 RULES_VERSION = 3  # part of the fingerprint: increase it when the same bytes are read differently
-# Not in the fingerprint, since the files' contents are.
+# Options that are not in the fingerprint, since the contents of the files are in it.
 NOT_IN_FINGERPRINT = ("tokenizer", "ignored_tags", "name", "data_dir", "train", "valid", "test", "width")
 
 # No `from __future__ import annotations` here or in the modules of subclasses: configs are checked against the
@@ -121,7 +121,7 @@ def _joined(parts: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Table:
                 "and the files of a split must have the same"
             )
     if sum(part.nbytes for part in parts) > MAX_BYTES:
-        raise HydromelError(f"{paths[0]} and further files: more than {MAX_BYTES:,} bytes in one split, the most")
+        raise HydromelError(f"{paths[0]} and further files: more than {MAX_BYTES:,} bytes in one split, the most allowed")
     origins = [
         pc.binary_join_element_wise(str(path), part["line"].cast(pa.string()), ":")
         for path, part in zip(paths, parts, strict=True)

@@ -175,13 +175,13 @@ class ColumnsFile(HasTags, TokenLines):
     Args:
         separator: separator between columns: one `tab`, or `space` for any run of spaces.
         columns: name -> column from 0, negative from the right; must contain `tokens`, and `tags` for tagging.
-        skip_docstart: leave out lines whose first word is `-DOCSTART-`, and tell their number.
+        skip_docstart: leave out lines whose first word is `-DOCSTART-`, and report their number.
         group_documents: keep the sentences between two such lines in one split when splits are cut from the training
             set; needs `skip_docstart`.
-        comment_prefix: leave out lines that start with this prefix before a sentence (null: none); a line that has the
-            columns of a token is one.
-        width: number of columns of the training set's file, recorded by the run. In a text to predict, which may have
-            others, negative positions stand for the columns that they were in that file.
+        comment_prefix: leave out lines that start with this prefix before a sentence (null: none); a line with the
+        columns of a token is a token.
+        width: number of columns of the training file, recorded by the run. A text to predict may have another number;
+            negative positions then mean the same columns as in the training file.
     """
 
     separator: Separator

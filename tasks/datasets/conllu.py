@@ -29,8 +29,8 @@ class Conllu(HasTags, TokenLines):
 
     Args:
         columns: `tokens`, `tags` or any other name -> the column's name, in any case: form, upos, deprel, ..., or the
-            name of a column of CoNLL-U Plus; `misc.KEY` and `feats.KEY` are the values of KEY in MISC and FEATS. `_`,
-            and a missing KEY, as a tag is no target.
+            name of a column of CoNLL-U Plus; `misc.KEY` and `feats.KEY` are the values of KEY in MISC and FEATS. A tag
+            `_`, or a missing KEY, is no target.
     """
 
     columns: dict[Name, Text]

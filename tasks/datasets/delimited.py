@@ -67,7 +67,7 @@ class Dialect:
 
     delimiter: str
     quoting: bool  # fields may be in double quotes, with quotes inside doubled
-    escape: str | None  # takes away the meaning of the next character
+    escape: str | None  # makes the next character a plain one
 
     def rows(self, file: TextFile) -> tuple[list[pa.Array], IntArray]:
         """Split rows into columns; return the columns and the 1-based first line of each row."""
@@ -150,8 +150,8 @@ class Delimited(RawText, LocalCorpus):
             field has no labels (null: a field is one label).
         group_column: column by name or by position from 0: rows with equal values stay together when splits are cut
             from the training set (null: none).
-        width: number of columns of the training set's file, recorded by the run. In a text to predict, which may have
-            others, negative positions stand for the columns that they were in that file.
+        width: number of columns of the training file, recorded by the run. A text to predict may have another number;
+            negative positions then mean the same columns as in the training file.
     """
 
     delimiter: Delimiter

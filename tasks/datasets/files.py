@@ -68,9 +68,9 @@ class TextFile:
 def find_all(files: str | Sequence[str], data_dir: str | None, where: str) -> list[Path]:
     """Return the paths of one split in the order of `files`; those of a pattern are in the order of their names.
 
-    A file is `data_dir/file`, or else the file of that name in `data_dir` itself (None: the working directory), or `-`
-    for standard input. A name with `*`, `?` or `[...]` is a pattern unless there is a file of that name; `**` stands
-    for any folders that are no links. `where` is the option, for messages.
+    A file is `data_dir/file` (None: the working directory), if missing the file of that name directly in `data_dir`, or
+    `-` for standard input. A name with `*`, `?` or `[...]` is a pattern unless there is a file of that name; `**`
+    stands for any folders, except links. `where` is the option, for messages.
 
     Raises:
         HydromelError: there is no such file, or a pattern has several `**`.
@@ -100,7 +100,7 @@ def find_all(files: str | Sequence[str], data_dir: str | None, where: str) -> li
 def _matching(pattern: str, where: str) -> Iterator[str]:
     """Yield the names that fit a pattern, each once.
 
-    `glob` follows links below `**`, so that it would not end in a tree with a loop of them (such as /proc), and walks
+    `glob` follows links below `**`, so it might never end in a tree with a loop of links (such as /proc). It also walks
     the tree below one `**` again for the next.
     """
     above, *below = re.split(r"(?:^|(?<=/))\*\*(?:/|$)", pattern)
@@ -133,7 +133,7 @@ def standard_input() -> bytes:
     """Return all bytes of standard input, which are read once; raises HydromelError if there are none or too many."""
     if sys.stdin is not None and sys.stdin.isatty():
         raise HydromelError("'-' is standard input, which is a terminal; pipe a file into the command")
-    binary = getattr(sys.stdin, "buffer", None)  # none in a run of a sweep
+    binary = getattr(sys.stdin, "buffer", None)  # runs of a sweep have no standard input
     data = b"" if binary is None else binary.read(MAX_BYTES + 1)
     if not data:
         raise HydromelError(

@@ -1,7 +1,7 @@
-"""Working out what a file of one's own holds, for `hydromel data=FILE`: its format, its columns and the task.
+"""Guess the content of a user's file for `hydromel data=FILE`: its format, its columns and the task.
 
-The rules are pure functions of the first rows of the training file. Where two answers are about as likely, none is
-chosen: a message says what to give.
+The rules are pure functions of the first rows of the training file. If two guesses are about as likely, neither is
+chosen: a message says which option to give.
 """
 
 import csv
@@ -25,8 +25,8 @@ from tasks.datasets.files import decoded, find_all, head_of
 from tasks.datasets.labelled import MARK
 from tasks.datasets.split import SPLITS
 
-ENCODERS = {"lm": "lstm"}  # by task, others `conv`: quick to train, and good on most data
-CHARACTERS = {"features": "words_chars", "embedding": "word_char"}  # for tags, which endings and capitals tell
+ENCODERS = {"lm": "lstm"}  # encoder by task, otherwise `conv`: quick to train, and good on most data
+CHARACTERS = {"features": "words_chars", "embedding": "word_char"}  # for tagging, where endings and capitals are informative
 PAIRS = (
     ("premise", "hypothesis"),
     ("sentence1", "sentence2"),
@@ -52,13 +52,13 @@ TEXTS = (
 )
 TARGETS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "emotion", "polarity")
 NUMBERS = ("score", "value", "rating", "stars", "similarity", "similarity_score")
-NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}  # common in a table's first row
+NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}  # names that are common in a table's first row
 MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf", "-inf", "-"}  # of a number
 READERS = ("columns_file", "conllu", "csv", "jsonl", "labelled", "parquet", "sst_trees", "text", "tsv")
 DELIMITERS = "\t,;|"
 HEAD_BYTES = 2**18
 NO_TAGS = {"id", "form", "lemma", "feats", "head", "deps", "misc"}  # columns of CoNLL-U
-LEAST_LINES = 10  # that begin with labels of which a format is worked out
+LEAST_LINES = 10  # fewest lines with a label from which a format is inferred
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".conll": "columns_file", ".conllu": "conllu"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+|.+-[BIESLUM]")
@@ -74,7 +74,7 @@ class Guess:
     """The content of the files for training, validation and test."""
 
     found: str  # the content in words
-    options: dict[str, object]  # options of the command line, in its order
+    options: dict[str, object]  # options options of the command line, in its order
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Found:
     dataset: str  # reader of the format
     found: str  # the content in words
     target: str | None  # kind of the target: label, labels, value or tags; None: there is none
-    options: dict[str, object] = field(default_factory=dict)  # options of the reader
+    options: dict[str, object] = field(default_factory=dict)  # options options of the reader
     is_pair: bool = False
 
 
@@ -92,7 +92,7 @@ class Found:
 class Column:
     """The first values of a column of a table."""
 
-    name: str | int  # or its position
+    name: str | int  # the name, or the position
     values: Sequence[object]  # strings, numbers, booleans, or lists of these; None for anything else
     has_class_names: bool = False
 
@@ -133,7 +133,7 @@ class Roles:
     text: str | int | dict[str, str | int]
     is_list: bool  # the text is lists of tokens
     target: str | int | None
-    kind: str | None  # kind of the target, as in `Found`
+    kind: str | None  # kind kind of the target, as in `Found`
 
 
 def guess(files: Sequence[str], given: Mapping[str, object]) -> Guess:
@@ -171,7 +171,7 @@ def guess(files: Sequence[str], given: Mapping[str, object]) -> Guess:
 
 
 def _found(path: Path, given: Mapping[str, object]) -> Found:
-    """Return what a file holds, for the given reader if there is one."""
+    """Return the content of a file, for the given reader if there is one."""
     reader = given.get("dataset")
     if reader not in (None, *READERS):
         raise HydromelError(f"dataset={reader} and data={path}: leave it out, or give one of {', '.join(READERS)}")
@@ -186,7 +186,7 @@ def _found(path: Path, given: Mapping[str, object]) -> Found:
 
 
 def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
-    """Return what a text holds: the first of the formats below that all of its lines have, or the given one."""
+    """Return the content of a text, in the first of the formats below that fits all lines, or in the given one."""
     reader = given.get("dataset")
     lines = [line for line in text.split("\n") if line.strip()]
     if reader is None and path.suffix == ".json" and lines[0].lstrip().startswith("["):
@@ -225,7 +225,7 @@ def _is_conllu(lines: Sequence[str]) -> bool:
 
 
 def _treebank(lines: Sequence[str], path: Path, given: Mapping[str, object]) -> Found:
-    """Return what CoNLL-U or CoNLL-U Plus holds; the tags are parts of speech, or the only column that may be."""
+    """Return the content of CoNLL-U or CoNLL-U Plus; tags are parts of speech, or the only possible column."""
     names = [name.lower() for name in named_in(lines[0]) or STANDARD]
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
     used = {
@@ -246,7 +246,7 @@ def _treebank(lines: Sequence[str], path: Path, given: Mapping[str, object]) -> 
 def _begins_with_labels(lines: Sequence[str]) -> bool:
     """Return True if most lines begin with `__label__`, or all with a number, COARSE:fine, or a label word.
 
-    Words are labels if they are very few, and in no text.
+    Words count as labels if there are very few different ones, and none occurs in a text.
     """
     if 2 * sum(line.startswith(MARK) for line in lines) > len(lines):
         return True
@@ -261,7 +261,7 @@ def _begins_with_labels(lines: Sequence[str]) -> bool:
 
 
 def _token_lines(text: str, given: Mapping[str, object]) -> Found | None:
-    """Return what a file with one token per line holds; None if it is no such file."""
+    """Return the content of a file with one token per line; None if it is no such file."""
     is_blank = [(not line.strip() or line.startswith(DOCSTART), line) for line in text.split("\n")]
     blocks = [[line for _, line in block] for blank, block in groupby(is_blank, lambda pair: pair[0]) if not blank]
     for separator, mark in (("tab", "\t"), ("space", None)):
@@ -296,7 +296,7 @@ def _token_lines(text: str, given: Mapping[str, object]) -> Found | None:
 
 
 def _delimited(text: str, path: Path, given: Mapping[str, object]) -> Found | None:
-    """Return what a table with a delimiter holds; None if the text is no such table."""
+    """Return the content of a table with a delimiter; None if the text is no such table."""
     reader = given.get("dataset")
     suffixes = {suffix.lower() for suffix in path.suffixes}
     tables = {}
@@ -352,7 +352,7 @@ def _rows(text: str, mark: str, given: Mapping[str, object]) -> list[list[str]]:
 def _has_header(rows: list[list[str]], path: Path, given: Mapping[str, object]) -> bool:
     """Return True if the first row names the columns.
 
-    It does if a name is a common one, or if a column has numbers, or few different values, and it has not.
+    It does if it has a common name, or if it has neither a number in a column of numbers nor a value that repeats.
     """
     if "dataset.header" in given:
         return bool(given["dataset.header"])
@@ -374,7 +374,7 @@ def _has_header(rows: list[list[str]], path: Path, given: Mapping[str, object]) 
 
 
 def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -> Found:
-    """Return what JSON Lines hold."""
+    """Return the content of JSON Lines."""
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -404,7 +404,7 @@ def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -
 
 
 def _column(name: str, values: Sequence[object], has_class_names: bool = False) -> Column:
-    """Return a column; one that is named like a target stays one if rows lack it, so that the reader names these."""
+    """Return a column. One named like a target may lack values here, so that the reader reports the rows without."""
     present = [value for value in values if value is not None]
     if name.lower() in (*TARGETS, *NUMBERS) and not any(isinstance(value, list) for value in present):
         values = present
@@ -412,7 +412,7 @@ def _column(name: str, values: Sequence[object], has_class_names: bool = False) 
 
 
 def _of_table(table: pa.Table, path: Path, given: Mapping[str, object]) -> Found:
-    """Return what a Parquet or Arrow file holds, by its first rows."""
+    """Return the content of a Parquet or Arrow file, from its first rows."""
     if not table.num_rows:
         raise HydromelError(f"{path}: no rows but the names of the columns, {', '.join(table.column_names)}")
     with_classes = class_names(table.schema)
@@ -437,7 +437,7 @@ def _of_table(table: pa.Table, path: Path, given: Mapping[str, object]) -> Found
 def _with_roles(
     dataset: str, found: str, roles: Roles, options: dict[str, object], names: tuple[str, str, str]
 ) -> Found:
-    """Return what a table holds, with the options for its texts, tokens and targets, of these `names`."""
+    """Return the content of a table; `names` are the options for its texts, tokens and targets."""
     text = "text_columns" if isinstance(roles.text, dict) else names[1] if roles.is_list else names[0]
     if roles.text != "text":
         options[text] = roles.text
@@ -447,12 +447,15 @@ def _with_roles(
 
 
 def roles_of(columns: Sequence[Column], path: Path, text: object, target: object, ask: tuple[str, str]) -> Roles:
-    """Return the roles of the columns of a table; `text` and `target` are those that the user named (None; ...: not).
+    """Return the roles of a table's columns.
+
+    `text` is the column that the user named, or None; `target` likewise, where None means no target, and `...` that
+    none was named.
 
     `ask` has the options for the text and for the target, for messages.
 
     Raises:
-        HydromelError: several columns are as likely, or none is.
+        HydromelError: several columns are equally likely, or none is.
     """
     texts = _given(text) if text is not None else _texts(columns, path, target, ask[0])
     inside = [texts] if not isinstance(texts, dict) else [*texts.values()]
@@ -519,7 +522,7 @@ def _target(others: Sequence[Column], texts: Sequence[Column], is_list: bool, pa
 
 
 def _one(candidates: Sequence[Column], names: Sequence[str], what: str, path: Path, ask: str) -> Column | None:
-    """Return the only candidate, or that of the first of `names`, which needs no other; None if there is none."""
+    """Return the only candidate, or the only one with one of the first two `names`; None if there are no candidates."""
     first = [column for column in candidates if str(column.name).lower() in names[:2]]
     if len(candidates) > 1 and len(first) != 1:
         raise HydromelError(f"{path}: several columns may hold the {what}: {_listed(candidates)}; give {ask}")

@@ -41,8 +41,8 @@ class Jsonl(HasTags, RawText, LocalCorpus):
         tokens_field: field with a list of strings (null: use `text_field`).
         text_columns: for pairs of texts, a mapping of `a` and `b` to the field of each, instead of those above; fields
             hold strings or lists of strings, as on the first line (null: one text).
-        label_field: field with a string, integer or boolean; or with a list of these, of several labels; or with a
-            number, if some are no integers, for regression (null: none).
+        label_field: field with a string, integer or boolean; or a list of these, for several labels; or, for
+        regression, a number, if some are not integers (null: none).
         group_field: field with a string or an integer: rows with equal values stay together when splits are cut from
             the training set (null: none).
         tags_field: field with a list of strings, one per token (null: none).
@@ -120,7 +120,7 @@ class Jsonl(HasTags, RawText, LocalCorpus):
     def _fields(self, file: TextFile, split: str) -> dict[str, pa.DataType]:
         """Return the Arrow type of each named field.
 
-        That of the label is the type on the first line with one, those of pairs and groups are as on the first line.
+        The label's type is taken from the first line that has one, the types of pairs and groups from the first line.
         """
         fields = dict.fromkeys(self._texts.values(), STRINGS if self.tokens_field else pa.string())
         if self.text_columns is not None:

@@ -5,7 +5,7 @@ from typing import Literal, TypeVar
 from runner.common.errors import HydromelError
 
 T = TypeVar("T")
-PairOf = dict[Literal["a", "b"], T]  # the option of the first text, and of the second; it has both (`check_pair`)
+PairOf = dict[Literal["a", "b"], T]  # an option of the first text and of the second; both are needed (`check_pair`)
 TOKENS: dict[Literal["a", "b"], str] = {"a": "tokens", "b": "tokens_b"}  # the columns of the texts
 
 

@@ -35,7 +35,7 @@ def cut_missing(
     `hash`: by a hash of the unit's tokens or group, so that the same text is always in the same split, independently of
     the other rows and their order; the fractions hold on average.
     `contiguous`: train is the first part, then valid, then test; fractions are of tokens, with one line end per row.
-    Only groups are units; a group is where its first row is.
+    Only groups are units; a group goes where its first row goes.
 
     A split with the fraction 0 stays missing.
 
@@ -99,7 +99,7 @@ def _assigned(train: pa.Table, cut: Cut, fractions: dict[str, float]) -> npt.NDA
     row, label, names = labels_of(train, first)
     if cut == "hash" or not names:
         return by_place(uniform(hashes), fractions)[unit]
-    keeps = numbers_of(train) is None  # train may lack a bin of numbers
+    keeps = numbers_of(train) is None  # a bin of numbers may be missing from train, a label may not
     return stratified(unit[row], label, names, len(hashes), fractions, keeps)[unit]
 
 

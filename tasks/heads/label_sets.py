@@ -129,7 +129,7 @@ def best_thresholds(everything: IntArray, gold: IntArray) -> FloatArray:
 
     Args:
         everything: (C, J + 1) number of rows whose probability reaches exactly the first 0, 1, ... J candidates.
-        gold: the same of the rows that have the label.
+        gold: the same, for the rows that have the label.
     """
     # Counts of the rows that reach candidate j: (C, J).
     predicted, right = (counts[:, ::-1].cumsum(axis=1)[:, -2::-1] for counts in (everything, gold))

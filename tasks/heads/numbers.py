@@ -23,7 +23,7 @@ class NumberOutput(nn.Module):
 
     Args:
         loss: mse, mae or huber.
-        delta: of huber, in standard deviations.
+        delta: threshold of huber, in standard deviations.
     """
 
     def __init__(self, loss: NumberLoss, delta: float) -> None:

@@ -25,8 +25,8 @@ class LabelSetMetric:
 
     `micro_f1` (with `micro_precision` and `micro_recall`) counts the labels of all rows together. `macro_f1` is the
     unweighted mean over the labels that are gold or predicted at least once. `sample_f1` is the mean over rows; a row
-    without labels for which none are predicted is right, and has 100. `subset_accuracy` is the share of rows whose sets
-    are equal. All are percentages.
+    without labels for which none are predicted counts as correct, with 100. `subset_accuracy` is the share of rows
+    whose sets are equal. All are percentages.
     """
 
     scales: Mapping[str, Scale] = dict.fromkeys(
@@ -36,7 +36,8 @@ class LabelSetMetric:
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
         self.labels = vocabs["target"].tokens  # (V,)
-        self._counts = torch.zeros(3, len(self.labels), dtype=torch.int64)  # right, predicted and gold by label
+        # numbers of correct, predicted and gold labels
+        self._counts = torch.zeros(3, len(self.labels), dtype=torch.int64)
         self._f1 = torch.zeros((), dtype=torch.float64)  # summed over rows
         self._exact = torch.zeros((), dtype=torch.int64)
         self._rows = 0

@@ -42,7 +42,7 @@ def precision_recall_f1(right: IntArray, predicted: IntArray, gold: IntArray) ->
 
 
 def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: IntArray) -> pa.Table:
-    """Return the table `SCORES` of `names` (K,), from the counts (K,) of right, predicted and gold ones."""
+    """Return the table `SCORES` of `names` (K,), from the counts (K,) of correct, predicted and gold ones."""
     scores = (*precision_recall_f1(right, predicted, gold), gold)
     return pa.table([pa.array(names, pa.string()), *map(pa.array, scores)], schema=SCORES)
 

@@ -18,8 +18,8 @@ from runner.text.formats.base import escaped
 from tasks.targets import place
 
 MOST_KINDS = 50  # pairs of gold and predicted label that are listed, the most frequent first
-SHOWN = 20  # errors of each
-LONGEST_TEXT = 300  # characters
+SHOWN = 20  # most errors listed of each kind
+LONGEST_TEXT = 300  # most characters of a text
 LONGEST_NAME = 100
 
 

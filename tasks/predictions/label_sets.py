@@ -28,7 +28,7 @@ class LabelSetInspector:
     """The inspector of a task with a set of labels per row."""
 
     labels: tuple[str, ...]  # (V,)
-    thresholds: FloatArray  # (C,) of the probability from which on a label is predicted
+    thresholds: FloatArray  # (C,) probability from which a label is predicted
     column: Literal["labels"] = "labels"
 
     def decode(self, values: BoolArray, offsets: IntArray) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Working out the span scheme of tags, and checking tags against a given scheme.
+"""Detect the span scheme of tags, and check tags against a given scheme.
 
 Shapes: B rows, N tokens in total.
 """
@@ -22,7 +22,7 @@ from tasks.spans.table import AUTO, MALFORMED, ROLES, SCHEMES, Mode, Scheme, Spa
 from tasks.spans.tags import SpanTags, illegal_positions, spans
 
 log = logging.getLogger(__name__)
-_SHOWN = 3  # candidates in a message
+_SHOWN = 3  # most candidates in a message
 _UNUSUAL = re.compile(rf"([{''.join(ROLES)}])[-_:./|].+", re.IGNORECASE | re.DOTALL)
 
 
@@ -36,7 +36,7 @@ class Tagging:
 
     @classmethod
     def of(cls, tags: pa.StringArray, offsets: IntArray, at: Callable[[int], str]) -> Tagging:
-        """Return the tags without nulls, which are no targets: the tags around them are neighbours, as in peers."""
+        """Return the tags without nulls. A null is no target, so the tags around it become neighbours."""
         if not tags.null_count:
             return cls(tags, offsets, at)
         kept = mask_of(tags.is_valid())
@@ -49,9 +49,9 @@ class Tagging:
         return list(self.tags.unique().to_pylist())
 
     def fits(self, scheme: Scheme) -> bool:
-        """Return True if all tags are of the scheme, and some of spans.
+        """Return True if all tags belong to the scheme, and some of them to spans.
 
-        Letters without types must be several: one alone is as likely a plain tag.
+        Tags without types must have several different letters: a single one is as likely a plain tag.
         """
         parsed = SpanTags.of(self.distinct, scheme).within(scheme)
         enough = len(set(parsed.letters) - {""}) > 1 if parsed.types == ("",) else bool(parsed.types)
@@ -83,7 +83,7 @@ class Tagging:
 def find_scheme(tagging: Tagging) -> Scheme | None:
     """Return the scheme in which all tags are legal (None: the tags are plain), and log it.
 
-    Tags that are legal in several schemes which read the same spans are of the first of these.
+    If tags are legal in several schemes that read the same spans, the first of these is returned.
 
     Raises:
         HydromelError: the schemes in which the tags are legal read different spans; or tags look like those of spans,
@@ -136,7 +136,7 @@ def _looks_like_spans(tagging: Tagging) -> Scheme | None:
 
 
 def _unusual(distinct: list[str]) -> str | None:
-    """Return a tag like that of a span if all but O are, with other marks than a hyphen or with small letters."""
+    """Return a tag if all tags but O look like those of spans, but with another mark than a hyphen, or small letters."""
     of_spans = [tag for tag in distinct if tag not in ("O", "o")]
     letters = {match[1] for tag in of_spans if (match := _UNUSUAL.fullmatch(tag))}
     alike = len(of_spans) < len(distinct) and all(map(_UNUSUAL.fullmatch, of_spans))
@@ -219,7 +219,7 @@ def _consequence(tagging: Tagging, scheme: Scheme, odd: list[str]) -> str:
     end = ""
     if odd:
         count = np.count_nonzero(mask_of(pc.is_in(tagging.tags, pa.array(odd))))
-        end += f"; {count:,} of them are no tags of spans ({_shown(odd)}) and count as O, unless task.ignore names them"
+        end += f"; {count:,} of them are not tags of spans ({_shown(odd)}) and count as O, unless task.ignore names them"
     if headline_mode(scheme) == "strict":
         of_spans, counted = len(tagging.spans(scheme, "default")[0]), len(tagging.spans(scheme, "strict")[0])
         end += f"; {counted:,} of {of_spans:,} spans are whole, and only these count in {scheme}"

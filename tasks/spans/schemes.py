@@ -44,9 +44,9 @@ class Conversion:
 
 @dataclass(frozen=True)
 class OwnTags:
-    """The data set's tags, where a model may learn and predict those of another scheme."""
+    """The data set's tags, for a model that may learn and predict those of another scheme."""
 
-    tags: tuple[str, ...]  # (C,) the data set's
+    tags: tuple[str, ...]  # (C,) tags of the data set
     conversion: Conversion | None  # from ids of learned tags to ids of `tags`; None if they are the same
 
     @classmethod
@@ -82,7 +82,7 @@ def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntAr
         marked = starts[1:][touches] if layout.mark == BEGIN else ends[:-1][touches] - 1
         position[np.setdiff1d(inside, marked)] = INNER
     # `all_tags` lists O, then all letters of the first type, of the second, ...: look up the letter, add the type.
-    letter = np.array([*(1 + layout.used.index(letter) for letter in layout.letters), 0])  # the last is that of -1
+    letter = np.array([*(1 + layout.used.index(letter) for letter in layout.letters), 0])  # the last entry is for -1
     ids = letter[position]
     ids[inside] += len(layout.used) * np.repeat(types, lengths)
     return ids

@@ -46,11 +46,11 @@ FIRST, INNER, LAST, ONLY = range(4)  # positions of tokens in their span
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The roles that may stand side by side, by their number."""
+    """The roles that neighbouring tags may have, as masks over the numbers of roles."""
 
-    start: BoolArray  # (6,) of a row's first tag
-    follow: BoolArray  # (2, 6, 6): by whether two tags have the same type, the first one's role, and the second one's
-    end: BoolArray  # (6,) of a row's last tag
+    start: BoolArray  # (6,) roles of a row's first tag
+    follow: BoolArray  # (2, 6, 6) roles of two tags in a row, first for different types, then for the same
+    end: BoolArray  # (6,) roles of a row's last tag
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from tasks.spans.table import (
 
 SmallIntArray = npt.NDArray[np.int8]
 SpanArrays = tuple[IntArray, IntArray, IntArray]  # starts, ends (exclusive), types: (K,) each
-UNTYPED = "_"  # name in tables of the type of tags without one, as in seqeval
+UNTYPED = "_"  # name that tables give the type of tags without types, as in seqeval
 _LETTER = f"(?P<letter>[{''.join(ROLES)}])"
 _PREFIXED = re.compile(f"{_LETTER}(?:-(?P<type>.+))?", re.DOTALL)
 _SUFFIXED = re.compile(f"(?:(?P<type>.+)-)?{_LETTER}", re.DOTALL)
@@ -47,7 +47,7 @@ class SpanTags:
     prefix: SmallIntArray  # (C,) OUTSIDE, BEGIN, INSIDE, END, SINGLE or MALFORMED
     kind: IntArray  # (C,) index into `types`, or -1 for tags that belong to no span
     types: tuple[str, ...]  # names of the span types, in the order of the tags; one empty name: tags without types
-    letters: tuple[str, ...]  # (C,) of tags that belong to a span; others: empty
+    letters: tuple[str, ...]  # (C,) letters of tags that belong to a span; empty for others
 
     @classmethod
     def of(cls, tags: Sequence[str], scheme: Scheme) -> SpanTags:

@@ -57,7 +57,7 @@ class FastTextModel:
     def __init__(self, file: BinaryReader, wanted: set[bytes], unicode: UnicodeForm) -> None:
         self._path, self._unicode = file.path, unicode
         self.duplicates = 0  # number of wanted words that occur again
-        self._spellings: dict[bytes, bytes] = {}  # the file's, of words that it has in another form
+        self._spellings: dict[bytes, bytes] = {}  # word -> spelling in the file, if it differs before normalisation
         _, version = file.integers("ii", "the header")
         if version not in (11, 12):
             raise HydromelError(f"{file.path}: fastText model of version {version}; use one of version 11 or 12")

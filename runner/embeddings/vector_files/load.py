@@ -27,7 +27,7 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"
 class VectorFile:
     """A vector file, which may be queried repeatedly; a HydromelError if there is none or its format is unknown.
 
-    Its words are compared in the normal form `unicode`; of words that are then the same, the first counts. They are
+    Its words are compared in the normal form `unicode`; among words that are then equal, the first is used. They are
     indexed at the first query, in 32 bytes per word. A fastText model is read again for each query.
     """
 

@@ -31,7 +31,7 @@ class FoundVectors:
     table: Table  # (R, D), the needed rows, without duplicates
     row_of_word: IntArray  # (W,) row of each word, or -1. Words that fall back to the same form share its row.
     words_in_file: int
-    duplicates: int  # number of words of the file that it has before; the first is used
+    duplicates: int  # number of repeated words in the file, of which the first is used
     composed: int  # number of words whose vector is composed only of n-grams (fastText)
 
 
@@ -64,13 +64,13 @@ class WordIndex:
 
     @property
     def duplicates(self) -> int:
-        """The number of words that the file has before, in the same normal form."""
+        """The number of words in the file that repeat an earlier one, in the same normal form."""
         return int(np.count_nonzero(np.diff(self._hashes) == 0))
 
     def find(self, words: Sequence[bytes]) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        """Return index, number, first byte and last + 1 of each of the words in the file, in its order.
+        """Return the index, number, first byte and last byte + 1 of each word that the file has, in the file's order.
 
-        Words that the file has several times are found once, where they are first.
+        A repeated word is found once, at its first occurrence.
         """
         # All entries with a word's hash are contiguous; expand the ranges first..last to one entry per candidate.
         hashes = _hashes(words)

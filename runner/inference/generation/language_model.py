@@ -30,7 +30,7 @@ from runner.text.tokenizers import WHITESPACE, Tokenizer, tokenizer_of
 from runner.text.vocab import Vocab
 
 READ_TOKENS = 16_384  # tokens of all prompts in memory at once; longer prompts are read in windows
-LINE_END = "\n"  # in lists of tokens; no word and no character of a line is one
+LINE_END = "\n"  # marks a line's end in lists of tokens; equals no word and no character of a line
 _CPU = torch.device("cpu")
 Unit = Literal["word", "char"]
 Inputs = dict[str, IntArray]  # (R,) ids of each feature, one for each row

@@ -23,7 +23,7 @@ from runner.common.arrays import BoolArray, FloatArray
 from runner.layers.crf.chain import Chain
 from runner.ragged.rows import Rows
 
-SCALE_EVERY = 8  # steps; float64 spans 700 nats in either direction, and a step uses some tens of them at most
+SCALE_EVERY = 8  # steps between divisions; float64 spans 700 nats in either direction, a step uses a few dozen
 # A term that underflows is below 1e-307, and no start, transition or end score multiplies it by more than LARGEST. So
 # it cannot contribute to a sum of at least LEAST, and sums of up to MOST are far from overflow.
 LEAST, MOST, LARGEST = 1e-270, 1e280, 1e20

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _SHOWN = 10  # trials
-_FEWEST = 4  # finished trials from which importance is estimated
+_FEWEST = 4  # fewest finished trials for an estimate of importance
 _ENDED = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
-_NOT_KEPT = ("experiment", "search", "sweep", "resume", "plugins")  # no file may say which modules are trusted
+# `plugins` is left out, since a file must not decide which modules are trusted
+_NOT_KEPT = ("experiment", "search", "sweep", "resume", "plugins")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class EndedTrial:
     """A trial of a search that ended: finished, pruned or failed."""
 
     number: int
-    ended: str  # how: a value of `_ENDED`
+    ended: str  # how it ended: a value of `_ENDED`
     value: float | None  # the searched metric; None unless the trial finished
     values: dict[str, object]
     evaluations: list[float]  # the metric at each evaluation that the search read

@@ -46,7 +46,7 @@ class Search:
     components: Components  # components of that config
     options: SearchSettings
     space: Space
-    metric: str  # on valid
+    metric: str  # name of the metric, measured on valid
     higher: bool  # True if higher values are better
 
     @classmethod

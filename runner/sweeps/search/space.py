@@ -118,7 +118,7 @@ class Space:
         """Return the space in a config: {option: {low: ..., high: ...} or {choices: [...]}}, options dotted or nested.
 
         Args:
-            groups: by name, of the composed config.
+            groups: name -> node of each group in the composed config.
 
         Raises:
             HydromelError: the space is empty, or has an unknown option or an interval that cannot be sampled.

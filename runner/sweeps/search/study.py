@@ -103,7 +103,8 @@ def _pruner(options: SearchSettings, epochs: int) -> BasePruner:
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
     if options.pruner == "median":
-        return MedianPruner(options.startup_trials, options.warmup_evaluations + 1)  # it ends none before that step
+        # the pruner ends no trial before that step
+        return MedianPruner(options.startup_trials, options.warmup_evaluations + 1)
     if options.pruner == "hyperband":
         return HyperbandPruner(min_resource=max(1, options.warmup_evaluations), max_resource=epochs)
     return NopPruner()

@@ -70,7 +70,7 @@ def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) ->
     """Yield the metric at each evaluation on valid until the process ends; None: it was not finite."""
     end_of_read = 0
     while True:
-        over = process.poll() is not None  # asked first: nothing is written after that
+        over = process.poll() is not None  # checked before reading, since an ended process writes nothing more
         for record, end_of_record in read_metrics(folder, end_of_read):
             end_of_read = end_of_record
             figures = {key.removeprefix("valid/"): value for key, value in record["metrics"].items() if "valid/" in key}

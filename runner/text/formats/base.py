@@ -29,8 +29,9 @@ class PassagePredictions:
 
     column: str  # column of a corpus: label, labels, value or tags
     values: pa.Array  # (B,) entries of that column: labels, sets of labels, numbers, or lists with one tag per token
-    # float32 from 0 to 1, of the same structure; for sets of labels, lists (B,) with that of every one of the `labels`
-    probability: pa.Array | None  # None: they are not written
+    # probabilities, float32 from 0 to 1, in the structure of `values`; for sets of labels, lists (B,) with one for each
+    # of the `labels`
+    probability: pa.Array | None  # None: not written
     labels: tuple[str, ...] = ()
     spans: list[object] | None = None  # (B,) lists of {start, end, label, text}, if they are written
 
@@ -55,7 +56,7 @@ class TextFormat(Protocol):
     """A format of text files."""
 
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
-        """Yield all lines of the text of that name in groups, such that no row continues from one to the next.
+        """Yield all lines of the text `name` in groups; no row continues from one group to the next.
 
         Raises:
             HydromelError: a row that does not end.

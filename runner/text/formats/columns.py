@@ -35,10 +35,10 @@ class LineKinds:
     def of(
         cls, lines: pa.Array, separator: Separator, comment_prefix: str | None, docstart: str | None, width: int | None
     ) -> LineKinds:
-        """Tell tokens from comments: a comment stands before a sentence, and has not the `width` columns of tokens.
+        """Tell tokens from comments, which stand before a sentence and do not have the `width` columns of tokens.
 
-        A line with the prefix of comments that is neither counts as a token; its number of columns is wrong. Without a
-        `width` (None) it is that of most other lines.
+        Any other line with the prefix of comments counts as a token; its number of columns is then an error. If `width`
+        is None, it is that of most other lines.
         """
         ends = is_empty(pc.ascii_trim_whitespace(lines))
         documents = np.zeros(len(lines), dtype=np.bool_)

@@ -31,8 +31,8 @@ class ConlluColumns(Columns):
     """A format of treebanks; in CoNLL-U Plus the text's first line names its columns.
 
     Args:
-        by_name: name -> the name of the text's column, for those that can be input. Where `columns` are given by
-            position, the names have no effect.
+        by_name: input column -> name of the text's column. The header decides its position, unless the user gave one in
+            `columns`.
     """
 
     by_name: Mapping[str, str] = field(default_factory=dict)

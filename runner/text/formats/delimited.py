@@ -78,7 +78,7 @@ class Delimited:
         starts, ends, records = [], [], []
         start, self._header_end = 0, None
         for record, end in self._records(passage.lines):
-            if record:  # a blank line is none
+            if record:  # a blank line holds no record
                 starts.append(start)
                 ends.append(end - 1)
                 records.append(record)

@@ -90,7 +90,7 @@ def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
                 )
             text = _decoded(line, encoding, f"{name}:{number}")
             text = text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
-            if number == 1 and not line.endswith(b"\n"):  # it is the whole text
+            if number == 1 and not line.endswith(b"\n"):  # the whole text has no LF, so CR may end its lines
                 yield from text.split("\r")
             else:
                 yield text

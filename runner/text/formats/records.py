@@ -21,10 +21,10 @@ _SPANS = pa.list_(pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa
 class Records:
     """An output format, `csv`, `json` or `jsonl`, in which each row of the input is one record.
 
-    In `jsonl` a record has the field `tokens`, for pairs also `tokens_b`, before them the raw `text` if spans refer to
-    it, and fields named `added` (None: like the predicted column) and `{added}_probability`. `json` is one list of the
-    same records, one per line. In `csv` a record has the `text` (`text_b`), tokens separated by spaces, and then the
-    same columns, with a header; lists are in JSON.
+    In `jsonl` a record has the raw `text` (only if spans refer to it), `tokens` (for pairs also `tokens_b`), and the
+    predictions in `added` (None: named like the predicted column) and `{added}_probability`. `json` is one list of the
+    same records, one per line. In `csv` a record has `text` (for pairs also `text_b`), which is the tokens separated by
+    spaces, and the same columns of predictions, after a header; lists are JSON.
     """
 
     form: Literal["csv", "json", "jsonl"]
@@ -33,7 +33,7 @@ class Records:
     _has_header: bool = field(default=False, init=False)
 
     def write(self, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
-        """Return the lines of further records, and before the first of them the header."""
+        """Return the lines of further records; the header comes before the first of all."""
         name = self.added or predictions.column
         texts = {key: parsed.table[key].to_pylist() for key in parsed.table.column_names if key in TOKENS}
         if self.form != "csv":

@@ -30,7 +30,7 @@ DOC_SIZES = {"small": Size(0.5, 64_000), "medium": Size(0.75, 128_000), "full": 
 MAX_LINE_TOKENS = 200  # longer logical lines are tables of data (18 of 81,525 lines in CPython 3.11.7)
 MIN_DOC_TOKENS = 5  # shorter docstrings hardly identify their theme
 OWN_NAME = "<module>"
-MAX_CODE_WORDS = 100  # first words of a function that are read
+MAX_CODE_WORDS = 100  # most words read of a function
 # A word of prose, or a part of an identifier: `read`, `HTTP` and `lines` of `readHTTP_lines`.
 WORD = re.compile(r"[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|[A-Z][^\W\d_A-Z]+")
 STRINGS = pa.list_(pa.string())
@@ -62,7 +62,7 @@ THEMES = {
     "numbers": "_pydecimal _pylong colorsys decimal fractions hashlib hmac numbers random secrets statistics",
     "text": "argparse cmd codecs difflib getopt getpass gettext locale optparse re shlex string stringprep textwrap",
 }
-# What code does, by the kinds of nodes in its tree.
+# Actions of code -> the kinds of nodes in its tree that show them.
 ACTIONS: dict[str, tuple[type[ast.AST], ...]] = {
     "branch": (ast.If, ast.IfExp, ast.Match),
     "comprehend": (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
@@ -181,8 +181,8 @@ class StdlibModules(StdlibCorpus):
 class StdlibFunctions(StdlibCorpus):
     """A corpus of docstrings of functions, for classification with several labels and for regression.
 
-    The `labels` are what the function's code does, by `ACTIONS`; its `value` is the base-2 logarithm of the number of
-    lines of its code, without the docstring. Docstrings of fewer than `MIN_DOC_TOKENS` tokens are ignored.
+    The `labels` are the actions of the function's code (`ACTIONS`); its `value` is the base-2 logarithm of the number
+    of lines of its code, without the docstring. Docstrings of fewer than `MIN_DOC_TOKENS` tokens are ignored.
     """
 
     kind, sizes = "functions", DOC_SIZES
@@ -208,8 +208,9 @@ class StdlibFunctions(StdlibCorpus):
 class StdlibDocstrings(StdlibCorpus):
     """A classification corpus of pairs: the words of a function's code, and the first paragraph of a docstring.
 
-    The docstring, which the code is without, is the function's `own`, or that of `another` function of the split, by a
-    hash of the function's place. The other function is as far away as possible, which is hardly ever the same file.
+    The code is without its docstring. The second text is the function's `own` docstring or that of `another` function
+    of the split, as a hash of the function's position decides. The other function is as far away as possible, so almost
+    always in another file.
     """
 
     kind, sizes = "docstrings", DOC_SIZES

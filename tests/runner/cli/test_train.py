@@ -133,9 +133,9 @@ def test_what_is_refused_leaves_a_run_as_it_was(
     (tmp_path / "run" / "result.json").unlink()
     kept = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*") if path.name != run_schema.CONSOLE}
     for arguments, expected in (
-        (["encoder.hidden=6"], "encoder.hidden=6 cannot change when a run is resumed, which had encoder.hidden=4"),
+        (["encoder.hidden=6"], "encoder.hidden=6: a resumed run must keep encoder.hidden=4"),
         (["encoder=conv"], "encoder._target_='Conv' cannot change"),
-        (["batching.batch_size=8"], "batching.batch_size=8 cannot change when a run is resumed"),
+        (["batching.batch_size=8"], "batching.batch_size=8: a resumed run must keep"),
         (["features.words.max_size=1"], "features.words.max_size=1 cannot change"),
         (["train.epochs=x"], "train.epochs='x'"),
         (["train.epoch=3"], "train.epoch: unknown option"),
@@ -185,7 +185,7 @@ def test_relative_paths_are_those_of_the_run(
     assert f"the data in {folders[1] / 'data'} have the fingerprint" in capfd.readouterr().err
     record = json.loads((tmp_path / "copy" / run_schema.RUN).read_text(encoding="utf-8"))
     assert done(folders[1], "resume=../copy", "data_dir=../moved/data") == 0
-    warned = f"warning: the run was started in {folders[0]}, which is not here; relative paths start at {folders[1]}"
+    warned = f"warning: the run was started in {folders[0]}, which does not exist; relative paths start at {folders[1]}"
     assert warned in capfd.readouterr().err
     assert done(folders[1], "resume=../copy", "tracker=none") == 1
     assert "made by another installation" not in capfd.readouterr().err

@@ -89,7 +89,7 @@ def test_what_the_command_says_stays(write: Write) -> None:
         (["data=a.txt", "data=b.txt"], "data=a.txt data=b.txt: give data= once, as data=TRAIN,VALID,TEST"),
         (
             ["data=a.txt", "resume=runs/x"],
-            "data=a.txt has no effect with resume=, which goes on with the data of the run",
+            "data=a.txt has no effect with resume=, which continues with the run's own data; leave it out",
         ),
         (["data=a.txt", "task=tag"], "a.txt: one text per line, after its label; task=tag needs tags"),
         (["data=a.txt", "dataset=stdlib_words"], "dataset=stdlib_words and data=a.txt: leave it out, or give one of"),

@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused_by_name(source: Path, data: list[str], tmp
         (["task.head=crf"], f"{best} does not fit this config: head."),
         (
             ["features.words.lowercase=true"],
-            f"init_from={source}: features.words.lowercase=True, and that run has False; its vocabulary is used",
+            f"init_from={source}: features.words.lowercase=True, but that run has False; its vocabulary is used",
         ),
         (["features=words_chars"], f"init_from={source}: features.chars"),
     ):
@@ -134,7 +134,7 @@ def test_options_that_fit_and_differ_are_told(
     monkeypatch.setattr(logging.getLogger("runner"), "propagate", True)
     with caplog.at_level(logging.INFO, init_from.__name__):
         run(tmp_path / "run", *data, *SMALL, f"init_from={source}", "encoder.dropout=0.25", "train.max_updates=1")
-    assert f"init_from={source}: encoder.dropout=0.25, and that run has 0.0" in caplog.text
+    assert f"init_from={source}: encoder.dropout=0.25, but that run has 0.0" in caplog.text
 
 
 def test_it_resumes_without_the_other_run(source: Path, data: list[str], tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_what_must_stay(option: str, reason: str, ended: Path, data: list[str]) 
     line = refusal(ended, *data, *overrides)
     key = option.partition("=")[0]
     assert f"{ended}: {key}" in line
-    assert "cannot change when a run is resumed, which had" in line
+    assert "a resumed run must keep" in line
     assert reason in line
     assert f"init_from={ended}" in line
 
@@ -184,7 +184,7 @@ def test_another_vocabulary_is_refused(ended: Path, data: list[str], tmp_path: P
     with_origin(folder, {"vocabs": {"__dict__": [["words", "7 strings with hash 0"], ["target", vocabs["target"]]]}})
     line = refusal(folder, *data, *OPTIONS)
     assert (
-        f"the vocabulary of 'words' has {vocabs['words']}, and the run was trained with 7 strings with hash 0" in line
+        f"the vocabulary of 'words' has {vocabs['words']}, but the run was trained with 7 strings with hash 0" in line
     )
 
 

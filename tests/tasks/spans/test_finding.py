@@ -187,7 +187,7 @@ def test_what_becomes_of_kept_tags_is_told(caplog: pytest.LogCaptureFixture) -> 
     checked(tagging("O I-X", "X X B-X"), "IOB2", False)
     checked(tagging("S-X B-X", "O I-X"), "IOBES", False)
     assert caplog.messages == [
-        "token 1: tag 'I-X' after 'O' is illegal in IOB2; 3 illegal tags are kept; 2 of them are no tags of spans (X) "
+        "token 1: tag 'I-X' after 'O' is illegal in IOB2; 3 illegal tags are kept; 2 of them are not tags of spans (X) "
         "and count as O, unless task.ignore names them",
         "token 1: tag 'B-X' after 'S-X' is illegal in IOBES; 2 illegal tags are kept; 1 of 3 spans are whole, and only "
         "these count in IOBES",
