@@ -25,7 +25,7 @@ class StrategyRuns:
     headline: str
     options: Mapping[str, str]  # options of its batching, by dotted name
     runs: list[RunFigures]
-    at_hand: Mapping[str, Run]  # the runs themselves by run_id, which have outcomes; empty for a report.json
+    at_hand: Mapping[str, Run]  # the runs by run_id, for their outcomes; empty if read from a report.json
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class StrategyRuns:
         return f"{self.strategy} ({self.heading})"
 
 
-# by what must agree: comparison hash, data, headline, batch size (where groups differ in it alone), strategy
+# keyed by what must agree: comparison hash, data, headline, batch size (if groups differ only in it), strategy
 Sides = dict[tuple[str, ...], StrategyRuns]
 
 
@@ -67,14 +67,15 @@ class SavedReport:
 
 
 def sides_of_groups(groups: Sequence[RunGroup | SavedGroup], runs: Iterable[Run]) -> Sides:
-    """Return the sides of a comparison's groups; `runs` are the runs of these groups, as far as they are at hand."""
+    """Return one side of a comparison, given its groups; `runs` are the runs of these groups, as far as available."""
     at_hand = {run.result["run_id"]: run for run in runs}
     sides: Sides = {}
     similar = Counter((group.comparison_hash, group.data_fingerprint) for group in groups)
     for group in groups:
         configuration, settings = (group.comparison_hash, group.data_fingerprint), group.settings
         headline = f"{group.split}/{group.metric}"
-        # Groups of equal configuration and data differ in their batch size, which a lone group need not share.
+        # Groups of equal configuration and data differ in batch size. A single group is matched whatever its batch
+        # size.
         size = settings.get(BATCH_SIZE, "") if similar[configuration] > 1 else ""
         shown = f" ({', '.join(f'{name}={value}' for name, value in settings.items())})" if settings else ""
         for own in group.strategies:

@@ -195,7 +195,7 @@ def _unpaired(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
 
 
 def _values(side: StrategyRuns, figure: str) -> dict[Slot, float]:
-    """Return a figure by what pairs the runs. A figure that no machine changes is that of each seed's first turn."""
+    """Return a figure by seed, turn and machine. If it does not depend on the machine, only first turns are used."""
     known = [run for run in side.runs if figure in run.figures]
     if depends_on_machine(figure):
         return {run.slot: run.figures[figure] for run in known}

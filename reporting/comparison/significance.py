@@ -20,7 +20,7 @@ class ComparisonRule:
 
     comparisons: int  # strategies that share a seed with the reference
     level: float  # level of each interval; corrected so that all of them hold at once
-    margin: float  # in units of the metric: a smaller difference does not matter
+    margin: float  # a smaller difference does not matter; in units of the metric
     margin_text: str
     higher: bool  # true if higher values of the metric are better
 
@@ -40,7 +40,7 @@ class Verdicts:
     """The verdicts on the strategies of a group."""
 
     by_strategy: dict[str, QualityVerdict]
-    problems: list[str]  # with the recorded outcomes of examples
+    problems: list[str]  # problems with the recorded outcomes of examples
 
 
 def rule_for(selected: SelectedRuns, confidence: float, margin: float, unit: str, higher: bool) -> ComparisonRule:
@@ -86,7 +86,9 @@ def _compared(selected: SelectedRuns) -> dict[str, Seeds]:
 
 
 def quality_verdict(over_seeds: Mean | None, on_examples: Mean | None, rule: ComparisonRule) -> str:
-    """Return what both intervals agree on. This is conservative: each ignores the variation that the other measures.
+    """Return the verdict that both intervals support.
+
+    This is conservative: each interval ignores the variation that the other measures.
 
     An interval that excludes 0 means `better` or `worse`; one within (-margin, margin) means `equivalent within` it,
     as two one-sided tests (TOST) would; both can hold. One seed has no interval over seeds: then examples alone

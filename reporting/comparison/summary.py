@@ -25,8 +25,11 @@ SLOWEST = "size1"  # the simplest strategy, which speed-ups are relative to
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """The user's options. A difference in quality below `margin` does not matter: percentage points, or percent of the
-    reference's quality for metrics of another unit."""
+    """The user's options.
+
+    A difference in quality below `margin` does not matter. It is in percentage points, or for metrics of another unit
+    in percent of the reference's quality.
+    """
 
     target: float | None
     confidence: float
@@ -52,14 +55,14 @@ class StrategySummary:
     name: str
     known_wrong: bool
     options: dict[str, str]  # options of its batching, by dotted name
-    chose: list[str]  # by `auto`: the strategies that its runs used
+    chose: list[str]  # for `auto`: the strategies that its runs used
     run_ids: dict[int, str]  # ids of first turns, by seed (as is every dict[int, ...] here)
     turns: int  # number of turns, of the seed that has most
-    quality: Mean | None  # on test
+    quality: Mean | None  # quality on test
     quality_by_seed: dict[int, float]
     against_padmask: QualityVerdict | None
     seconds_to_target: TimeToTarget  # training time until an evaluation on valid reached the group's target
-    tokens_to_target: TimeToTarget  # real tokens trained on by then
+    tokens_to_target: TimeToTarget  # real tokens trained on until then
     real_tokens_per_s: Spread | None
     speedup_over_size1: Ratio | None  # ratio of real tokens/s, paired by seed, turn and machine
     padding_share: float | None  # padded / (real + padded), mean over runs, 0..1
@@ -75,8 +78,8 @@ class StrategySummary:
     memory_sources: list[str]
     kernels: list[str]
     runs: list[RunFigures]  # all seeds and turns, with every figure
-    updates: dict[int, tuple[int, str]]  # count, digest
-    evaluations: dict[int, tuple[Evaluation, ...]]  # on valid
+    updates: dict[int, tuple[int, str]]  # seed -> count and digest of updates
+    evaluations: dict[int, tuple[Evaluation, ...]]  # seed -> evaluations on valid
 
 
 @dataclass(frozen=True)
@@ -87,21 +90,21 @@ class RunGroup:
     metric: str
     unit: str  # unit of the metric: %, nats, ...; empty for a plain number
     higher_is_better: bool
-    split: str  # that quality is measured on: test, or valid where the data has no test
+    split: str  # split on which quality is measured: test, or valid if the data has no test
     comparison_hash: str
     data_fingerprint: str
-    settings: dict[str, str]  # that tell this group from others with its title
+    settings: dict[str, str]  # settings that distinguish this group from others with its title
     target: Target
-    margin: float  # in units of the metric
-    comparisons: int  # number of strategies compared with the reference, which intervals are corrected for
+    margin: float  # margin of equivalence in units of the metric
+    comparisons: int  # number of strategies compared with the reference, for which intervals are corrected
     noise: Ratio | None  # ratio of speeds of equal runs in different turns
     strategies: list[StrategySummary]
     advice: list[Prediction]  # predictions for strategies, with measurements
     machines: list[str]  # host, CPU, threads and device of the runs
     majority: dict[str, float]  # metrics on test of always predicting the most frequent label of the training set
     baselines: dict[str, float]  # quality on test of the simplest models (majority is one), best first
-    sentences: list[str]  # on equal updates, and on speed ratios within noise
-    notes: list[str]  # on how the figures were made
+    sentences: list[str]  # sentences on equal updates, and on speed ratios within noise
+    notes: list[str]  # sentences on how the figures were made
     caveats: list[str]
 
 

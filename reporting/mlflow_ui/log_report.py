@@ -84,7 +84,7 @@ def log_comparison(
     `runs_filter` selects the compared runs, in MLflow's search syntax. Raises HydromelError if there is no such store
     or experiment, or it has none of the runs; errors of mlflow, SQLAlchemy and the operating system are passed on.
     """
-    with warnings.catch_warnings(action="ignore"):  # by mlflow, about its dependencies
+    with warnings.catch_warnings(action="ignore"):  # warnings of mlflow about its dependencies
         client = open_store(location.uri, TIMEOUT_S)
         experiment = client.get_experiment_by_name(location.experiment)
         # The report joins the experiment of its runs; it never creates one, as a mistyped store would then look right.
@@ -118,7 +118,7 @@ def label(comparison: ComparisonReport) -> str:
 def address(uri: str, experiment_id: str, view: str | None) -> str:
     """Return the address of the page with the charts. Without all of its parameters MLflow opens another page."""
     server = uri.rstrip("/") if uri.startswith(("http:", "https:")) else SERVER
-    server = without_credentials(server)  # as the address is printed
+    server = without_credentials(server)  # without credentials, since the address is printed
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     return f"{page}&viewStateShareKey={view}" if view else page
 
@@ -200,8 +200,7 @@ def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_ur
 def filter_of(found_runs: Sequence[FoundRun]) -> str:
     """Return a filter for the compared runs, as narrow as one condition of MLflow's search can be: it allows no lists.
 
-    It is by their sweep, else by their experiment of Hydromel, else by their configuration, else all runs that
-    Hydromel trained.
+    It selects by sweep, else by experiment of Hydromel, else by configuration, else all runs that Hydromel trained.
     """
     runs = [item for item in found_runs if item.run]
     for tag, values in (

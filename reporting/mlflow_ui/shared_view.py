@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 RUNS_IN_A_CHART = 500
 SECTIONS = (("Compared", 2), ("Figures", 2), ("Curves", 2))  # name, and number of charts side by side
-State = dict[str, object]  # as JSON
+State = dict[str, object]  # the state of a page, as JSON
 STRATEGY = "batching"  # the tag by which runs are grouped
 
 
@@ -20,11 +20,11 @@ STRATEGY = "batching"  # the tag by which runs are grouped
 class ViewContents:
     """The contents of a view: names of params and metrics of MLflow's runs, and a filter in its search syntax."""
 
-    params: Sequence[str]  # that differ between runs; their axes come before those of metrics
-    quality: Sequence[str]  # on test, such as test/f1
+    params: Sequence[str]  # params that differ between runs; their axes come before those of metrics
+    quality: Sequence[str]  # metrics on test, such as test/f1
     figures: Sequence[str]  # one value per run: speed/tok_s, pad/fraction, mem/peak_gib
     curves: Sequence[str]  # many values per run: valid/f1, train/loss
-    tags: Sequence[str]  # that group runs, besides their strategy
+    tags: Sequence[str]  # tags that group runs, besides their strategy
     filter: str
 
 

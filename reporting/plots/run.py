@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LABELS = 40  # most labels in a plot, since more could not be read; it then shows a part
-LONGEST_LABEL = 40  # characters
+LONGEST_LABEL = 40  # most characters of a label
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 KINDS = {
     "right": "#009E73",

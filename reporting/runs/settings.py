@@ -25,12 +25,12 @@ IGNORED_KEYS = frozenset(
 )
 MISSING = "—"
 SAME_AS_MOST = "as in most groups here"
-MOST_SETTINGS = 6  # in a heading; more would make it unreadable
+MOST_SETTINGS = 6  # most settings in a heading, since more would be unreadable
 SECTION = re.compile(r"^batching:.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)  # parsing whole configs would take seconds
 BATCH_SIZE = "batching.batch_size"  # the setting of groups that differ in it
 
 Key = tuple[str, ...]
-Options = Mapping[str, str]  # by dotted name
+Options = Mapping[str, str]  # options by dotted name
 
 
 def distinguishing_settings(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str, str]]:

@@ -18,8 +18,8 @@ from runner.terminal.rich_tables import PlainConsole
 
 log = logging.getLogger(__name__)
 NARROWEST = 80  # columns
-SPACE = 2  # between the columns of a table
-LONGEST_WORD = 16  # longer words may be broken
+SPACE = 2  # columns of the terminal between the columns of a table
+LONGEST_WORD = 16  # longer words may be broken over lines
 
 
 def show(comparison: ComparisonReport) -> None:

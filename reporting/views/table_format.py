@@ -29,7 +29,7 @@ class TableColumn:
 
     header: str
     unit: str
-    cell: Callable[[Any], Cell]  # from the object of a row, mostly a strategy
+    cell: Callable[[Any], Cell]  # makes the cell from the object of a row, usually a strategy
     is_text: bool = False
     wraps: bool = False  # long text may wrap
 

@@ -15,7 +15,7 @@ from reporting.views import table_format as cells
 from reporting.views.table_format import NONE, Cell, Table, TableColumn, decimal, filled, tenths, whole, without_empty
 
 NAMES = {figure: short for short, figure in SHORT.items()}
-LONG_NUMBER = 10  # characters
+LONG_NUMBER = 10  # longer numbers are shortened to six digits
 KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # remarks below the name of a row
 
 
@@ -25,7 +25,7 @@ def tables(group: RunGroup, confidence: float) -> list[Table]:
     quality.rows.extend(_best_baseline(group, quality.columns))
     columns = {"Speed": _speed_columns(group), "Padding and memory": MEMORY, "Device": DEVICE}
     others = [filled(title, own, group.strategies) for title, own in columns.items()]
-    # What no run recorded is left out column by column; a table with only the names of strategies is left out whole.
+    # Columns that no run recorded are left out; a table with only the names of strategies is left out as a whole.
     shown = map(without_empty, (quality, *others, _advice_table(group.advice)))
     return [table for table in shown if len(table.columns) > 1]
 

@@ -231,7 +231,7 @@ def test_a_finished_run_has_nothing_left(finished: Path, data: list[str]) -> Non
         line = refusal(finished, *data, *OPTIONS, *options)
         assert "this run is finished after" in line
         assert "raise what ended it (train.epochs=" in line
-    assert "seed=4 cannot change" in refusal(finished, *data, *OPTIONS, "train.epochs=3", "seed=4")
+    assert "seed=4: a resumed run must keep" in refusal(finished, *data, *OPTIONS, "train.epochs=3", "seed=4")
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
