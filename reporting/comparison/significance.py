@@ -18,7 +18,7 @@ UNDECIDED, SAME = "undecided", "equal on every example"
 class ComparisonRule:
     """The rule by which the strategies of a group are compared with the reference."""
 
-    comparisons: int  # strategies that share a seed with the reference
+    comparisons: int  # number of strategies that share a seed with the reference
     level: float  # level of each interval; corrected so that all of them hold at once
     margin: float  # a smaller difference does not matter; in units of the metric
     margin_text: str

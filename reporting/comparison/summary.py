@@ -68,7 +68,7 @@ class StrategySummary:
     padding_share: float | None  # padded / (real + padded), mean over runs, 0..1
     padding_by_cause: dict[str, float]  # share of all positions in memory, mean over runs, 0..1
     character_padding: float | None  # share of the characters that character models read, mean over runs, 0..1
-    seconds_by_phase: dict[str, float]  # mean over runs
+    seconds_by_phase: dict[str, float]  # seconds, mean over runs
     by_length: list[LengthRate]
     peak_memory_bytes: Spread | None
     peak_batch: PeakBatchRecord | None  # rows, width, tokens of the micro-batch that needed most memory
