@@ -126,7 +126,7 @@ def check_options(folder: Path, before: Plain, now: RunConfig, not_chosen: bool)
         if _entry(key, MAY_CHANGE) is None and not (not_chosen and key.startswith("batching.")):
             reason = _entry(key, MUST_STAY) or "the updates so far were made without it"
             raise HydromelError(
-                f"{folder}: {key}={shown(new)}: a resumed run must keep {key}={shown(old)}:  "
+                f"{folder}: {key}={shown(new)}: a resumed run must keep {key}={shown(old)}: "
                 f"{reason}. {what_else(folder)}"
             )
 
@@ -155,7 +155,7 @@ def check_data(folder: Path, before: Origin, data: Data, data_dir: str | None) -
     if data.fingerprint != before.fingerprint:
         where = "" if data_dir is None else f" in {Path(data_dir).absolute()}"
         raise HydromelError(
-            f"{folder}: the data{where} have the fingerprint {data.fingerprint[:16]}, but the run was trained on data  "
+            f"{folder}: the data{where} have the fingerprint {data.fingerprint[:16]}, but the run was trained on data "
             f"with the fingerprint {before.fingerprint[:16]}; restore its data, or start a new run"
         )
     vocabs = _described(data.vocabs)
