@@ -121,7 +121,9 @@ def _joined(parts: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Table:
                 "and the files of a split must have the same"
             )
     if sum(part.nbytes for part in parts) > MAX_BYTES:
-        raise HydromelError(f"{paths[0]} and further files: more than {MAX_BYTES:,} bytes in one split, the most allowed")
+        raise HydromelError(
+            f"{paths[0]} and further files: more than {MAX_BYTES:,} bytes in one split, the most allowed"
+        )
     origins = [
         pc.binary_join_element_wise(str(path), part["line"].cast(pa.string()), ":")
         for path, part in zip(paths, parts, strict=True)

@@ -26,7 +26,8 @@ from tasks.datasets.labelled import MARK
 from tasks.datasets.split import SPLITS
 
 ENCODERS = {"lm": "lstm"}  # encoder by task, otherwise `conv`: quick to train, and good on most data
-CHARACTERS = {"features": "words_chars", "embedding": "word_char"}  # for tagging, where endings and capitals are informative
+# for tagging, where endings and capitals are informative
+CHARACTERS = {"features": "words_chars", "embedding": "word_char"}
 PAIRS = (
     ("premise", "hypothesis"),
     ("sentence1", "sentence2"),
@@ -52,7 +53,8 @@ TEXTS = (
 )
 TARGETS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "emotion", "polarity")
 NUMBERS = ("score", "value", "rating", "stars", "similarity", "similarity_score")
-NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}  # names that are common in a table's first row
+# names that are common in a table's first row
+NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}
 MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf", "-inf", "-"}  # of a number
 READERS = ("columns_file", "conllu", "csv", "jsonl", "labelled", "parquet", "sst_trees", "text", "tsv")
 DELIMITERS = "\t,;|"
@@ -352,7 +354,8 @@ def _rows(text: str, mark: str, given: Mapping[str, object]) -> list[list[str]]:
 def _has_header(rows: list[list[str]], path: Path, given: Mapping[str, object]) -> bool:
     """Return True if the first row names the columns.
 
-    It does if it has a common name, or if it has neither a number in a column of numbers nor a value that repeats.
+    It does if its cells are common names, or if it lacks what later rows have: numbers, or the values of a column with
+    few different ones.
     """
     if "dataset.header" in given:
         return bool(given["dataset.header"])

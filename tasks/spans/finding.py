@@ -136,7 +136,7 @@ def _looks_like_spans(tagging: Tagging) -> Scheme | None:
 
 
 def _unusual(distinct: list[str]) -> str | None:
-    """Return a tag if all tags but O look like those of spans, but with another mark than a hyphen, or small letters."""
+    """Return a tag if all tags but O look like those of spans, but with another mark than a hyphen or small letters."""
     of_spans = [tag for tag in distinct if tag not in ("O", "o")]
     letters = {match[1] for tag in of_spans if (match := _UNUSUAL.fullmatch(tag))}
     alike = len(of_spans) < len(distinct) and all(map(_UNUSUAL.fullmatch, of_spans))
@@ -154,8 +154,8 @@ def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> 
         position = tagging.tags.index(odd[0]).as_py()
         return (
             f"{tagging.at(position)}: tag '{odd[0]}' and the other tags of train belong to no common span scheme: "
-            f"{nearest} has {others}, but not {_shown(odd)}; correct the tags that are wrong, or leave those that are "
-            f"none out with 'task.ignore=[{','.join(odd[:_SHOWN])}]'; {plain}"
+            f"{nearest} has {others}, but not {_shown(odd)}; correct the tags that are wrong, or leave out "
+            f"those that are not tags with 'task.ignore=[{','.join(odd[:_SHOWN])}]'; {plain}"
         )
     nearest, *further = sorted(wrong, key=lambda scheme: len(wrong[scheme]))[:_SHOWN]
     also = "".join(f", {scheme} by {len(wrong[scheme]):,}" for scheme in further)
@@ -209,7 +209,7 @@ def check_tags(tags: pa.Array, offsets: IntArray, rules: TagRules, at: Callable[
         advice = f"all tags of the file are legal in {legal}: set dataset.span_scheme={legal}"
     elif not foreign:
         if odd:
-            advice += f", or leave tags that are none out with 'task.ignore=[{','.join(odd[:_SHOWN])}]'"
+            advice += f", or leave out values that are not tags with 'task.ignore=[{','.join(odd[:_SHOWN])}]'"
         advice += ", or keep such tags with dataset.strict_tags=false"
     raise HydromelError(f"{what} (illegal tags in the file: {len(places)}); {advice}")
 
@@ -219,7 +219,9 @@ def _consequence(tagging: Tagging, scheme: Scheme, odd: list[str]) -> str:
     end = ""
     if odd:
         count = np.count_nonzero(mask_of(pc.is_in(tagging.tags, pa.array(odd))))
-        end += f"; {count:,} of them are not tags of spans ({_shown(odd)}) and count as O, unless task.ignore names them"
+        end += (
+            f"; {count:,} of them are not tags of spans ({_shown(odd)}) and count as O, unless task.ignore names them"
+        )
     if headline_mode(scheme) == "strict":
         of_spans, counted = len(tagging.spans(scheme, "default")[0]), len(tagging.spans(scheme, "strict")[0])
         end += f"; {counted:,} of {of_spans:,} spans are whole, and only these count in {scheme}"
