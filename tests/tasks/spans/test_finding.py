@@ -129,7 +129,7 @@ def test_tags_that_look_like_spans_but_fit_no_scheme_are_asked_for() -> None:
         find_scheme(tagging("O B-X", "S-X B-X L-X"))
     with pytest.raises(
         HydromelError,
-        match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct .* leave out those that are not tags with .task.ignore=\[_\]. *",
+        match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct .* that are not tags with .task.ignore=\[_\]. *",
     ):
         find_scheme(tagging("O B-X _"))
 
@@ -169,7 +169,7 @@ def test_letters_of_no_common_scheme_are_refused_even_if_illegal_tags_are_kept()
 
 
 def test_the_advice_for_tags_that_are_none_leaves_them_out() -> None:
-    advice = r"or leave out values that are not tags with 'task.ignore=\[_\]', or keep such tags with dataset.strict_tags=false$"
+    advice = r"values that are not tags with 'task.ignore=\[_\]', or keep such tags with dataset.strict_tags=false$"
     with pytest.raises(HydromelError, match=advice):
         checked(tagging("O B-X _ O"), "IOB2", True)
 
