@@ -1,9 +1,9 @@
-"""Predicted beside measured: `hydromel-plan`, then short runs of each strategy, every one in a process of its own.
+"""Compare the predictions of `hydromel-plan` with short measured runs of each strategy.
 
     python benchmarks/advisor.py --data DATA --json benchmarks/results/advisor.json
 
-Prints a Markdown table. Runs of a data set follow one another in turns to and fro; figures are medians over the turns.
-About five minutes with one turn on a machine that does nothing else.
+Each run has a process of its own. The runs of a data set alternate, in reverse order every second turn; figures are
+medians over the turns. Prints a Markdown table. One turn takes about five minutes on an idle machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
 _CONV = ["~encoder.pool", "~encoder.hidden", "encoder=conv", "encoder.filters=100", "task.pooling=max"]
-# options, and updates that are run: of newsgroups4 the whole epoch, since few of its posts have most of its tokens
+# options and number of updates; all of an epoch for newsgroups4, since few of its posts have most of its tokens
 WORKS: dict[str, tuple[list[str], int]] = {
     "wnut17": (["experiment=wnut17"], 60),
     "sst2": (["experiment=sst2_lstm"], 100),
@@ -37,13 +37,13 @@ Figures = dict[str, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("works", nargs="*", metavar="SET", help=f"among {', '.join(WORKS)} (default: all)")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the published sets")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the published data sets")
     parser.add_argument("--turns", type=int, default=1, help="runs of each strategy (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
     if unknown := set(options.works) - WORKS.keys():
-        parser.error(f"no such work: {', '.join(unknown)}; there are {', '.join(WORKS)}")
+        parser.error(f"no such data set: {', '.join(unknown)}; use {', '.join(WORKS)}")
     print(HEADER)
     found = {}
     for name in options.works or WORKS:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Predictions and medians of one data set, and what the runs say of themselves."""
+    """Return predictions and measured medians of one data set, with the circumstances that its runs recorded."""
     overrides, updates = WORKS[name]
     common = [*overrides, f"data_dir={options.data}", f"threads={options.threads}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def figures(predicted: dict[str, Any], runs: Sequence[dict[str, Any]]) -> dict[str, Figures]:
-    """Real tokens/s and peak bytes: predicted, and in the median over the runs."""
+    """Return real tokens/s and peak bytes of one strategy: predicted, and the median over its runs."""
     return {
         "predicted": {
             "real_tokens_per_s": predicted["predicted_real_tokens_per_s"],
@@ -98,7 +98,7 @@ def figures(predicted: dict[str, Any], runs: Sequence[dict[str, Any]]) -> dict[s
 
 
 def line(name: str, strategy: str, one: dict[str, Figures]) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     cells = [name, strategy]
     for key, unit in (("real_tokens_per_s", 1), ("peak_bytes", 2**20)):
         predicted, there = one["predicted"][key], one["measured"][key]
@@ -107,7 +107,7 @@ def line(name: str, strategy: str, one: dict[str, Figures]) -> str:
 
 
 def call(module: str, arguments: Sequence[str]) -> None:
-    """A command of the project in a fresh process; its output is shown where it fails."""
+    """Run a command of the project in a fresh process; if it fails, exit with its output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:

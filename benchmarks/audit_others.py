@@ -1,8 +1,8 @@
-"""What the audit says of modules that nobody here wrote: torch's own, pytorch-crf's, Hugging Face's.
+"""Audit modules of other libraries: torch, pytorch-crf and Hugging Face transformers.
 
     python benchmarks/audit_others.py [--json FILE]
 
-Weights are random and nothing is downloaded. pytorch-crf and transformers are audited where they are installed.
+Weights are random and nothing is downloaded. pytorch-crf and transformers are audited if they are installed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ MODULES = {"pytorch-crf": "torchcrf"}
 
 @dataclass(frozen=True)
 class Case:
-    """A module as people use it.
+    """A module in a common use.
 
     Attributes:
-        module: what it is; `use`: how it is called.
-        make: the module, with a forward of (padded, mask) or of keywords.
-        empty: whether an example without tokens is among them.
+        module: name of the module.
+        use: description of the use.
+        make: makes the module, whose forward takes (padded, mask) or keyword arguments.
+        empty: the examples include one without tokens.
         ids: examples are ids, not vectors.
     """
 
@@ -67,7 +68,7 @@ class Case:
 
 
 class Use(nn.Module):
-    """A module under the name `inner`, called as `call` says."""
+    """A module `inner` that is called by the function `call`."""
 
     def __init__(self, inner: nn.Module, call: Callable[[Any, Tensor, Tensor], Any]) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ def main() -> int:
     options = made.parse_args()
     torch.set_num_threads(1)
     rows = []
-    print("| Module | Used | eval | train | What the audit found |\n| --- | --- | --- | --- | --- |")
+    print("| Module | Use | eval | train | Finding |\n| --- | --- | --- | --- | --- |")
     for case in cases():
         started = time.perf_counter()
         rows.append(table_row(case, case.audit()) | {"seconds": time.perf_counter() - started})
@@ -96,7 +97,7 @@ def main() -> int:
 
 
 def table_row(case: Case, report: AuditReport) -> dict[str, str]:
-    """Return a line of the table."""
+    """Return a row of the table."""
     marks = {mode: mark([one for one in report.failures() if one.mode == mode]) for mode in ("eval", "train")}
     found = "; ".join(
         f"{one.finding.kind} at `{one.finding.module}` ({', '.join(one.checks)})" for one in faults(report.failures())
@@ -105,7 +106,7 @@ def table_row(case: Case, report: AuditReport) -> dict[str, str]:
 
 
 def mark(failed: Sequence[Verdict]) -> str:
-    """Of one mode."""
+    """Return a word for the result of one mode."""
     beyond = [one.finding.kind for one in failed if one.check != "nan" and one.finding]
     if not beyond:
         return "passes but for NaN" if failed else "passes"
@@ -113,7 +114,7 @@ def mark(failed: Sequence[Verdict]) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """All that can be audited here."""
+    """Yield all cases whose libraries are installed."""
     yield from _recurrent()
     yield from _attention()
     yield from _others()
@@ -238,7 +239,7 @@ def _hugging_face() -> Iterator[Case]:
 
 
 def _cut(output: Tensor, lengths: Sequence[int]) -> list[Tensor]:
-    """Nested tensors come back only as wide as the longest row."""
+    """Split nested tensors, which are returned only as wide as the longest row."""
     return [row[:length] for row, length in zip(output, lengths, strict=True)]
 
 

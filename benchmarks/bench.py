@@ -1,16 +1,20 @@
-"""Hydromel beside its peers and the machine's floor: one table, made by one command.
+"""Measure the training speed of Hydromel, its peers and simple loops; one command makes the whole table.
 
     python benchmarks/bench.py --data DATA --results benchmarks/results
 
-Each row is a work that all entrants do: the same model (of the same first weights; before anything is timed both must
-give the same loss for the same rows), data, rows an update, optimiser and clipping. Each has a process of its own and
-they take turns (`contest.py`). Rates are real (non-padding) tokens/s, medians over rounds with their range; a ratio is
-the median of the rounds' ratios to the reference. Bytes are at the peak of a process (on a GPU: of the allocator).
-With one thread of a CPU there is a ratio by processes' own time, too, of which others that keep the machine busy take
-nothing. `--rows` makes some rows at a time; a file keeps the others.
+In each row several entrants do the same work: same model, data, rows per update, optimiser and clipping. They start
+from the same weights, and must have the same loss on the same rows before anything is timed. Each has a process of its
+own, and they take turns (`contest.py`).
 
-`overhead` is a whole run beside a bare loop over the same batches; `crf` a CRF alone; `growth` seconds and bytes by
-size of the corpus. Peers and rows that need what is not here are left out, and said so (a row: exit code 1).
+Rates are real (non-padding) tokens/s, as medians over rounds with their range; a ratio is the median over rounds of the
+ratio to the row's reference. Bytes are the peak of a process, or on a GPU of its allocator. On one CPU thread there is
+also a ratio by CPU time, which other processes on a busy machine hardly affect.
+
+Three rows are of another kind: `overhead` compares whole runs with a bare loop over the same batches, `crf` a CRF with
+that of pytorch-crf, and `growth` shows time and memory by size of the corpus.
+
+`--rows` measures only some rows; a file keeps the others. Peers that are not installed are left out, with a message. A
+row whose data are missing is left out too, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from runner.common.errors import HydromelError, missing_kernel
 from runner.common.files import write_text
 from runner.tracking.provenance import cpu_name, git_commit
 
-WARM_UP = 2  # rounds
+WARM_UP = 2  # rounds before the measured ones
 HAND, TRAINER, EXAMPLE = "by hand", "transformers.Trainer, grouped", "PyTorch's example"
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
 LM = {
@@ -50,14 +54,14 @@ OURS = {*STRATEGIES, *LM}
 
 @dataclass(frozen=True)
 class Row:
-    """A work, who does it, and what was hoped for (ratio to the reference, by entrant)."""
+    """One row: a work, its entrants by name, and the ratio to the reference that an entrant should reach (`goals`)."""
 
     name: str
     title: str
     reference: str
     entrants: dict[str, Entrant]
     goals: dict[str, float]
-    updates: int  # a turn
+    updates: int  # updates per turn
 
 
 def training_row(
@@ -69,7 +73,10 @@ def training_row(
     updates: int,
     goals: dict[str, float],
 ) -> Row:
-    """Ours under every strategy beside a peer by hand, and the same in a Trainer; without a peer beside padmask."""
+    """Return a row with Hydromel under every strategy, a peer written by hand and the same peer in a Trainer.
+
+    Without a peer (None), `padmask` is the reference.
+    """
     device = f"device={options.device}"
     size = f"batching.batch_size={batch_size}"
     ours = {name: stepping(our_step, work, options.data, device, f"batching={name}", size) for name in STRATEGIES}
@@ -77,7 +84,7 @@ def training_row(
         return Row(work, title, "padmask", ours, goals, updates)
     others = {HAND: stepping(hand_step, peer, work, options.data, size, device)}
     if not work.startswith("tagger") and not missing():
-        from training_trainer import trainer_work  # imports transformers, which takes seconds
+        from training_trainer import trainer_work  # importing transformers takes seconds
 
         others[TRAINER] = Entrant(trainer_work, (peer, work, options.data, size, device))
     if work == "conv_sst2":
@@ -88,7 +95,7 @@ def training_row(
 
 
 def missing() -> list[str]:
-    """What a Trainer needs and is not installed."""
+    """Return the packages that a Trainer needs and that are not installed."""
     return [name for name in ("accelerate", "transformers") if find_spec(name) is None]
 
 
@@ -101,7 +108,7 @@ def lm_row(options: argparse.Namespace, streams: int) -> Row:
 
 
 def rows(options: argparse.Namespace) -> dict[str, Row]:
-    """All works in which real tokens are trained on."""
+    """Return all rows that train on real data."""
     conv, lstm, tagger = peers.conv_classifier, peers.LstmClassifier, peers.Tagger
     found = [
         training_row(options, "tagger_wnut17", "Tagger CNN-BLSTM-CRF, WNUT-17", tagger, 20, 20, {"bucketed": 2.5}),
@@ -122,7 +129,7 @@ def rows(options: argparse.Namespace) -> dict[str, Row]:
 
 
 def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
-    """One row of the table."""
+    """Return the figures of a row."""
     load = os.getloadavg()[0]
     scores, not_run = compete(row.entrants, options.device, options.threads, WARM_UP, options.rounds, row.updates)
     if row.reference in not_run:
@@ -162,15 +169,15 @@ def figures(score: Score, reference: Score, by_cpu_time: bool) -> dict[str, Any]
 
 
 def overhead(options: argparse.Namespace) -> dict[str, Any]:
-    """A whole run's tokens/s beside a bare loop's, 32 rows an update."""
-    epochs = {"tagger_ewt": 1, "conv_sst2": 4, "lstm_sst2": 4}  # some seconds of training each
+    """Return tokens/s of whole runs and of bare loops over the same batches, 32 rows per update."""
+    epochs = {"tagger_ewt": 1, "conv_sst2": 4, "lstm_sst2": 4}  # a few seconds of training each
     more = ("batching.batch_size=32", f"device={options.device}")
     found = [cost_of_run(work, n, options.data, options.threads, options.rounds, *more) for work, n in epochs.items()]
     return {"goal_percent": 3.0, "works": found}
 
 
 def crf(options: argparse.Namespace) -> dict[str, Any]:
-    """The CRF alone beside pytorch-crf: how many times as fast, by layout and sort of lengths."""
+    """Return how many times as fast as pytorch-crf the CRF is, by layout and kind of lengths."""
     from crf import BATCHES, OURS, TAGS, THEIRS, WIDTHS, Case
     from crf import measure as measure_case
 
@@ -189,7 +196,7 @@ def crf(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def growth(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and bytes a token as the corpus grows, on one thread."""
+    """Return seconds and bytes as the corpus grows, on one thread."""
     from growth import in_a_fresh_process
 
     return {"sizes": [in_a_fresh_process(sentences) for sentences in options.sentences]}
@@ -199,7 +206,7 @@ APART = {"overhead": overhead, "crf": crf, "growth": growth}
 
 
 def measure_apart(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Return a row that is no race, or raise NotRunHere where this machine lacks a kernel for it."""
+    """Return a row without entrants; raise NotRunHere if this machine lacks a kernel for it."""
     try:
         return APART[name](options)
     except RuntimeError as error:
@@ -211,40 +218,40 @@ def measure_apart(options: argparse.Namespace, name: str) -> dict[str, Any]:
 def main() -> None:
     options = parsed(__doc__, lambda options: [*rows(options), *APART])
     if missing():
-        print(f"{TRAINER} is left out, not installed: {', '.join(missing())}")
+        print(f"{TRAINER} is left out: install {', '.join(missing())}")
     try:
         found, left_out = measured(options)
     except KeyboardInterrupt:
-        sys.exit("stopped" + (f"; the rows that were done are in {options.json}" if options.json is not None else ""))
+        sys.exit("stopped" + (f"; the finished rows are in {options.json}" if options.json is not None else ""))
     if options.plot is not None and any("entrants" in row for row in found.values()):
         draw(found, options.plot)
     sys.exit(1 if left_out else 0)
 
 
 def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """The rows that are asked for beside the others of the file, and names of those that could not be measured."""
+    """Return the requested rows together with the others of the file, and the names of rows that failed."""
     table, found, left_out = rows(options), former(options.json), []
     for name in options.rows or [*table, *APART]:
         try:
             row = measure(options, table[name]) if name in table else measure_apart(options, name)
         except NotRunHere as missing:
-            print(f"{name} is not run here: {missing}", flush=True)
+            print(f"{name} is left out, since this machine cannot run it: {missing}", flush=True)
             continue
         except HydromelError as mistake:
             print(f"{name} is left out: {mistake}", flush=True)
             left_out.append(name)
             continue
         row |= {"circumstances": circumstances(options)}
-        found |= former(options.json)  # another may have written rows meanwhile
+        found |= former(options.json)  # another process may have written rows meanwhile
         found[name] = row
         show({name: row})
-        if options.json is not None:  # as it goes, so that what is done is kept
+        if options.json is not None:  # after each row, so that finished rows are kept
             write_text(options.json, json.dumps(found, indent=1) + "\n")
     return found, left_out
 
 
 def circumstances(options: argparse.Namespace) -> dict[str, Any]:
-    """Under which a row was measured."""
+    """Return the circumstances under which a row was measured."""
     device = torch.cuda.get_device_name() if options.device == "cuda" else cpu_name()
     machine = {"device": device, "cores": os.cpu_count(), "threads": options.threads}
     return {"git_commit": git_commit(), "torch": torch.__version__, **machine, "rounds": options.rounds}

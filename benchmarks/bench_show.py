@@ -1,4 +1,4 @@
-"""The table of `bench.py` on the console, in Markdown's form, and its ratios as a plot."""
+"""The table of `bench.py` on the console, as Markdown, and its ratios as a plot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 MIB = 2**20
-PEER, OURS, SHORT = "#8C8C8C", "#0072B2", "#D55E00"  # ours: reached its goal or has none; short of it
+# Hydromel: OURS if the goal is reached or there is none, else SHORT
+PEER, OURS, SHORT = "#8C8C8C", "#0072B2", "#D55E00"
 
 
 def show(found: dict[str, Any]) -> None:
@@ -27,7 +28,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Ratios to each row's reference, with their range over rounds; a goal is a tick."""
+    """Draw the ratios to each row's reference, with their range over rounds; a goal is a diamond."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -52,7 +53,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axes.set_ylim(place, 0)
         axes.set_xscale("log")
         axes.axvline(1, color="black", lw=0.8)
-        axes.set_xlim(right=1.6 * max(one["ratio"]["high"] for _, one in bars))  # room for the figures
+        axes.set_xlim(right=1.6 * max(one["ratio"]["high"] for _, one in bars))  # room for the numbers
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -93,7 +94,7 @@ def _contest(row: dict[str, Any]) -> Table:
         "goal",
         "padding %",
         "peak MiB",
-        "of that training",
+        "training only",
     )
     table = Table(*columns, "loss, first", "last", "kernels", title=title, box=box.MARKDOWN)
     for one in row["entrants"]:
@@ -119,7 +120,7 @@ def _contest(row: dict[str, Any]) -> Table:
 
 
 def _overhead(row: dict[str, Any]) -> Table:
-    title = f"A run beside a bare loop, 32 rows an update (goal: at most {row['goal_percent']:g} %)"
+    title = f"Whole runs and bare loops, 32 rows per update (goal: at most {row['goal_percent']:g} %)"
     phases = ("data", "forward", "backward", "optimizer", "evaluation", "tracking")
     columns = ("", "bare loop", "run", "cost %", "range", "peak MiB, bare", "run", *phases)
     table = Table(*columns, title=title, box=box.MARKDOWN)
@@ -134,8 +135,8 @@ def _overhead(row: dict[str, Any]) -> Table:
 
 
 def _crf(row: dict[str, Any]) -> Table:
-    title = f"CRF beside pytorch-crf, times as fast (goals: {row['goal_least']:g} least, {row['goal_median']:g} median)"
-    columns = ("lengths", "layout", "least", "median", "MiB at 128 x 50 x 50, theirs", "ours")
+    title = f"CRF, times as fast as pytorch-crf (goals: least {row['goal_least']:g}, median {row['goal_median']:g})"
+    columns = ("lengths", "layout", "least", "median", "MiB at 128 x 50 x 50, pytorch-crf", "ours")
     table = Table(*columns, title=title, box=box.MARKDOWN)
     for one in row["of"]:
         peaks = [f"{peak / MIB:.0f}" for peak in one["peak_bytes_of_largest"].values()]
@@ -144,7 +145,7 @@ def _crf(row: dict[str, Any]) -> Table:
 
 
 def _growth(row: dict[str, Any]) -> Table:
-    title = "Growth with the corpus: microseconds a token, and bytes a token beyond the smallest corpus"
+    title = "Growth with the corpus: microseconds per token, and bytes per token beyond the smallest corpus"
     names = ("numericalise", "from_cache", "plan_shuffled", "plan_bucketed", "select_packed", "select_padded")
     table = Table("tokens", *(name.replace("_", " ") for name in names), "bytes a token", title=title, box=box.MARKDOWN)
     smallest = row["sizes"][0]

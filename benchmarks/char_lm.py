@@ -1,10 +1,10 @@
-"""A character language model beside a plain loop of the same size: bits per character and characters/s, in one run.
+"""Train a character language model and a plain loop of the same size; compare bits per character and characters/s.
 
     python benchmarks/char_lm.py --data DATA --threads 2 --json benchmarks/results/char_lm.json
 
-Both train an LSTM of 256 over the characters of War and Peace with Adam at a constant rate, on the same streams in the
-same windows, for the same number of updates, in turns of some updates; ours is `experiment=char_lm`. Then both read
-valid as 10 streams with their state carried. Seconds are those of training alone.
+Both train an LSTM of 256 units on the characters of War and Peace with Adam at a constant rate, on the same streams and
+windows, for the same number of updates. They take turns of a few updates. Hydromel runs `experiment=char_lm`.
+Afterwards both read valid as 10 streams with carried state. Seconds are of training only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from runner.config.compose import compose_config
 from runner.tracking.provenance import cpu_name, git_commit
 from runner.training.loop import evaluate
 
-STREAMS = 10  # in evaluation
+STREAMS = 10  # number of streams in evaluation
 Update = Callable[[int], Any]
 Bits = Callable[[], float]
 
 
 class Plain(nn.Module):
-    """What one writes by hand."""
+    """A model as one writes it by hand."""
 
     def __init__(self, n_characters: int, size: int, hidden: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Plain(nn.Module):
 
 
 def plain(config: dict[str, Any], data: Any) -> tuple[Update, Bits]:
-    """A plain loop: one update, and bits per character of valid."""
+    """Return two functions of a plain loop: make update `number`, and compute bits per character of valid."""
     batching = config["batching"]
     n, window = batching["batch_size"], batching["window"]
     model = Plain(len(data.vocabs["target"]), config["embedding"]["size"], config["encoder"]["hidden"])
@@ -81,7 +81,7 @@ def plain(config: dict[str, Any], data: Any) -> tuple[Update, Bits]:
 
 
 def ours(config: dict[str, Any]) -> tuple[Ours, Update, Bits]:
-    """What `runner.training.loop` does at each update, and in evaluation."""
+    """Return Hydromel's model, and two functions like those of `plain`: an update, and bits per character of valid."""
     made = Ours(config)
 
     def bits() -> float:
@@ -106,8 +106,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of the published data sets")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=900, help="of each; 900 read the text once")
-    parser.add_argument("--turn", type=int, default=20, help="updates of each in a turn")
+    parser.add_argument("--updates", type=int, default=900, help="updates of each; 900 read the text once")
+    parser.add_argument("--turn", type=int, default=20, help="updates per turn")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,11 +1,14 @@
-"""Composing words of their characters: each form of a batch once, each token by itself, or in a padded rectangle.
+"""Compose words from characters in three ways: each distinct form once, each token, or in a padded rectangle.
 
     python benchmarks/characters.py --data-dir DATA --json characters.json
 
-Forward and backward passes of embedding=char_conv and char_rnn alone over a tagger's training rows, on one CPU thread,
-in seconds of the processor; the three take turns, and the best of the repeats counts. `forms` is what the runner does.
-`tokens` composes every token, ragged too. `rectangle` is what other toolkits do: (tokens, longest word) characters,
-padded, each token by itself; what stands behind a word's end is masked, so that all three say the same (asserted).
+Measures forward and backward passes of embedding=char_conv and char_rnn alone, over a tagger's training rows, on one
+CPU thread, in CPU seconds. The three take turns, and the best of the repeats counts.
+
+- `forms` is the runner's way: each distinct form of a batch once.
+- `tokens` composes every token, without padding.
+- `rectangle` is the usual way: (tokens, longest word) characters, padded, each token by itself; the end of words is
+  masked, so all three give the same vectors (asserted).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ BATCH_SIZES = (1, 10, 50, 200)
 
 
 def composed_by_token(spelled: CharacterTable, ids: Ragged) -> tuple[Ragged, Tensor]:
-    """What `CharacterTable` gives, one row a token."""
+    """Return the result of `CharacterTable` with one row per token."""
     forms = ids.on_host()
     starts, ends = spelled.spelling.offsets[forms], spelled.spelling.offsets[forms + 1]
     rows, places = select_spans(starts, ends - starts, ids.values.device)
@@ -50,7 +53,7 @@ WAYS = {"forms": CharacterTable.forward, "tokens": composed_by_token, "rectangle
 
 
 def one_epoch(module: CharConv | CharRnn, batches: list[Batch], way: str) -> tuple[float, Tensor]:
-    """Seconds of the processor, and the first batch's vectors."""
+    """Return CPU seconds, and the vectors of the first batch."""
     first: Tensor | None = None
     module.spelled.forward = WAYS[way].__get__(module.spelled)  # type: ignore[method-assign]
     begin = time.process_time()
@@ -88,7 +91,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help="folder of published data sets (default: the built-in corpus)")
     parser.add_argument("--dataset", default="wnut17")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     given = [f"dataset={options.dataset}", f"data_dir={options.data_dir}"] if options.data_dir else []

@@ -1,10 +1,10 @@
-"""How long `hydromel-compare` takes: runs are fabricated (no training), compared, and the report written whole.
+"""Measure the time that `hydromel-compare` takes for a thousand fabricated runs (nothing is trained).
 
     python benchmarks/compare.py --json benchmarks/results/compare.json
 
-Two shapes of a thousand runs: one group of 4 strategies x 250 seeds, and 25 groups of 4 x 10. Every run has a config,
-20 evaluations, and outcomes of 2,000 test examples. Each command runs in a fresh process; seconds are of the wall clock
-and of its processors, start-up, tables, page and plots included, MLflow left out.
+There are two arrangements: one group of 4 strategies x 250 seeds, and 25 groups of 4 strategies x 10 seeds. Every run
+has a config, 20 evaluations, and outcomes of 2,000 test examples. Each command runs in a fresh process and writes a
+whole report with tables, page and plots, without MLflow. Wall-clock and CPU seconds include the start of the process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def timed(folder: Path) -> dict[str, float]:
-    """Seconds, and the size of what was written, of one report."""
+    """Return the seconds of one report, and the sizes of the files that it wrote."""
     command = [sys.executable, "-m", "reporting.compare", str(folder / "runs"), "--out", str(folder / "report")]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--no-mlflow"], stdout=subprocess.DEVNULL)
@@ -65,7 +65,7 @@ def timed(folder: Path) -> dict[str, float]:
 
 
 def fabricate(folder: Path, group: int, strategy: str, seed: int) -> None:
-    """A run's folder as training leaves it; F1 about 40, speeds within 5 %."""
+    """Write a run's folder like that of a training; F1 is about 40, and speeds differ by 5 %."""
     plan = "shuffled" if strategy in SHUFFLED else strategy
     rng = np.random.default_rng([group, seed, plan == "shuffled"])
     gold = np.random.default_rng(group).integers(0, 4, EXAMPLES)
@@ -96,7 +96,7 @@ def fabricate(folder: Path, group: int, strategy: str, seed: int) -> None:
 
 
 def result(run_id: str, group: int, strategy: str, seed: int, plan: str, speed: float, f1: float) -> dict[str, object]:
-    """result.json: what a comparison reads of it."""
+    """Return the part of result.json that a comparison reads."""
     names = {"task": "tag", "dataset": "made", "embedding": "word", "encoder": "rnn", "batching": strategy}
     by_length = [
         {"longest": length, "updates": 9, "real_tokens": speed, "places": speed, "seconds": 1.0 + 1 / length}

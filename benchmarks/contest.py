@@ -1,9 +1,10 @@
-"""Entrants that do the same work, each in a process of its own, in turns: what is fast, beyond the machine's moods.
+"""A contest: entrants do the same work, each in a process of its own, in turns.
 
-A worker builds what it trains and says that it is ready; told a number, it makes so many updates and answers with a
-`Turn`; told 0, it answers with its memory and with the kernels of one more update, and ends. Turns go to and fro
-(a b c, c b a, ...), so that a machine that slows down or warms up does so for all. A ratio is the median over rounds
-of the ratios within a round.
+A worker builds its model and sends `ready`. For each number n > 0 that it receives, it makes n updates and sends a
+`Turn`. For 0 it sends its memory, and the kernels of one more update, and ends.
+
+The order reverses from turn to turn (a b c, c b a, ...), so that a machine that slows down affects all entrants
+equally. A ratio is the median over rounds of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from runner.common.errors import HydromelError, missing_kernel
 from runner.profiling.accounting import Memory
 from runner.profiling.kernels import KernelWatch
 
-Step = Callable[[int], tuple[Tensor, int, int]]  # number of an update -> its loss, its real tokens, places of padding
+Step = Callable[[int], tuple[Tensor, int, int]]  # number of an update -> its loss, real tokens, padded positions
 Clock = Literal["seconds", "cpu_seconds"]
 
 
 class NotRunHere(HydromelError):
-    """This machine has no kernel for an entrant's work."""
+    """This machine lacks a kernel that an entrant needs."""
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """`work(pipe, device, threads, *arguments)` is the worker."""
+    """An entrant of a contest: its worker is called as `work(pipe, device, threads, *arguments)`."""
 
     work: Callable[..., None]
     arguments: tuple[Any, ...]
@@ -43,7 +44,7 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Turn:
-    """Some updates: real tokens, places of padding beside them, and the mean loss."""
+    """The result of some updates: seconds, number of real tokens and of padded positions, and mean loss."""
 
     seconds: float
     cpu_seconds: float
@@ -54,7 +55,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Score:
-    """One entrant's turns, without those that warm up. Bytes are of its process, or on a GPU of the allocator."""
+    """The turns of one entrant without the warm-up, and its memory in bytes.
+
+    Memory is that of its process, or on a GPU of the allocator.
+    """
 
     turns: list[Turn]
     first_loss: float
@@ -63,7 +67,7 @@ class Score:
     kernels: str
 
     def padding_share(self) -> float:
-        """Of all places in memory, 0 to 1."""
+        """Return padding as a share of all positions in memory, 0 to 1."""
         padding = sum(turn.padding for turn in self.turns)
         return padding / (padding + sum(turn.tokens for turn in self.turns))
 
@@ -74,16 +78,16 @@ class Score:
 def compete(
     entrants: Mapping[str, Entrant], device: str, threads: int, warm_up: int, rounds: int, updates: int
 ) -> tuple[dict[str, Score], dict[str, str]]:
-    """Run so many rounds of so many updates of every entrant, after some that warm up.
+    """Run `rounds` rounds of `updates` updates of every entrant, after `warm_up` further rounds.
 
     Returns:
-        The scores, and the entrants that this machine cannot run, with what it lacks.
+        The scores, and for entrants that this machine cannot run the missing kernel.
     """
     workers = {name: started(entrant.work, device, threads, *entrant.arguments) for name, entrant in entrants.items()}
     not_run: dict[str, str] = {}
 
     def answer(name: str) -> Any:
-        """Return what a worker sends; None, and it leaves the race, where this machine lacks a kernel for its work."""
+        """Return the answer of a worker; None if this machine lacks a kernel for its work, which removes it."""
         try:
             return received(workers[name], name)
         except NotRunHere as missing:
@@ -92,7 +96,7 @@ def compete(
             return None
 
     for name in list(workers):
-        answer(name)  # all are ready
+        answer(name)  # wait until all are ready
     turns: dict[str, list[Turn]] = {name: [] for name in workers}
     for turn in range(warm_up + rounds):
         for name in list(workers)[:: 1 if turn % 2 else -1]:
@@ -109,7 +113,7 @@ def compete(
 
 
 def ratios(score: Score, reference: Score, clock: Clock) -> list[float]:
-    """How many times as fast, round by round."""
+    """Return how many times as fast as the reference an entrant was in each round."""
     return [mine / theirs for mine, theirs in zip(score.rates(clock), reference.rates(clock), strict=True)]
 
 
@@ -118,20 +122,20 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def started(target: Callable[..., None], *arguments: Any) -> Connection:
-    """The pipe to a new process."""
+    """Start a process that runs `target`, and return the pipe to it."""
     spawn = get_context("spawn")
     here, there = spawn.Pipe()
     spawn.Process(target=_answering, args=(target, there, *arguments), daemon=True).start()
-    there.close()  # so that waiting for a process that failed ends
+    there.close()  # so that `recv` ends if the process has failed
     return here
 
 
 def received(pipe: Connection, name: str) -> Any:
-    """Return what the worker answers. Raises HydromelError where it failed, NotRunHere where it lacks a kernel."""
+    """Return the answer of a worker. Raises HydromelError if it failed, NotRunHere if it lacks a kernel."""
     try:
         answer = pipe.recv()
     except EOFError:
-        raise HydromelError(f"{name} failed, see above") from None
+        raise HydromelError(f"{name} failed; its error is above") from None
     if isinstance(answer, NotRunHere):
         raise answer
     if isinstance(answer, HydromelError):
@@ -140,8 +144,8 @@ def received(pipe: Connection, name: str) -> Any:
 
 
 def _answering(target: Callable[..., None], pipe: Connection, *arguments: Any) -> None:
-    """A worker that tells what its user can mend, and ends in silence when nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    """Run a worker that sends mistakes of the user to the other end, and ends silently when that end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     try:
         target(pipe, *arguments)
     except HydromelError as mistake:
@@ -155,7 +159,7 @@ def _answering(target: Callable[..., None], pipe: Connection, *arguments: Any) -
 
 
 def stepping(make: Callable[..., Step], *arguments: Any) -> Entrant:
-    """The entrant whose process calls the step that `make(*arguments)` gives there."""
+    """Return an entrant whose process makes its updates by calling the step that `make(*arguments)` returns there."""
     return Entrant(_steps, (make, *arguments))
 
 
@@ -168,7 +172,7 @@ def _steps(pipe: Connection, device: str, threads: int, make: Callable[..., Step
     while updates := pipe.recv():
         wall, cpu = time.perf_counter(), time.process_time()
         losses, tokens, padding = zip(*(step(next(numbers)) for _ in range(updates)), strict=True)
-        loss = float(torch.stack(losses).mean())  # waits for the device
+        loss = float(torch.stack(losses).mean())  # this waits for the device
         pipe.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, sum(tokens), sum(padding), loss))
     state = memory.state()
     with KernelWatch() as watch:

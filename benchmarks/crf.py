@@ -1,15 +1,18 @@
-"""The CRF beside pytorch-crf: negative log-likelihood, its gradients, and decoding, on the same tensors in one run.
+"""Compare the CRF with pytorch-crf: negative log-likelihood, gradients and decoding, on the same tensors.
 
     python benchmarks/crf.py --threads 1 2 --json benchmarks/results/crf.json
 
-One piece of work: the loss of a batch, its gradients to the tags' scores and to the transitions, and the best paths.
-Repeats of the two are interleaved; a ratio is that of medians, or of the fastest repeats, which say more on a machine
-that others use. `uneven` lengths are log-normal about T/2, one row of T, as in a shuffled batch; in `equal` all rows
-have length T, and packing saves nothing. pytorch-crf takes padded scores and a mask. Ours are timed from both layouts,
-with the rows' index maps, which a recurrent encoder would have made already, made anew each time. Scores are float32.
-On a GPU (`--device cuda`) each part is waited for. `--clock cpu` with one thread measures on a machine that others keep
-busy; it says nothing about two threads. `apart` is the largest relative difference of the two losses; `peak_bytes` what
-a piece of work adds to the process.
+A unit of work is the loss of a batch, its gradients with respect to the tags' scores and the transitions, and the best
+paths. Scores are float32. pytorch-crf takes padded scores and a mask. Hydromel is timed with both layouts; the index
+maps of the rows, which a recurrent encoder would have made already, are made anew each time.
+
+The two are interleaved. A ratio is that of medians, or of the fastest repeats, which are more reliable on a busy
+machine. In `uneven`, lengths are log-normal around T/2, with one row of length T, as in a shuffled batch; in `equal`,
+all rows have length T, so packing saves nothing.
+
+With `--device cuda` the device is synchronised after each part. `--clock cpu` with one thread is for machines that are
+busy with other work; it says nothing about two threads. `apart` is the largest relative difference of the losses;
+`peak_bytes` is the memory that a unit of work adds to the process.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ THEIRS, OURS = "pytorch-crf", ("packed", "padded")
 
 @dataclass(frozen=True)
 class Case:
-    """One size of batch: B rows, the longest of T tokens, C tags."""
+    """A size of batch: B rows, T tokens in the longest, C tags."""
 
     batch: int
     width: int
@@ -63,7 +66,7 @@ class Case:
 
 
 class Work:
-    """The same scores, answers and transitions for both."""
+    """The same scores, gold tags and transitions for both implementations."""
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(1)
@@ -86,7 +89,7 @@ class Work:
         self.mask = rows.mask
 
     def run_ours(self, layout: Layout) -> tuple[list[float], Tensor]:
-        """Seconds of each part, and the loss."""
+        """Return the seconds of each part, and the loss."""
         start = self._now()
         values = (self.packed if layout == "packed" else self.padded).detach().requires_grad_()
         scores = Ragged(values, Rows(self.lengths, self.device), layout)
@@ -111,7 +114,7 @@ class Work:
         return [forward - start, backward - forward, self._now() - backward], loss.detach()
 
     def _now(self) -> float:
-        """Once the device has done what it was given."""
+        """Return the time once the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return CLOCKS[self.clock]()
@@ -127,7 +130,7 @@ def lengths_of(case: Case) -> IntArray:
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
-    """Milliseconds of each part, by implementation, and how many times as fast ours are."""
+    """Return the milliseconds of each part by implementation, and how many times as fast as pytorch-crf Hydromel is."""
     torch.set_num_threads(case.threads)
     work = Work(case)
     ways = {
@@ -137,9 +140,10 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in ways}
     apart = 0.0
-    for repeat in range(repeats + 2):  # two for warming up
+    for repeat in range(repeats + 2):  # two to warm up
         losses = {}
-        for name in list(ways)[:: 1 if repeat % 2 else -1]:  # each comes after each, and finds its caches cold or warm
+        # alternating order, so that each meets cold and warm caches
+        for name in list(ways)[:: 1 if repeat % 2 else -1]:
             parts, losses[name] = ways[name]()
             if repeat >= 2:
                 seconds[name].append([*parts, sum(parts)])
@@ -171,7 +175,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """By how much a call makes the process larger, once freed memory has gone back to the system; a GPU's allocator."""
+    """Return the bytes that a call adds to the process after freed memory was returned, or to a GPU's allocator."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
     memory = Memory(device)
@@ -196,9 +200,11 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--lengths", nargs="+", choices=("uneven", "equal"), default=["uneven", "equal"])
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: this process's own time, of all threads")
-    parser.add_argument("--repeats", type=int, default=21, help="of each, interleaved")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU time of this process, all threads together"
+    )
+    parser.add_argument("--repeats", type=int, default=21, help="repeats of each, interleaved")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     found: dict[str, object] = {"before": machine(options.device)}
     cases = [
@@ -229,7 +235,9 @@ def show(figures: list[dict[str, Any]], where: object) -> None:
         "apart",
         "MiB",
     )
-    table = Table(*columns, title="loss / gradients / best paths, medians; times as fast by medians (by the fastest)")
+    table = Table(
+        *columns, title="loss / gradients / best paths: medians; times as fast: by medians (by the fastest repeats)"
+    )
     for one in figures:
         milliseconds = (one["median_milliseconds"][name] for name in (THEIRS, "packed"))
         shown = (" / ".join(f"{each[part]:.2f}" for part in PARTS) for each in milliseconds)
@@ -245,7 +253,7 @@ def show(figures: list[dict[str, Any]], where: object) -> None:
     console.print(table)
     for name, by in product(OURS, ("median", "best")):
         ratios = [one["times_as_fast"][name][by] for one in figures]
-        console.print(f"{name}, by {by}: {min(ratios):.1f} times as fast at least, {median(ratios):.1f} in the middle")
+        console.print(f"{name}, by {by}: times as fast: least {min(ratios):.1f}, median {median(ratios):.1f}")
 
 
 if __name__ == "__main__":

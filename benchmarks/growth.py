@@ -1,11 +1,11 @@
-"""How time and memory grow with the corpus: writing a file, planning an epoch, selecting its batches.
+"""Measure how time and memory grow with the corpus: writing a file, planning an epoch, selecting its batches.
 
     python benchmarks/growth.py --sizes 10000 100000 1000000 --json growth.json
 
-Sentences are synthetic: words by Zipf's law, lengths log-normal about 20. Each size runs in a fresh process, so that
-its peak memory is its own. Seconds are of one pass over all rows (an epoch), on one thread. `peak_before_plans` is what
-making, writing and numericalising the corpus took; where `peak` is no higher, planning and selecting fitted into what
-that had freed.
+Sentences are synthetic: words by Zipf's law, lengths log-normal around 20. Each size has a fresh process, so that its
+peak memory is its own. Seconds are of one pass over all rows (an epoch) on one thread. `peak_before_plans` is the peak
+of making, writing and numericalising the corpus. If `peak` is no higher, planning and selecting fitted into memory that
+was free again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PLANS: dict[str, Plan] = {
 
 
 def synthetic(n_sentences: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Lengths (B,), word ids (N,) from 1, and classes (B,)."""
+    """Return lengths (B,), word ids (N,) from 1, and classes (B,)."""
     rng = np.random.default_rng(1)
     lengths = np.clip(rng.lognormal(2.85, 0.55, n_sentences), 1, 400).astype(np.int64)
     share = np.cumsum(1 / np.arange(1, VOCABULARY + 1))
@@ -63,7 +63,7 @@ def synthetic(n_sentences: int) -> tuple[IntArray, IntArray, IntArray]:
 
 
 def write(path: Path, lengths: IntArray, words: IntArray, classes: IntArray) -> None:
-    """A `LABEL text` file, as published corpora have it: one sentence a line."""
+    """Write a `LABEL text` file like those of published corpora, one sentence per line."""
     spelled = pa.DictionaryArray.from_arrays(words - 1, [f"w{word}" for word in range(VOCABULARY)]).cast(pa.string())
     offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
     text = pc.binary_join(pa.ListArray.from_arrays(offsets, spelled), " ")
@@ -72,7 +72,7 @@ def write(path: Path, lengths: IntArray, words: IntArray, classes: IntArray) -> 
 
 
 def numericalise(folder: Path) -> None:
-    """Read the file, cut valid from it, make the vocabulary and the integer columns, cache them (or take the cache)."""
+    """Read the file, cut valid from it, make the vocabulary and integer columns, and cache them (or read the cache)."""
     options = (
         "task=classify",
         "dataset=labelled",
@@ -87,7 +87,7 @@ def numericalise(folder: Path) -> None:
 
 
 def as_split(lengths: IntArray, words: IntArray, classes: IntArray) -> Batch:
-    """The numericalised corpus: two features, one class a row."""
+    """Return the numericalised corpus: two features, and one class per row."""
     rows = Rows(lengths, torch.device("cpu"))
     ids = torch.from_numpy(words.astype(np.int32))
     features = {"word": Ragged(ids, rows, "packed"), "shape": Ragged(ids % 64, rows, "packed")}
@@ -107,7 +107,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def measure(n_sentences: int) -> dict[str, float]:
-    """Seconds of each phase, and the peak memory of this process in bytes."""
+    """Return the seconds of each phase, and the peak memory of this process in bytes."""
     torch.set_num_threads(1)
     memory = Memory(torch.device("cpu"))
     lengths, words, classes = synthetic(n_sentences)
@@ -146,7 +146,7 @@ def in_a_fresh_process(n_sentences: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sentences")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     figures = [in_a_fresh_process(size) for size in options.sizes]
     if options.json:

@@ -1,13 +1,14 @@
-"""Kneser-Ney n-grams on a published text: perplexity by order, with and without a cache, seconds and memory.
+"""Measure Kneser-Ney n-gram models on a published text: perplexity by order, with and without a cache, time, memory.
 
     python benchmarks/kneser_ney.py --data-dir DATA --json benchmarks/results/kneser_ney.json
     python benchmarks/kneser_ney.py --data-dir DATA --kenlm kenlm/build/bin
 
-By default WikiText-2, as rows (`line`) and as one text (`stream`), one thread. Weights and windows of the cache are
-compared on valid, with n-grams of the longest order. Seconds are the processor's (others may use the machine), of
-learning from train and of answering test, medians of `--repeats`; memory is the most that arrays took at once in
-learning, on top of the text. `--kenlm` names the folder of KenLM's programs lmplz and query, which see the same rows;
-its unknown word is one more than our vocabulary has.
+The default text is WikiText-2, as rows (`line`) and as one text (`stream`), on one thread. Weights and windows of the
+cache are compared on valid, with n-grams of the highest order. Seconds are CPU time, of training and of scoring test,
+as medians of `--repeats`. Memory is the peak of arrays during training, without the text.
+
+`--kenlm` names the folder of KenLM's programs lmplz and query, which get the same rows. Their vocabulary has one more
+word than ours, the unknown word.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ UNITS = {"line": ["task.unit=line"], "stream": ["task.unit=stream", "batching=st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True, help="folder of the published sets")
-    parser.add_argument("--dataset", default="wikitext2", help="a config of words with a test split")
+    parser.add_argument("--data-dir", required=True, help="folder of the published data sets")
+    parser.add_argument("--dataset", default="wikitext2", help="data set of words with a test split")
     parser.add_argument("--orders", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--kenlm", type=Path, help="folder of lmplz and query")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--kenlm", type=Path, help="folder of KenLM's programs lmplz and query")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"dataset": options.dataset, "cpu": cpu_name(), "load_average_1_min": os.getloadavg()[0]}
@@ -71,7 +72,7 @@ def read(dataset: str, data_dir: str, overrides: list[str]) -> Data:
 
 
 def measure(data: Data, orders: list[int], repeats: int) -> dict[str, Any]:
-    """Figures of each order, and of each cache over the longest."""
+    """Return the figures of each order, and of each cache with n-grams of the highest order."""
     vocab = data.vocabs["target"]
     train, valid, test = (token_rows(data.splits[name], FEATURE) for name in ("train", "valid", "test"))
     base = uniform(vocab)
@@ -95,7 +96,7 @@ def measure(data: Data, orders: list[int], repeats: int) -> dict[str, Any]:
 def timed(
     train: TokenRows, valid: TokenRows, test: TokenRows, base: FloatArray, order: int, repeats: int
 ) -> dict[str, float]:
-    """One order's perplexities, seconds and memory."""
+    """Return the perplexities, seconds and memory of one order."""
     learning, answering = [], []
     for _ in range(repeats):
         begin = time.process_time()
@@ -122,7 +123,10 @@ def perplexity(probabilities: FloatArray) -> float:
 
 
 def kenlm(programs: Path, data: Data, orders: list[int]) -> dict[int, dict[str, float]]:
-    """Perplexity on test and seconds of KenLM, from and to files. Its text must not name `<unk>`: that is renamed."""
+    """Return KenLM's perplexity on test, and its seconds from file to file.
+
+    Its text must not contain `<unk>`, which is therefore renamed.
+    """
     vocab = data.vocabs["target"]
     names = np.array([token.replace(UNK, "[unk]") for token in vocab.tokens])
     names[vocab.eos] = "\n"
@@ -133,7 +137,7 @@ def kenlm(programs: Path, data: Data, orders: list[int]) -> dict[int, dict[str, 
             answers = names[data.splits[name].target.tokens().numpy()].tolist()  # type: ignore[union-attr]
             text = "".join(word if word == "\n" else f"{word} " for word in answers)
             files[name].write_text(text, encoding="utf-8")
-        for order in filter(lambda order: order > 1, orders):  # it refuses 1
+        for order in filter(lambda order: order > 1, orders):  # lmplz does not accept order 1
             begin = children_seconds()
             with files["train"].open() as text_in, files["model"].open("w") as model_out:
                 command = [str(programs / "lmplz"), "-o", str(order), "-S", "2G", "-T", folder]
@@ -144,7 +148,7 @@ def kenlm(programs: Path, data: Data, orders: list[int]) -> dict[int, dict[str, 
                 said = subprocess.run(command, stdin=text_in, capture_output=True, text=True, check=True).stdout
             match = re.search(r"Perplexity including OOVs:\s+([\d.]+)", said)
             if match is None:
-                raise ValueError(f"query said no perplexity, but: {said!r}")
+                raise ValueError(f"no perplexity in the output of query: {said!r}")
             found[order] = {"test": float(match[1]), "learning_seconds": seconds}
     return found
 

@@ -1,14 +1,17 @@
-"""Layers on one CPU thread, or on a GPU: forward and backward, against the other ways of computing the same.
+"""Compare layers with other ways to compute the same, forward and backward, on one CPU thread or on a GPU.
 
     python benchmarks/layers.py --data DATA --json benchmarks/results/layers.json
 
-Lengths are those of shuffled batches of WNUT-17, UD EWT, SST-2 and newsgroups4; values are random. An LSTM, a GRU and a
-tanh RNN run as they are (`ours`), over torch's packed sequence (`packed`) and over the padded rectangle (`padded`);
-`convolution` the widths 3, 4 and 5 with 100 filters each, by ours and by `nn.Conv1d` on the padded rectangle;
-`largest` a maximum over each row of 300 numbers a token, by ours, and by `amax` over the padded rectangle; `dropout`
-104,000 numbers by ours and by torch's. Real tokens/s (dropout: numbers/s) of the process' own time, of which others
-that keep the machine busy take nothing: medians of rounds in which all take turns; ratios are medians of the rounds'
-ratios, ours by theirs.
+Lengths are those of shuffled batches of WNUT-17, UD EWT, SST-2 and newsgroups4; values are random.
+
+- An LSTM, a GRU and a tanh RNN: Hydromel's (`ours`), torch's with a packed sequence (`packed`) and with a padded
+  rectangle (`padded`).
+- `convolution`: widths 3, 4 and 5 with 100 filters each, Hydromel's and `nn.Conv1d` on a padded rectangle.
+- `largest`: the maximum over each row of 300 numbers per token, Hydromel's and `amax` over a padded rectangle.
+- `dropout`: 104,000 numbers, by Hydromel and by torch.
+
+Figures are real tokens (dropout: numbers) per second of CPU time, as medians of rounds in which all take turns; other
+work on the machine hardly affects them. Ratios are medians of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -43,17 +46,17 @@ from runner.ragged.rows import Rows
 from runner.tracking.provenance import cpu_name, git_commit
 
 WORKS = {"WNUT-17": "tagger_wnut17", "UD EWT": "tagger_ewt", "SST-2": "conv_sst2", "newsgroups4": "conv_newsgroups4"}
-RECURRENT: tuple[tuple[Cell, int], ...] = (  # cells, and their hidden size
+RECURRENT: tuple[tuple[Cell, int], ...] = (  # cells and hidden sizes
     ("lstm", 100),
     ("lstm", 200),
     ("gru", 100),
     ("gru", 200),
     ("rnn", 100),
 )
-SIZE = 100  # numbers a token that recurrent layers read
-WORD_VECTOR = 50  # that convolutions read
+SIZE = 100  # input size of recurrent layers
+WORD_VECTOR = 50  # input size of convolutions
 FILTERS, WIDTHS = 100, (3, 4, 5)
-Ways = dict[str, Callable[[], Tensor]]  # name -> what computes an output; the first one is ours
+Ways = dict[str, Callable[[], Tensor]]  # name -> function that computes an output; the first is Hydromel's
 
 
 def lengths_of(work: str, data: str) -> IntArray:
@@ -62,7 +65,7 @@ def lengths_of(work: str, data: str) -> IntArray:
 
 
 def batches(lengths: IntArray, rows_at_once: int, size: int, device: torch.device) -> list[Ragged]:
-    """Some shuffled batches of random values, packed; of long rows a single one."""
+    """Return some shuffled batches of random values, packed; a single one if rows are long."""
     rng = np.random.default_rng(1)
     n_batches = 3 if rows_at_once * lengths.mean() < 5000 else 1
     chosen = [rng.choice(lengths, rows_at_once, replace=False) for _ in range(n_batches)]
@@ -71,7 +74,7 @@ def batches(lengths: IntArray, rows_at_once: int, size: int, device: torch.devic
 
 
 def fresh(x: Ragged) -> Ragged:
-    """The same values, of rows about which nothing is known yet, as at every update."""
+    """Return the same values with new rows, which have no index maps yet, as in every update."""
     return Ragged(x.values.detach().requires_grad_(), Rows(x.rows.host_lengths, x.rows.device), "packed")
 
 
@@ -112,7 +115,7 @@ def dropouts(n_numbers: int, device: torch.device) -> Ways:
 
 
 def contests(data: str, device: torch.device) -> Iterator[tuple[dict[str, Any], list[Ways], int]]:
-    """What is compared, the ways of each batch, and the tokens (or numbers) of all."""
+    """Yield the description of each comparison, the ways of each of its batches, and the number of all tokens."""
     for name, work in WORKS.items():
         lengths = lengths_of(work, data)
         for rows_at_once in (32, 128):
@@ -135,7 +138,7 @@ def share(some: list[Ragged]) -> float:
 
 
 def now(device: torch.device) -> float:
-    """Seconds: of the process; on a GPU by the clock, once it has done what it was given."""
+    """Return CPU seconds of the process; on a GPU wall-clock seconds once the device has finished."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -143,7 +146,7 @@ def now(device: torch.device) -> float:
 
 
 def measured(ways: list[Ways], tokens: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Tokens/s of each way, in turns; the first round is left out."""
+    """Return tokens/s of each way, measured in turns; the first round is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in ways[0]}
     for turn in range(1 + rounds):
         for name in list(rates)[:: 1 if turn % 2 else -1]:
@@ -182,7 +185,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of the published data sets")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="figures are written there")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     choose_matmul("torch")

@@ -1,9 +1,9 @@
-"""Quality over seeds, from finished runs: mean, spread and Student t interval of test and dev, speed, seconds a run.
+"""Summarise finished runs over seeds: test and dev with standard deviation and Student t interval, speed, duration.
 
     python benchmarks/measured.py wnut17=RUNS/wnut17-s* ud_ewt=RUNS/ewt-s* --json benchmarks/results/tagging.json
 
-Each argument is a name and a pattern of runs' folders: the seeds of one configuration. It prints a Markdown table and
-writes every seed's figures, commit, machine and load. Test scores are those of the epoch that was best on dev.
+Each argument is a name and a pattern of run folders: the seeds of one configuration. Prints a Markdown table and writes
+every seed's figures, commit, machine and load. Test scores are those of the epoch that was best on dev.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reporting.statistics.intervals import mean_interval
 from runner.common.errors import HydromelError
 
 CONFIDENCE = 0.95
-HEADER = """| runs | seeds | test | 95 % interval | sd | dev | sd | tokens/s | seconds a run |
+HEADER = """| runs | seeds | test | 95 % interval | sd | dev | sd | tokens/s | seconds per run |
 |---|---|---|---|---|---|---|---|---|"""
 
 
@@ -39,7 +39,10 @@ def main() -> None:
 
 
 def group(pattern: str) -> dict[str, Any]:
-    """Figures of the runs that `pattern` names. HydromelError where they are none, unfinished, or differ in metric."""
+    """Return the figures of the runs that fit `pattern`.
+
+    Raises HydromelError if there are none, or if they are unfinished or differ in metric.
+    """
     found = [read(Path(folder)) for folder in sorted(glob(pattern))]
     unfinished = [str(each.folder) for each in found if each.run is None]
     if not found or unfinished:
@@ -47,7 +50,9 @@ def group(pattern: str) -> dict[str, Any]:
     runs = [each.run for each in found if each.run is not None]
     metrics = {run.metric for run in runs}
     if len(metrics) > 1:
-        raise HydromelError(f"{pattern!r}: runs of one metric are compared, these have {', '.join(sorted(metrics))}")
+        raise HydromelError(
+            f"{pattern!r}: these runs have different metrics ({', '.join(sorted(metrics))}); name runs of one metric"
+        )
     seeds = [figures(run) for run in runs]
     return {
         "metric": runs[0].metric,
@@ -60,32 +65,32 @@ def group(pattern: str) -> dict[str, Any]:
 
 
 def figures(run: Run) -> dict[str, Any]:
-    """One run's figures."""
+    """Return the figures of one run."""
     return {
         "seed": run.seed,
         "test": run.number(f"metrics.test.{run.metric}"),
         "dev": run.number(f"metrics.valid.{run.metric}"),
-        "epochs": run.value("updates.epochs"),
+        "epochs": run.number("updates.epochs"),
         "real_tokens_per_s": run.number("speed.real_tokens_per_s"),
         "total_seconds": run.number("seconds.total"),
-        "parameters": run.value("model.parameters"),
-        "config_hash": run.value("provenance.config_hash"),
-        "git_commit": run.value("provenance.git_commit"),
-        "cpu": run.value("provenance.cpu"),
-        "threads": run.value("provenance.threads"),
+        "parameters": run.number("model.parameters"),
+        "config_hash": run.text("provenance.config_hash"),
+        "git_commit": run.text("provenance.git_commit"),
+        "cpu": run.text("provenance.cpu"),
+        "threads": run.text("provenance.threads"),
         "load_average": run.number("provenance.load_average"),
     }
 
 
 def over_seeds(values: list[float]) -> dict[str, float | None]:
-    """Mean, the bounds of its interval, and the sample's standard deviation (None for one seed)."""
+    """Return mean, bounds of its interval, and the sample's standard deviation; None for one seed."""
     interval = mean_interval(values, CONFIDENCE)
     low, high = (interval.low, interval.high) if interval else (None, None)
     return {"mean": fmean(values), "low": low, "high": high, "sd": stdev(values) if len(values) > 1 else None}
 
 
 def line(name: str, made: dict[str, Any]) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     test, dev = made["test"], made["dev"]
     interval = f"{test['low']:.2f} to {test['high']:.2f}" if test["low"] is not None else "-"
     spreads = ["-" if each["sd"] is None else f"{each['sd']:.2f}" for each in (test, dev)]

@@ -1,4 +1,4 @@
-"""What benchmarks of training measure of ours: the configured model, optimiser and clipping."""
+"""Hydromel's side of the benchmarks of training: the configured model, optimiser and clipping."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Config = dict[str, Any]
 
 
 class Ours:
-    """What a run trains, and what `runner.training.loop` does at each update."""
+    """The parts of a run, and updates like those of `runner.training.loop`."""
 
     def __init__(self, config: Config) -> None:
         choose_matmul(config["matmul"])
@@ -61,13 +61,13 @@ class Ours:
         self.carried: Any = START
 
     def rows(self, number: int) -> Any:
-        """The rows of an update, epoch after epoch."""
+        """Return the rows of update `number`, counted over all epochs."""
         epoch, place = divmod(number, len(self._updates(0)))
         updates = self._updates(epoch)
         return updates[place % len(updates)]
 
     def _updates(self, epoch: int) -> list[Any]:
-        """Planned once, as in a run."""
+        """Return the updates of an epoch, planned once, as in a run."""
         if epoch not in self.epochs:
             self.epochs[epoch] = self.batching.updates(self.train.rows.host_lengths, self.config["seed"], epoch)
         return self.epochs[epoch]

@@ -1,9 +1,9 @@
 """The models of `bench.py` as a careful user writes them: shuffled batches, `pad_sequence`, torch's own modules.
 
-Each peer is made from ours: of its sizes, beginning with its weights, so that both can give the loss of the same
-rows. Columns are a list of one tensor a row, made once; a batch is padded anew each time, as a collate function does.
+Each peer is made from Hydromel's model, with its sizes and initial weights, so that both have the same loss on the same
+rows. Columns are lists with one tensor per row, made once; each batch is padded anew, as in a collate function.
 
-Shapes: B rows, T tokens of the longest, C characters of the longest word, D numbers a token.
+Shapes: B rows, T tokens in the longest, C characters in the longest word, D numbers per token.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ FORBIDDEN = -1e4  # pytorch-crf has no constraints; this is how its users forbid
 
 
 class ConvClassifier(nn.Module):
-    """Kim's convolutions over rows padded to `width` tokens, padding taken for text as in Mead-Baseline; or, without a
-    width, to the longest of the batch, with a mask before the largest is taken."""
+    """Kim's convolutions over rows padded to `width` tokens, with padding treated as text, as in Mead-Baseline.
+
+    Without a width, rows are padded to the longest of the batch, and a mask is applied before the maximum.
+    """
 
     def __init__(self, ours: Any, train: Batch, width: int | None) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class ConvClassifier(nn.Module):
 
 
 class LstmClassifier(nn.Module):
-    """An LSTM over packed rows, and the largest of its states."""
+    """An LSTM over packed rows, and the maximum of its states."""
 
     def __init__(self, ours: Any, train: Batch) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class LstmClassifier(nn.Module):
 
 
 class Tagger(nn.Module):
-    """Words, characters, vectors and casing under a bidirectional LSTM and pytorch-crf."""
+    """Words, characters, vectors and casing, a bidirectional LSTM and pytorch-crf."""
 
     def __init__(self, ours: Any, train: Batch) -> None:
         super().__init__()
@@ -119,17 +121,17 @@ class Tagger(nn.Module):
         return -likelihood
 
     def compose(self, characters: Tensor) -> Tensor:
-        """(B * T, C) -> (B * T, filters): each filter's largest output over a word's own characters."""
+        """Map (B * T, C) to (B * T, filters): each filter's maximum over the word's own characters."""
         read, padding = self.characters(characters).transpose(1, 2), (characters == 0)[:, None]
         found = [one(read)[..., -characters.shape[1] :].masked_fill(padding, -torch.inf) for one in self.convolutions]
         return torch.cat([one.amax(dim=2) for one in found], dim=1).tanh()
 
 
 def optimizer_of(peer: Any, rate: float, rate_of_vectors: float) -> torch.optim.Optimizer:
-    """Adam as torch has it by default, the vectors at a rate of their own (times `rate`).
+    """Return torch's default Adam, with a rate of their own for the vectors (times `rate`).
 
-    It also has those of words that the file lacks, which in ours have the others' rate. Where the rates differ
-    (`tagger_wnut17`) the first losses are equal, later ones drift apart (by 6 % after 15 updates without dropout).
+    That rate also applies to vectors of words that the file lacks, unlike in Hydromel. If the rates differ
+    (`tagger_wnut17`), first losses are equal and later ones drift apart (by 6 % after 15 updates without dropout).
     """
     vectors = peer.vectors.weight
     others = [one for one in peer.parameters() if one is not vectors]
@@ -137,7 +139,7 @@ def optimizer_of(peer: Any, rate: float, rate_of_vectors: float) -> torch.optim.
 
 
 def trained_numbers(peer: Any) -> int:
-    """Numbers of the parameters, without the row for characters that stand in padding, which ours has no need of."""
+    """Return the number of parameters, without the row for padded characters, which Hydromel does not need."""
     extra = peer.characters.embedding_dim if isinstance(peer, Tagger) else 0
     return sum(one.numel() for one in peer.parameters()) - extra
 
@@ -156,12 +158,12 @@ def known_words(ours: Any, train: Batch) -> Column:
 
 
 def vector_rows(ours: Any, train: Batch) -> Column:
-    """Each token's row in one table of both the learned and the pretrained vectors."""
+    """Return each token's row in one table of learned and pretrained vectors."""
     return rows_of(train.features[ours.feature].map(lambda values: F.embedding(values, ours.place)[..., 0]))
 
 
 def spelt(ours: Any, train: Batch) -> Column:
-    """(length, characters of the longest word) of each row; 0 is padding."""
+    """Return the characters of each row's words, (length, longest word); 0 is padding."""
     starts = ours.spelling.offsets
     forms = torch.split(ours.symbols.long() + 1, (starts[1:] - starts[:-1]).tolist())
     of_rows = rows_of(train.features[ours.feature])
@@ -179,7 +181,7 @@ def character_table(ours: nn.Embedding) -> nn.Embedding:
 
 
 def convolution(ours: Any) -> nn.Conv1d:
-    """With padding on either side; of an even width the first output is one too many."""
+    """Return a convolution padded on both sides; for an even width its first output is superfluous."""
     theirs = ours.convolution
     made = nn.Conv1d(theirs.in_channels, theirs.out_channels, theirs.kernel_size, padding=theirs.kernel_size[0] // 2)
     made.load_state_dict(theirs.state_dict())
@@ -187,7 +189,7 @@ def convolution(ours: Any) -> nn.Conv1d:
 
 
 def lstm(forwards: Any, backwards: Any = None) -> nn.LSTM:
-    """One layer, in one direction or both."""
+    """Return one layer, in one direction or in both."""
     theirs = forwards.cell
     made = nn.LSTM(theirs.input_size, theirs.hidden_size, batch_first=True, bidirectional=backwards is not None)
     back = {} if backwards is None else backwards.cell.state_dict()
@@ -207,7 +209,7 @@ def crf(ours: Any) -> CRF:
 
 
 def like(ours: Any) -> Any:
-    """Another `nn.Linear` or `nn.Embedding` of the same weights."""
+    """Return another `nn.Linear` or `nn.Embedding` with the same weights."""
     if isinstance(ours, nn.Embedding):
         return nn.Embedding.from_pretrained(ours.weight.detach().clone(), freeze=False, padding_idx=ours.padding_idx)
     made = nn.Linear(ours.in_features, ours.out_features)
@@ -216,7 +218,7 @@ def like(ours: Any) -> Any:
 
 
 def dropouts(embedding: Any, read: Any) -> tuple[nn.Dropout, nn.Dropout]:
-    """Of the tokens' vectors, and of what the head reads."""
+    """Return the dropout of token vectors, and that of the head's input."""
     return nn.Dropout(embedding.dropout.p), nn.Dropout(read.p)
 
 

@@ -1,6 +1,6 @@
-"""What a whole run costs beside a bare loop over the same updates, for `bench.py`.
+"""The cost of a whole run compared with a bare loop over the same updates, for `bench.py`.
 
-With one thread all seconds are those of the process' own time: others that keep the machine busy take nothing of it.
+With one CPU thread all seconds are CPU time, which other work on the machine hardly affects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from runner.profiling.accounting import Memory
 
 
 def run_worker(pipe: Connection, threads: int, epochs: int, work: str, data: str, *more: str) -> None:
-    """A whole run of so many epochs, and a bare loop over the same updates, in turns."""
+    """Make a whole run of `epochs` epochs and a bare loop over the same updates, in turns."""
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 and "device=cpu" in more else time.perf_counter
     accounting.time = SimpleNamespace(perf_counter=clock, time=time.time)  # type: ignore[attr-defined]
@@ -51,12 +51,12 @@ def run_worker(pipe: Connection, threads: int, epochs: int, work: str, data: str
             for which in ("bare", "run") if number % 2 else ("run", "bare"):
                 both[which] = bare(config, clock) if which == "bare" else whole_run(config, Path(folder) / str(number))
             losses = both["bare"].pop("losses"), both["run"].pop("losses")
-            assert np.allclose(*losses, rtol=1e-2), "the bare loop does other updates than the run"
+            assert np.allclose(*losses, rtol=1e-2), "the bare loop and the run made different updates"
             pipe.send(both)
 
 
 def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
-    """Its epochs without a runner; their first updates are no more timed than a run's."""
+    """Run all epochs in a bare loop; the first updates are not timed, as in a run."""
     ours = Ours(config)
     ours.model.train()
     losses, tokens = [], 0
@@ -75,7 +75,7 @@ def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
 
 
 def waited_for(ours: Ours) -> None:
-    """What a GPU was given before is no part of what is timed from now on."""
+    """Wait for a GPU, so that earlier work is not timed."""
     if ours.train.rows.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -94,10 +94,10 @@ def whole_run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def cost_of_run(work: str, epochs: int, data: str, threads: int, rounds: int, *more: str) -> dict[str, Any]:
-    """What a run's tokens/s are short of the bare loop's, its seconds by phase, and the bytes that both take."""
+    """Return how much slower in percent a run is than the bare loop, its seconds by phase, and the memory of both."""
     pipe = started(run_worker, threads, epochs, work, data, *more)
     made = []
-    for _ in range(1 + rounds):  # the first warms up
+    for _ in range(1 + rounds):  # the first round warms up
         pipe.send(1)
         made.append(received(pipe, work))
     pipe.send(0)

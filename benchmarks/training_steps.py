@@ -1,4 +1,4 @@
-"""Entrants of `contest.py` that train: ours, and a model written by hand in the usual loop."""
+"""Entrants of `contest.py` that train: Hydromel, and a model written by hand in the usual loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from runner.model import device_of, parameter_count
 from runner.ragged.batch import Batch
 
 SAME_LOSS = 1e-4  # largest relative difference of the losses of two models
-MakePeer = Callable[[Any, Batch], Any]  # our model, the rows of train -> the same model by hand, whose call is a loss
+# Hydromel's model, training rows -> the same model by hand, whose forward returns a loss
+MakePeer = Callable[[Any, Batch], Any]
 
 
 def our_step(work: str, data: str, *more: str) -> Step:
@@ -27,7 +28,7 @@ def our_step(work: str, data: str, *more: str) -> Step:
 
 
 def hand_step(make: MakePeer, work: str, data: str, *more: str) -> Step:
-    """The usual loop over shuffled rows."""
+    """Return the step of the usual loop over shuffled rows."""
     ours, peer, optimizer = made_peer(make, work, data, *more)
     device, rows_at_once, clip = (
         device_of(peer),
@@ -55,32 +56,35 @@ def hand_step(make: MakePeer, work: str, data: str, *more: str) -> Step:
 
 
 def tokens_of(batch: dict[str, Tensor]) -> tuple[int, int]:
-    """Real tokens of what a peer collated, and places of padding. Rows may be cut, and lengths not."""
+    """Return the real tokens and the padded positions of a collated batch; rows may be cut, and `lengths` are not."""
     places = batch["words"].numel()
     real = int(batch["lengths"].clamp(max=batch["words"].shape[1]).sum())
     return real, places - real
 
 
 def made_peer(make: MakePeer, work: str, data: str, *more: str) -> tuple[Ours, Any, torch.optim.Optimizer]:
-    """Ours, the peer and its optimiser, under our `malloc` and `matmul`; fails where the peer is not the same model."""
+    """Return Hydromel's model, the peer and its optimiser, with Hydromel's `malloc` and `matmul`.
+
+    Fails if the peer is not the same model.
+    """
     ours = Ours(compose(work, data, "batching=padmask", f"batching.batch_size={batch_size_of(work, data)}", *more))
     device = device_of(ours.model)
     peer = make(ours.model.cpu(), ours.train.to(torch.device("cpu"))).to(device)
     ours.model.to(device)
-    assert trained_numbers(peer) == parameter_count(ours.model), "another number of parameters"
+    assert trained_numbers(peer) == parameter_count(ours.model), "the models differ in their number of parameters"
     apart = apart_from(peer, ours)
-    assert apart < SAME_LOSS or getattr(peer, "width", None), f"another model: losses are {apart:.1e} apart"
+    assert apart < SAME_LOSS or getattr(peer, "width", None), f"the models differ: their losses differ by {apart:.1e}"
     rates = (one.learning_rate_factors["rows"] for one in ours.model.modules() if isinstance(one, PretrainedEmbedding))
     return ours, peer, optimizer_of(peer, ours.config["optimizer"]["lr"], next(rates))
 
 
 def batch_size_of(work: str, data: str) -> int:
-    """As the work has it, whatever the strategy."""
+    """Return the batch size of the work's config, whatever the strategy."""
     return int(compose(work, data)["batching"]["batch_size"])
 
 
 def apart_from(peer: Any, ours: Ours) -> float:
-    """How far the losses of the same rows, without dropout, are from one another, relative."""
+    """Return the relative difference of the two losses on the same rows, without dropout."""
     rows = ours.rows(0)
     (batch,) = ours.batching.micro_batches(ours.train, rows)
     ours.model.eval()

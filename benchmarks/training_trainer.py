@@ -1,4 +1,4 @@
-"""The entrant of `contest.py` that is transformers.Trainer, with batches grouped by length."""
+"""The entrant of `contest.py` that trains with transformers.Trainer, with batches grouped by length."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from runner.profiling.kernels import KernelWatch
 
 
 class Peer(nn.Module):
-    """A model by hand as a Trainer wants it: keyword arguments in, a dict with the loss out.
+    """A model by hand as a Trainer needs it: keyword arguments in, a dict with the loss out.
 
     Attributes:
-        tokens: of each batch that was collated and not trained on yet, real ones and places of padding.
-        losses: since they were last asked for; they stay on the device.
+        tokens: real tokens and padded positions of each batch that was collated but not trained on yet.
+        losses: the losses since the last call of `mean_loss`, on the device.
     """
 
-    accepts_loss_kwargs = False  # the loss is a mean already
+    accepts_loss_kwargs = False  # the loss is already a mean
 
     def __init__(self, by_hand: Any) -> None:
         super().__init__()
@@ -45,14 +45,14 @@ class Peer(nn.Module):
         return {"loss": loss}
 
     def mean_loss(self) -> float:
-        """Of the batches since it was last asked for; it waits for the device."""
+        """Return the mean loss of the batches since the last call; waits for the device."""
         mean = float(torch.stack(self.losses).mean())
         self.losses.clear()
         return mean
 
 
 class Turns(TrainerCallback):  # type: ignore[misc]
-    """Waits at the begin of each turn, and tells at its end; turns begin and end where a Trainer's steps do."""
+    """A callback that waits for the start of each turn, and sends a `Turn` at its end; both lie between steps."""
 
     def __init__(self, pipe: Connection, peer: Peer) -> None:
         self.pipe, self.peer, self.left, self.tokens, self.padding = pipe, peer, 0, 0, 0
@@ -66,7 +66,7 @@ class Turns(TrainerCallback):  # type: ignore[misc]
         self.tokens, self.padding = self.tokens + real, self.padding + padding
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.left == 0:  # the step that follows the last turn
+        if self.left == 0:  # the step after the last turn
             control.should_training_stop = True
             return
         self.left -= 1
@@ -77,7 +77,7 @@ class Turns(TrainerCallback):  # type: ignore[misc]
 
 
 def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, work: str, data: str, *more: str) -> None:
-    """The worker."""
+    """Run the worker of this entrant."""
     torch.set_num_threads(threads)
     ours, by_hand, optimizer = made_peer(make, work, data, *more)
     peer = Peer(by_hand)
@@ -102,9 +102,9 @@ def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, wo
 
 
 def arguments(config: dict[str, Any], device: str) -> TrainingArguments:
-    """Of our batch size and clipping; nothing is logged or saved."""
+    """Return arguments with Hydromel's batch size and clipping; nothing is logged or saved."""
     return TrainingArguments(
-        output_dir=tempfile.gettempdir(),  # nothing is written there
+        output_dir=tempfile.gettempdir(),  # required, but nothing is written to it
         per_device_train_batch_size=config["batching"]["batch_size"],
         train_sampling_strategy="group_by_length",
         max_steps=10**9,

@@ -1,11 +1,11 @@
-"""Reading pretrained vectors: seconds and peak memory, beside gensim.
+"""Measure reading of pretrained vectors: seconds and peak memory, compared with gensim.
 
     python benchmarks/vectors.py --gensim PYTHON_THAT_HAS_GENSIM --json vectors.json
 
-Files of 400,000 words of 100 random numbers, as GloVe text (5 decimals) and as word2vec binary. Each reading runs in a
-fresh process, readers take turns, and the best of the repeats counts; memory is what the process held at most beyond
-what it held before reading, pages of a mapped file among it, which the system may take back. Gensim always reads the
-whole file; we read the rows of a vocabulary, here of all words and of every twentieth.
+Files have 400,000 words of 100 random numbers, as GloVe text (5 decimals) and as word2vec binary. Each reading has a
+fresh process, readers take turns, and the best of the repeats counts. Memory is the peak of the process beyond that
+before reading; it includes pages of a mapped file, which the system may reclaim. Gensim always reads the whole file.
+Hydromel reads the rows of a vocabulary, here of all words and of every twentieth.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ words = [f"word{{i}}" for i in range(0, {words}, {step})]
 
 
 def reading(file: Path, step: int) -> str:
-    """The program that reads `file` with our reader, for every `step`th word."""
+    """Return the program that reads `file` with Hydromel's reader, for every `step`th word."""
     read = f"VectorFile(Path({str(file)!r})).find(words, lowercase_if_missing=False).table"
     return _MEASURE.format(prepare=_OURS.format(words=WORDS, step=step), read=read)
 
@@ -62,7 +62,7 @@ def write_files(folder: Path) -> None:
 
 
 def measured(python: str, program: str) -> dict[str, float]:
-    """What a fresh, single-threaded process prints."""
+    """Return the figures that a fresh, single-threaded process prints."""
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([python, "-c", program], env=environment, capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
@@ -72,10 +72,10 @@ def measured(python: str, program: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--gensim", metavar="PYTHON", help="an interpreter that can import gensim (default: leave it out)"
+        "--gensim", metavar="PYTHON", help="Python interpreter that can import gensim (default: leave gensim out)"
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     programs: dict[tuple[str, str], tuple[str, str]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def show(figures: list[dict[str, str | float]]) -> None:
-    table = Table("file", "read", "seconds", "peak MiB", "of it the table", title=f"{WORDS:,} words of {SIZE} numbers")
+    table = Table("file", "read", "seconds", "peak MiB", "table MiB", title=f"{WORDS:,} words of {SIZE} numbers")
     for one in figures:
         peak, kept = (f"{float(one[key]) / 2**20:,.0f}" for key in ("peak_bytes", "table_bytes"))
         table.add_row(str(one["file"]), str(one["reader"]), f"{float(one['seconds']):.2f}", peak, kept)

@@ -1,11 +1,12 @@
-"""False alarms of verdicts: made-up comparisons of four strategies that do not differ, and how often one is said to.
+"""Measure false alarms of verdicts: how often one of four strategies that do not differ is said to differ.
 
     python benchmarks/verdicts.py --json benchmarks/results/verdicts.json
 
-Each comparison draws a new test (examples of their own difficulty, beta(2, 1)) and for each strategy and seed a model
-of its own luck (every example's chance of being right, moved by a normal deviate of 0.02). Accuracy is compared by the
-intervals over seeds, those on examples, and the verdict, which asks both. A comparison counts once, however many of its
-three strategies are said to differ from the fourth: simultaneous intervals promise 5 % at most.
+Each comparison is simulated. It draws a new test set, whose examples have difficulties from beta(2, 1). For each
+strategy and seed it draws a model, which adds a normal deviate of standard deviation 0.02 to the chance of every
+example to be correct. Accuracy is compared by intervals over seeds, by intervals on examples, and by the verdict, which
+needs both. A comparison counts once, however many of its three strategies are said to differ from the fourth:
+simultaneous intervals promise at most 5 %.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def compare(rng: np.random.Generator, seeds: int, n_examples: int) -> set[str]:
-    """Which of the intervals, or the verdict, said that a strategy differs."""
+    """Return the intervals, and the verdict, that say that a strategy differs."""
     difficulty = rng.beta(2, 1, n_examples)
 
     def trained() -> ExampleSums:

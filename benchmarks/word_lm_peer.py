@@ -1,8 +1,8 @@
-"""PyTorch's own example, word_language_model, as an entrant of `contest.py` beside `experiment=word_lm`.
+"""PyTorch's own example word_language_model, as an entrant of `contest.py` beside `experiment=word_lm`.
 
-Both train the same LSTM (200 numbers, 2 layers, dropout 0.2, untied, vocabulary of WikiText-2's 33,278) of the same
-first weights with plain SGD and clipped gradients, on the same stream in the same windows of 35 tokens. The peer is the
-example's model and loop: a decoder over the whole (T * B, V), log_softmax, NLLLoss, and a Python loop over parameters.
+Both train the same LSTM (200 units, 2 layers, dropout 0.2, untied, WikiText-2's vocabulary of 33,278) from the same
+initial weights, with plain SGD and clipped gradients, on the same stream in windows of 35 tokens. The peer has the
+example's model and loop: a decoder over all (T * B, V) scores, log_softmax, NLLLoss, and a Python loop over parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RATE, CLIP = 20.0, 0.25
 
 
 class Peer(nn.Module):
-    """The example's model: RNNModel with rnn_type LSTM, of our weights."""
+    """The example's model, RNNModel with rnn_type LSTM, with Hydromel's weights."""
 
     def __init__(self, ours: Any) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class Peer(nn.Module):
 
 
 def example_step(data: str, device: str, batch_size: int) -> Step:
-    """The example's loop: streams in columns, windows down the rows."""
+    """Return the step of the example's loop, in which streams are columns and windows are ranges of rows."""
     ours = Ours(compose("word_lm", data, f"batching.batch_size={batch_size}", "malloc=return", "device=cpu"))
     stream, window = ours.data.splits["train"].target.values, ours.config["batching"]["window"]
     columns = stream[: len(stream) // batch_size * batch_size].view(batch_size, -1).t().contiguous().to(device)
     model, criterion = Peer(ours.model), nn.NLLLoss()
     apart = apart_from(model, ours)
-    assert apart < SAME_LOSS, f"another model: losses are {apart:.1e} apart"
+    assert apart < SAME_LOSS, f"the models differ: their losses differ by {apart:.1e}"
     model.to(device)
     hidden: Any = None
 
@@ -73,7 +73,7 @@ def example_step(data: str, device: str, batch_size: int) -> Step:
 
 
 def apart_from(peer: Peer, ours: Ours) -> float:
-    """How far the losses of our first window, without dropout, are from one another, relative; both lie on the CPU."""
+    """Return the relative difference of the losses of the first window, without dropout; both models are on the CPU."""
     (batch,) = ours.batching.micro_batches(ours.train, ours.rows(0))
     assert isinstance(batch.target, Ragged)
     words, answers = (ids.pad().values.t().long() for ids in (batch.features["words"], batch.target))

@@ -40,11 +40,11 @@ def test_mistakes_are_told_before_anything_is_measured(tmp_path: Path) -> None:
     damaged.write_text('{"crf": ')
     other.write_text("[1]")
     assert checked() == checked(json=tmp_path / "new/bench.json", plot=tmp_path / "new.png") == ""
-    assert "--rows tager: there is crf, growth, conv" in checked(rows=["tager"], data=None)
+    assert "--rows tager: no such row; use crf, growth, conv" in checked(rows=["tager"], data=None)
     assert "torch finds no GPU" in checked(device="cuda")
     assert "data sets are needed" in checked(rows=["conv"], data=None)
     assert "damaged.json cannot be read" in checked(json=damaged)
-    assert "something other than rows" in checked(json=other)
+    assert "was not written by bench.py" in checked(json=other)
     assert f"{tmp_path} cannot be written" in checked(json=tmp_path)
     assert "cannot be written" in checked(plot=damaged / "bench.png")
 

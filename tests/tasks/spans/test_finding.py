@@ -129,7 +129,7 @@ def test_tags_that_look_like_spans_but_fit_no_scheme_are_asked_for() -> None:
         find_scheme(tagging("O B-X", "S-X B-X L-X"))
     with pytest.raises(
         HydromelError,
-        match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; correct .* that are not tags with .task.ignore=\[_\]. *",
+        match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; .* that are not tags with .task.ignore=\[_\]. *",
     ):
         find_scheme(tagging("O B-X _"))
 
