@@ -21,6 +21,7 @@ from reporting.views.files import slug, write
 from reporting.views.report import ComparisonReport
 from runner.common.errors import HydromelError
 from runner.common.files import write_output
+from runner.common.run_names import run_name
 from runner.terminal.command_line import Parser, failed, number
 from runner.terminal.console import show_messages
 
@@ -115,9 +116,9 @@ def _parser() -> Parser:
         epilog="Runs that differ only in batching, seed and turn are compared; other runs form separate tables.",
     )
     add = parser.add_argument
-    what = "folder that contains runs, sweep id, experiment, or mlflow:EXPERIMENT (default: all runs)"
-    add("what", nargs="*", metavar="WHAT", help=what)
-    add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
+    what = "run, sweep or experiment: a folder, a name or an id below --runs; or mlflow:EXPERIMENT (default: all runs)"
+    add("what", nargs="*", type=run_name, metavar="WHAT", help=what)
+    add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (default: runs)")
     add("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/WHAT)")
     add("--json", type=Path, metavar="FILE", help="write all figures, unrounded, to FILE (a copy of report.json)")
     table = "write a table to FILE with one row per run: its settings and all figures"

@@ -21,7 +21,7 @@ WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
     "runner.common.bounded runner.common.class_names runner.common.errors runner.common.files runner.common.pages "
-    "runner.common.printable runner.common.records runner.common.run_schema runner.common.seal "
+    "runner.common.printable runner.common.records runner.common.run_names runner.common.run_schema runner.common.seal "
     "runner.terminal runner.tables runner.compat.mlflow"
 )
 

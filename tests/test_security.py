@@ -70,7 +70,7 @@ COMMANDS: dict[str, Callable[[str], int]] = {
     "predict": lambda folder: predict.main([folder, "--input", "text"]),
     "evaluate": lambda folder: evaluate.main([folder]),
     "inspect": lambda folder: inspect.main([folder]),
-    "audit": lambda folder: audit.main(["--run", folder]),
+    "audit": lambda folder: audit.main([folder]),
     "sync": lambda folder: sync.main([folder]),
     "compare": lambda folder: compare.main([folder, "--no-mlflow"]),
 }

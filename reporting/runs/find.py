@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError, did_you_mean
-from runner.common.run_schema import RESULT, RUN
+from runner.common.run_names import folders_of_runs
 
 NAMES_SHOWN = 12  # sweeps and experiments listed in the error when no name fits
 
@@ -35,32 +34,27 @@ def unique(found_runs: list[FoundRun]) -> list[FoundRun]:
 
 def scan(root: Path) -> list[FoundRun]:
     """Return every run below `root`, in the order of their paths."""
-    found_runs = []
-    for folder, subfolders, files in os.walk(root):
-        if RUN in files or RESULT in files:
-            subfolders.clear()  # the folders inside a run hold no other runs
-            found_runs.append(read(Path(folder)))
-        subfolders.sort()
-    return found_runs
+    return [read(folder) for folder in folders_of_runs(root)]
 
 
 def _select(name: str, runs: Path) -> list[FoundRun]:
-    """Return the runs below the folder `name`, or those of the sweep or experiment of that name below `runs`."""
+    """Return the runs below the folder `name`, or below `runs` the run, the sweep or the experiment of that name."""
     if Path(name).is_dir() and (inside := scan(Path(name))):
         return inside
-    # Sweeps and experiments are named in the records, so all runs must be read to find theirs.
+    # names are in the records, so all runs must be read
     everything = scan(runs)
     folder = (runs / name).resolve()
     selected = [
         item
         for item in everything
-        if name in (item.sweep_id, item.experiment) or item.folder.resolve().is_relative_to(folder)
+        if name in (item.folder.name, *item.labels, item.sweep_id, item.experiment)
+        or item.folder.resolve().is_relative_to(folder)
     ]
     if not selected:
         known = sorted({label for item in everything for label in (item.sweep_id, item.experiment) if label})
         listed = ", ".join(known[:NAMES_SHOWN]) + (", ..." if len(known) > NAMES_SHOWN else "")
         raise HydromelError(
-            f"no run fits '{name}': it is neither a folder with runs nor a sweep or experiment below {runs}/"
-            f"{did_you_mean(name, known)} Known: {listed or 'no named sweep or experiment'}"
+            f"no run fits '{name}': it is neither a folder with runs nor the name or id of a run, sweep or experiment "
+            f"below {runs}/{did_you_mean(name, known)} Known: {listed or 'no named sweep or experiment'}"
         )
     return selected

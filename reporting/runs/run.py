@@ -10,6 +10,7 @@ from reporting.statistics.intervals import Slot
 from runner.common.bounded import MOST_METRICS_BYTES, read_bytes
 from runner.common.errors import HydromelError
 from runner.common.records import ResultRecord, finite, parse_metrics_line, parse_result, parse_run
+from runner.common.run_names import header, labels
 from runner.common.run_schema import METRICS, RESULT, RUN
 
 MACHINE = ("host", "device", "cpu", "threads")  # keys of provenance
@@ -116,6 +117,7 @@ class FoundRun:
     sweep_id: str | None
     experiment: str | None
     status: str
+    labels: tuple[str, ...] = ()  # its name and id
     run: Run | None = None
     problem: str | None = None
 
@@ -123,20 +125,20 @@ class FoundRun:
 def read(folder: Path) -> FoundRun:
     """Read the run in `folder`, finished or not. Damaged records do not raise, but are reported in `problem`."""
     names: tuple[str | None, str | None] = (None, None)
-    header, path = folder / RUN, folder / RESULT
+    path = folder / RESULT
     try:
-        run = parse_run(read_bytes(header), str(header)) if header.exists() else None
+        run = parse_run(read_bytes(folder / RUN), str(folder / RUN)) if (folder / RUN).exists() else None
         if run:
             names = run.get("sweep_id"), run.get("experiment")
         if not path.exists():
-            return FoundRun(folder, *names, run["status"] if run else "unknown")
+            return FoundRun(folder, *names, run["status"] if run else "unknown", labels(run))
         result = parse_result(read_bytes(path), str(path))
         evaluations = _read_evaluations(folder / METRICS, f"valid/{result['quality']['metric']}")
     except HydromelError as error:
-        return FoundRun(folder, *names, "damaged", problem=str(error))
+        return FoundRun(folder, *names, "damaged", labels(header(folder)), problem=str(error))
     created = run["created"] if run else path.stat().st_mtime
     names = result.get("sweep_id") or names[0], result.get("experiment") or names[1]
-    return FoundRun(folder, *names, "finished", Run(folder, created, result, evaluations))
+    return FoundRun(folder, *names, "finished", labels(run), Run(folder, created, result, evaluations))
 
 
 def _read_evaluations(path: Path, key: str) -> tuple[Evaluation, ...]:

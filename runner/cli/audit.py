@@ -6,16 +6,19 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from runner.cli.run_arguments import check_ended
+from runner.cli.run_arguments import add_folder_flags, check_ended
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.run_names import run_name
 from runner.common.run_schema import BEST, CHECKPOINTS, RESOLVED
 from runner.config.compose import compose_config, compose_strategies, under
 from runner.config.saved import saved_run
 from runner.config.schema import RunConfig
 from runner.terminal.command_line import Parser, exit_code
+from runner.tracking.mlflow_download import with_folder
 
 log = logging.getLogger(__name__)
 _NO_INSIGHT = ": higher numbers only take longer"
@@ -27,8 +30,8 @@ _EXAMPLES = """examples:
   hydromel-audit                                         the default model under every strategy that fits
   hydromel-audit task=tag encoder=rnn                    another model
   hydromel-audit task=classify encoder=conv batching=unmasked --html audit.html
-  hydromel-audit --run runs/2026-11-21/101500-tag        a trained model, its own weights
-  hydromel-audit --run runs/FOLDER batching=bucketed     the same under another strategy
+  hydromel-audit RUN                                     a trained model, its own weights
+  hydromel-audit RUN batching=bucketed                   the same under another strategy
   hydromel-audit --every task=classify                   all encoders and poolings, small, one line each
   hydromel-audit --gallery                               known bugs: each must be found and named
 
@@ -43,11 +46,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: Sequence[str] | None) -> int:
     command = parser()
     options = command.parse_intermixed_args(arguments)
+    _name_run(options)
     _check(options, command.get_default)
     for file in (options.json, options.html):
         check_writable(file)
+    if options.run is not None:
+        return with_folder(options.run, options.uri, partial(_of_run, options), options.runs)
     work = _gallery if options.gallery else _every if options.every else _audit
     return work(options)
+
+
+def _name_run(options: argparse.Namespace) -> None:
+    """Set `run` to the name of the run among the overrides, None if there is none, and take it out of them."""
+    named = [word for word in options.overrides if word.startswith("run=") or ("=" not in word and word[:1] != "~")]
+    options.overrides = [word for word in options.overrides if word not in named]
+    if len(named) > 1:
+        raise HydromelError(f"{named[1]}: one run is audited at a time; other arguments are GROUP=NAME or key=value")
+    options.run = run_name(named[0]) if named else None
+
+
+def _of_run(options: argparse.Namespace, folder: Path) -> int:
+    options.run = folder
+    return _audit(options)
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -105,11 +125,12 @@ def _check(options: argparse.Namespace, default: Callable[[str], object]) -> Non
         if getattr(options, flag):
             for name, value in vars(options).items():
                 if name not in (flag, *allowed) and value not in ([], default(name)):
-                    got = options.overrides[0] if name == "overrides" else f"--{name.replace('_', '-')}"
+                    words = {"overrides": options.overrides[:1], "run": [options.run]}
+                    (got,) = words.get(name, [f"--{name.replace('_', '-')}"])
                     raise HydromelError(f"--{flag} audits {what} and does not take {got}; leave it out")
     for override in options.overrides:
         if override.lstrip("+").startswith("resume=") and override.partition("=")[2] != "null":
-            raise HydromelError(f"{override}: use --run FOLDER to audit a run")
+            raise HydromelError(f"{override}: name a run to audit it, as in hydromel-audit RUN")
 
 
 def _configs(options: argparse.Namespace) -> tuple[list[RunConfig], dict[str, str]]:
@@ -119,8 +140,8 @@ def _configs(options: argparse.Namespace) -> tuple[list[RunConfig], dict[str, st
     for override in options.overrides:
         if not override.startswith(("batching=", "plugins=")):
             raise HydromelError(
-                f"{override}: --run reads the config from {options.run / RESOLVED}; only batching=NAME and "
-                "plugins=[NAME] can be given with it"
+                f"{override}: the config is that of the run, {options.run / RESOLVED}; only batching=NAME and "
+                "plugins=[NAME] can be given with a run"
             )
     plugins = compose_config([override for override in options.overrides if override.startswith("plugins=")]).plugins
     check_ended(options.run)
@@ -139,8 +160,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     add, count = command.add_argument, command.add_count
-    add("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
-    add("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
+    overrides = "GROUP=NAME or key=value, as for hydromel; or a finished run, whose config and best weights are audited"
+    add("overrides", nargs="*", metavar="OVERRIDE|RUN", help=overrides)
+    add_folder_flags(command)
     count("--rows", "number of examples", 20, 8, 512, _NO_INSIGHT)
     count("--longest", "maximum tokens of an example; longer ones are cut", 60, 3, 4096, _NO_INSIGHT)
     add("--random", action="store_true", help="use random words instead of the data set")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.run_arguments import add_run_flags, loaded
+from runner.cli.run_arguments import add_run_argument, loaded
 from runner.cli.text_io import STDIO, lines_of, writing
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from runner.inference.evaluation.tally import Tally
 
 _EXAMPLES = """examples:
-  hydromel-evaluate run=RUN                                 the run's own test set (valid if there is none)
-  hydromel-evaluate run=RUN --split valid --json valid.json
-  hydromel-evaluate run=RUN --streams 1 --window 1000       a stream, each token with its full context
-  hydromel-evaluate run=RUN --input lines.txt | sort -n     log P, perplexity, tokens and unknown tokens by line
-  hydromel-evaluate run=RUN --input - --format jsonl < lines.txt
+  hydromel-evaluate RUN                                 the run's own test set (valid if there is none)
+  hydromel-evaluate RUN --split valid --json valid.json
+  hydromel-evaluate RUN --streams 1 --window 1000       a stream, each token with its full context
+  hydromel-evaluate RUN --input lines.txt | sort -n     log P, perplexity, tokens and unknown tokens by line
+  hydromel-evaluate RUN --input - --format jsonl < lines.txt
 
 exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed).
 See docs/language_models.md."""
@@ -40,7 +40,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     _check(options)
     check_writable(options.json)
     content = _split(options) if options.input is None else _text(options)
-    write_output(options.json, to_json({"run": options.run.removeprefix("run="), **content}))
+    write_output(options.json, to_json({"run": options.run, **content}))
     return 0
 
 
@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     add, count = command.add_argument, command.add_count
-    add("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    add_run_argument(command)
     split = "split to evaluate (default: test, or valid if there is no test)"
     add("--split", choices=("train", "valid", "test"), help=split)
     count("--streams", "parallel streams, each of which starts without context (default: the run's)")
@@ -130,7 +130,6 @@ def parser() -> argparse.ArgumentParser:
     count("--batch-size", "rows per batch", 128)
     count("--chunk", "characters of the text that are read at a time", _CHUNK)
     add("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="encoding of the text")
-    add_run_flags(command)
     return command
 
 

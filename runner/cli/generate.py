@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.run_arguments import add_run_flags, loaded
+from runner.cli.run_arguments import RUN_HELP, add_run_flags, loaded
 from runner.cli.text_io import STDIO, lines_of, print_data, stdout_errors
 from runner.common.errors import HydromelError
+from runner.common.run_names import run_name
 from runner.terminal.command_line import Parser, exit_code, number
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EXAMPLES = """examples:
-  hydromel-generate run=RUN prompt="def main("                               always the likeliest token
-  hydromel-generate run=RUN prompt="KING:" --temperature 0.8 --top-p 0.95    sampled, and shown token by token
-  hydromel-generate run=RUN --samples 5 --top-k 40 --seed 7                  five texts, the likeliest first
-  hydromel-generate run=RUN --prompts lines.txt --beam 8 --nbest 3 --json    beam search, one prompt per line
+  hydromel-generate RUN prompt="def main("                               always the likeliest token
+  hydromel-generate RUN prompt="KING:" --temperature 0.8 --top-p 0.95    sampled, and shown token by token
+  hydromel-generate RUN --samples 5 --top-k 40 --seed 7                  five texts, the likeliest first
+  hydromel-generate RUN --prompts lines.txt --beam 8 --nbest 3 --json    beam search, one prompt per line
 
 exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed).
 See docs/language_models.md."""
@@ -163,13 +164,11 @@ def _check(options: argparse.Namespace) -> None:
         if name == "prompt" and equals:
             options.prompt.append(_as_utf_8(value))
         elif options.run is None:
-            options.run = value if name == "run" and equals else word
+            options.run = run_name(word)
         else:
-            raise HydromelError(f"'{word}': give one run=RUN, and each text as prompt=\"...\"")
+            raise HydromelError(f"'{word}': give one run, and each text as prompt=\"...\"")
     if options.run is None:
-        raise HydromelError(
-            "no run was named; give run=FOLDER, or run=ID for a run in MLflow; see hydromel-generate --help"
-        )
+        raise HydromelError("no run was named; give its folder, name or id; see hydromel-generate --help")
     if options.prompt and options.prompts is not None:
         raise HydromelError("prompt= and --prompts exclude each other; give one of them")
     if options.prompts is None and not options.prompt:
@@ -215,8 +214,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     add, count = command.add_argument, command.add_count
-    words = "the run's folder, or its id in MLflow; and any number of prompts"
-    add("words", nargs="*", metavar="run=RUN prompt=TEXT", help=words)
+    add("words", nargs="*", metavar="RUN prompt=TEXT", help=f"{RUN_HELP}; and any number of prompts")
     add("--prompts", type=Path, metavar="FILE", help="file with one prompt per line, plain or gzip (-: stdin)")
     encoding = "encoding of --prompts (default: %(default)s); output is utf-8"
     add("--encoding", default="utf-8", metavar="NAME", help=encoding)

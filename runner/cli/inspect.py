@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.run_arguments import add_run_flags, loaded
+from runner.cli.run_arguments import add_run_argument, loaded
 from runner.cli.text_io import STDIO, lines_of
 from runner.common.errors import HydromelError, unknown
 from runner.common.files import check_writable, to_json, write_output
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _EXAMPLES = """examples:
-  hydromel-inspect run=RUN --split test --html cells.html      the run's own test text (data sets: --data-dir FOLDER)
-  hydromel-inspect run=RUN --input novel.txt --feature quotes,line_position --cells 5
-  hydromel-inspect run=RUN --feature all < module.py            also the features of Python source
+  hydromel-inspect RUN --split test --html cells.html      the run's own test text (data sets: --data-dir FOLDER)
+  hydromel-inspect RUN --input novel.txt --feature quotes,line_position --cells 5
+  hydromel-inspect RUN --feature all < module.py            also the features of Python source
 
 features: quotes, line_position, newline, blank_line, depth, indentation, word_position, space, capital, digit;
 python_string, python_comment, python_depth. See docs/language_models.md.
@@ -51,7 +51,7 @@ def _inspect(options: argparse.Namespace) -> int:
     text, source = _text(options, trained)
     passage = read(trained, text, source)
     records = watch(trained.model, passage, names, options.show)
-    report = show.InspectionReport.of(options.run.removeprefix("run="), source, passage, records, options.cells)
+    report = show.InspectionReport.of(options.run, source, passage, records, options.cells)
     show.print_report(report)
     write_output(options.json, to_json(report.as_dict()))
     if options.html is not None:
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     add, count = command.add_argument, command.add_count
-    add("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    add_run_argument(command)
     source = command.add_mutually_exclusive_group()
     text, split = "text to read (default: standard input)", "read a split of the run's own data set instead"
     source.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help=text)
@@ -103,7 +103,6 @@ def parser() -> argparse.ArgumentParser:
     add("--html", type=Path, metavar="FILE", help="write a page of coloured text")
     add("--json", type=Path, metavar="FILE", help="write the printed figures to FILE")
     add("--encoding", default="utf-8", metavar="NAME", help="encoding of the text")
-    add_run_flags(command)
     return command
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from runner.cli.run_arguments import add_run_flags, loaded
+from runner.cli.run_arguments import add_run_argument, loaded
 from runner.cli.text_io import STDIO, lines_of, writing
 from runner.common.errors import HydromelError
 from runner.common.printable import printable
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 Writer: TypeAlias = "Callable[[Passage, Parsed, PassagePredictions], None]"
 _EXAMPLES = """examples:
   hydromel-predict runs/2026-11-21/101500-123456-tag-wnut17-bucketed --input news.conll --output tagged.conll
-  hydromel-predict run=RUN --format lines < lines.txt > tags.txt           one line of tags, or a label, per line
-  hydromel-predict run=RUN --format jsonl --probabilities < in.jsonl       one object per line
-  hydromel-predict run=RUN --format csv --columns tokens=review < in.csv   further columns `label`, ...
-  hydromel-predict run=RUN --input news.conll --to jsonl                   one object per row: tokens and tags
-  hydromel-predict run=RUN --to parquet --output tags.parquet < lines.txt  a table with one row per row
-  hydromel-predict run=0a1b2c... --uri http://localhost:5000 < text > out  a run in MLflow
+  hydromel-predict RUN --format lines < lines.txt > tags.txt           one line of tags, or a label, per line
+  hydromel-predict RUN --format jsonl --probabilities < in.jsonl       one object per line
+  hydromel-predict RUN --format csv --columns tokens=review < in.csv   further columns `label`, ...
+  hydromel-predict RUN --input news.conll --to jsonl                   one object per row: tokens and tags
+  hydromel-predict RUN --to parquet --output tags.parquet < lines.txt  a table with one row per row
+  hydromel-predict 0a1b2c... --uri http://localhost:5000 < text > out  a run in MLflow
 
 exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed). See docs/predict.md."""
 
@@ -182,7 +182,7 @@ def parser() -> Parser:
         epilog=_EXAMPLES,
     )
     add = command.add_argument
-    add("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
+    add_run_argument(command)
     add("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
     add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
     form = "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines)"
@@ -212,7 +212,6 @@ def parser() -> Parser:
     add("--encoding", default="utf-8", metavar="NAME", help="encoding of input and output")
     command.add_count("--batch-size", "rows per batch", 128)
     command.add_count("--chunk", "characters of text that are read at a time", 2**22)
-    add_run_flags(command)
     return command
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runner.common.errors import HydromelError
+from runner.common.run_names import run_name
 from runner.common.run_schema import BEST, CHECKPOINTS, FINISHED, RUN
 from runner.terminal.command_line import Parser
 
@@ -17,15 +18,36 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+RUN_HELP = "a run: its folder, its name or id below --runs, or its id in MLflow; also run=RUN"
+
+
+def add_run_argument(parser: Parser) -> None:
+    """Add the argument that names a run, and the flags that say how it is loaded."""
+    parser.add_argument("run", type=run_name, metavar="RUN", help=RUN_HELP)
+    add_run_flags(parser)
+
+
 def add_run_flags(parser: Parser) -> None:
-    """Add the flags that say how a finished run is loaded."""
+    """Add the flags that say where a run is looked for, and how it is loaded."""
     add = parser.add_argument
+    add_folder_flags(parser)
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device")
     add("--dtype", choices=("float32", "float64"), help="data type of the arithmetic (default: the run's)")
-    uri = "MLflow tracking URI, if the run is given by its id"
-    add("--uri", default="sqlite:///mlflow.db", metavar="URI", help=uri)
     add("--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)")
     add_plugins_flag(parser)
+
+
+def add_folder_flags(parser: Parser) -> None:
+    """Add the flags that say where a run is looked for."""
+    add_runs_flag(parser)
+    uri = "MLflow tracking URI, if the run is given by its id there"
+    parser.add_argument("--uri", default="sqlite:///mlflow.db", metavar="URI", help=uri)
+
+
+def add_runs_flag(parser: Parser) -> None:
+    """Add the flag for the folder in which runs are looked for by name."""
+    runs = "folder of all runs (default: runs)"
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help=runs)
 
 
 def add_plugins_flag(parser: Parser) -> None:
@@ -57,7 +79,7 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
         check_ended(folder)
         return load(folder, *given)
 
-    return with_folder(options.run, options.uri, load_checked)
+    return with_folder(options.run, options.uri, load_checked, options.runs)
 
 
 def check_ended(folder: Path) -> None:

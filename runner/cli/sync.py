@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.cli.run_arguments import add_plugins_flag
+from runner.cli.run_arguments import add_plugins_flag, add_runs_flag
 from runner.common.errors import HydromelError
+from runner.common.run_names import find_run, run_name
 from runner.terminal.command_line import Parser, exit_code
 from runner.tracking.mlflow_tracker import MlflowTracker
 from runner.tracking.sync import run_folders, sync_run, tracker_of
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sync(options: argparse.Namespace) -> int:
     """Deliver, and print one line per run and a summary."""
     given = _given_tracker(options.uri, options.experiment)
-    folders = list(dict.fromkeys(path for folder in options.folders for path in run_folders(folder)))
+    named = [find_run(name, options.runs) if not Path(name).is_dir() else Path(name) for name in options.named]
+    roots = [folder or Path(name) for folder, name in zip(named, options.named, strict=True)] or [options.runs]
+    folders = list(dict.fromkeys(path for root in roots for path in run_folders(root)))
     counts, trackers = Counter[str](), dict[str, Tracker]()
     for folder in folders:
         try:
@@ -61,8 +64,9 @@ def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
 def _parser() -> Parser:
     parser = Parser(prog="hydromel-sync", description="Deliver records that the trackers of runs have missed.")
     add = parser.add_argument
-    folders = "folders of runs, or folders with runs below them (default: runs)"
-    add("folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER", help=folders)
+    named = "runs: folders, names or ids below --runs, or folders with runs below them (default: all runs)"
+    add("named", nargs="*", type=run_name, metavar="RUN", help=named)
+    add_runs_flag(parser)
     add("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
     add("--experiment", default="hydromel", help="MLflow experiment used with --uri")
     add("--trust", action="store_true", help="also use the trackers of runs that another installation made")

@@ -25,12 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.cli.train_help import print_help
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.run_names import find_run
 from runner.common.run_schema import CHECKPOINTS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
+from runner.config.arguments import as_overrides
 from runner.config.compose import explain, for_hydra, resolve
 from runner.config.keys import check_keys_of_files
-from runner.config.own_data import with_own_data
 from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
@@ -116,7 +117,7 @@ def _check_arguments() -> None:
     overrides = parser.parse_args().overrides
     flags = [argument for argument in sys.argv[1:] if argument not in overrides]
     tell = not any(flag.startswith(("--cfg", "-c")) for flag in flags)  # these print only the config
-    sys.argv[1:] = [*flags, *map(for_hydra, with_own_data(overrides, tell))]
+    sys.argv[1:] = [*flags, *map(for_hydra, as_overrides(overrides, tell))]
 
 
 def _refuse(message: str) -> NoReturn:
@@ -147,7 +148,9 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
 
             run_repeats(config, choices, hydra_config.overrides.hydra, jobs)
             return
-        folder = output if asked.resume is None else Path(asked.resume)
+        folder = output
+        if asked.resume is not None:
+            folder = find_run(asked.resume, Path(asked.runs_dir)) or Path(asked.resume)
         if asked.resume is not None:
             if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
                 raise HydromelError(

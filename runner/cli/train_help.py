@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from runner.config.groups import names_by_group
 from runner.terminal.command_line import Parser
 
 _WIDTH = 110  # columns of the list of groups
@@ -52,19 +51,8 @@ def print_help(arguments: Sequence[str]) -> None:
     finder.add_argument("-cd", "--config-dir", type=Path)
     folder = finder.parse_known_args(arguments)[0].config_dir
     command = train_parser()
-    command.epilog = _EXAMPLES + "\n".join(_lines(groups([] if folder is None else [folder])))
+    command.epilog = _EXAMPLES + "\n".join(_lines(names_by_group([] if folder is None else [folder])))
     command.print_help()
-
-
-def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Return the groups of the project and of further folders with configs, with the names in each."""
-    found: dict[str, set[str]] = {}
-    roots: list[Traversable] = [files("configs"), *(folder for folder in folders if folder.is_dir())]
-    for group in (each for root in roots for each in root.iterdir() if each.is_dir()):
-        names = {each.name.removesuffix(".yaml") for each in group.iterdir() if each.name.endswith(".yaml")}
-        if names:
-            found.setdefault(group.name, set()).update(names)
-    return {group: sorted(names) for group, names in sorted(found.items())}
 
 
 def _lines(named: dict[str, list[str]]) -> list[str]:

@@ -1,12 +1,15 @@
-"""Private APIs of Hydra. It is imported on use, so that the error for a missing name is one line."""
+"""Private APIs of Hydra and OmegaConf. It is imported on use, so that the error for a missing name is one line."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 
+from omegaconf import Container
+
 from runner.compat.private import private_api
 
 CHECKED = "1.3.8"
+_CHECKED_OMEGACONF = "2.3.1"
 
 
 def arguments_parser() -> ArgumentParser:
@@ -40,3 +43,9 @@ def mappings_of(override: str) -> list[list[tuple[str, object]]]:
         parser = OverrideParser(CommonTokenStream(OverrideLexer(InputStream(override))))
         Visitor(create_functions()).visit(parser.override())  # type: ignore[no-untyped-call]
     return found
+
+
+def root_of(node: Container) -> Container:
+    """Return the whole config that a section, as of an error, is part of."""
+    with private_api("omegaconf", _CHECKED_OMEGACONF):
+        return node._get_root()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
@@ -16,9 +15,12 @@ from omegaconf.errors import KeyValidationError, MissingMandatoryValue, OmegaCon
 
 from runner.common.class_names import apply_to_mappings
 from runner.common.errors import HydromelError, did_you_mean, shortened
+from runner.compat.hydra import root_of
+from runner.config.arguments import as_overrides
+from runner.config.groups import names_by_group
 from runner.config.keys import check_keys_of_files, check_keys_of_override, text_of_key
-from runner.config.own_data import with_own_data
 from runner.config.schema import RunConfig
+from runner.config.suggestions import suggestion
 from runner.config.validation import unknown_option
 
 _GROUP = "batching="
@@ -46,7 +48,7 @@ def compose_from(
     Raises:
         HydromelError: as `compose_config`; also a key of `values` that the config does not have.
     """
-    given = [for_hydra(override) for override in with_own_data(overrides)]
+    given = [for_hydra(override) for override in as_overrides(overrides)]
     for override in given:
         if parsed(override).is_sweep_override():  # seed=1,2
             raise HydromelError(f"{shortened(override)}: one value is taken here; only batching=a,b names several")
@@ -74,7 +76,7 @@ def for_hydra(override: str) -> str:
     """
     given = parsed(override)
     group, value = given.key_or_group, given.value()
-    ours = any(folder.name == group for folder in files("configs").iterdir() if folder.is_dir())
+    ours = group in names_by_group()
     if given.is_delete() or not (ours or group.partition("/")[0] in ("hydra", "")):
         return override
     if value is None and group in NULLABLE:
@@ -121,6 +123,10 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
     assert isinstance(plain, dict)
     chosen = {group: name for group, name in choices.items() if not group.startswith("hydra/")}
     options = {str(key): apply_to_mappings(value, _with_string_keys) for key, value in plain.items()}
+    for name in options.keys() - {*RunConfig.option_names()}:  # +batch_size=16
+        others = {key: value for key, value in options.items() if key != name}
+        if meant := suggestion(name, str(options[name]), RunConfig.option_names(), others):
+            raise HydromelError(f"{shortened(name)}: unknown option{meant}")
     return RunConfig.of(options | {"choices": chosen})
 
 
@@ -137,7 +143,7 @@ def compose_strategies(
     Return also, by name, why others do not compose. Raises HydromelError if a name is unknown or given twice, or if no
     strategy composes.
     """
-    overrides = with_own_data(overrides)
+    overrides = as_overrides(overrides)
     named = [override.removeprefix(_GROUP).split(",") for override in overrides if override.startswith(_GROUP)]
     others = [override for override in overrides if not override.startswith(_GROUP)]
     of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
@@ -166,11 +172,7 @@ def under(config: RunConfig, strategy: RunConfig) -> RunConfig:
 
 def names_of(group: str, config_dir: Path | None = None) -> list[str]:
     """Return the names of all configs of a group, such as `batching`."""
-    groups = [files("configs").joinpath(group)]
-    if config_dir is not None and (config_dir / group).is_dir():
-        groups.append(config_dir / group)
-    names = (Path(file.name) for folder in groups for file in folder.iterdir())
-    return sorted({name.stem for name in names if name.suffix == ".yaml"})
+    return names_by_group([] if config_dir is None else [config_dir]).get(group, [])
 
 
 def explain(error: BaseException) -> str:
@@ -184,8 +186,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue) or isinstance(cause, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
         return f"{key} is missing; give {key}=VALUE"
+    override = match[1] if (match := re.search(r"To append to your config use \+(.+)", str(error))) else ""
     for candidate in (error, cause):
-        if isinstance(candidate, OmegaConfBaseException) and (line := _unknown_key(candidate)):
+        if isinstance(candidate, OmegaConfBaseException) and (line := _unknown_key(candidate, override)):
             return line
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         return f"{match[1]}: no such option or group; see `hydromel train --help` and `hydromel --cfg job`"
@@ -213,7 +216,8 @@ def _unknown_config(error: MissingConfigException) -> str:
     return f"{group}={name}: unknown{did_you_mean(name, options)} Allowed: {', '.join(options)}"
 
 
-def _unknown_key(error: OmegaConfBaseException) -> str | None:
+def _unknown_key(error: OmegaConfBaseException, override: str) -> str | None:
+    """Return the message for a key that the config does not have; `override` is the argument, empty if not known."""
     parent, key = error.parent_node, error.full_key
     if not isinstance(parent, DictConfig) or key is None:
         return None
@@ -225,6 +229,12 @@ def _unknown_key(error: OmegaConfBaseException) -> str | None:
     if name in options:
         return None
     where = key.rpartition(".")[0]
+    whole = OmegaConf.to_container(root_of(parent))
+    assert isinstance(whole, dict)
+    everything = {str(name): item for name, item in whole.items()}
+    full, _, value = override.partition("=")
+    if meant := suggestion(full or key, value, options, everything):
+        return f"{shortened(override or key)}: unknown option{meant}"
     if not where:
         return unknown_option(name, RunConfig.option_names(), "")
     open_end = (

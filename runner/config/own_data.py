@@ -62,7 +62,7 @@ def _expanded(value: str, others: tuple[str, ...], tell: bool) -> list[str]:
     function: Callable[[Sequence[str], Mapping[str, object]], Guess] = getattr(import_module(module), name)
     value = value.strip("'\"")
     guess = function([value] if Path(value).is_file() else value.split(","), _values(others))
-    overrides = [f"{key}={_written(option)}" for key, option in guess.options.items()] + [*others]
+    overrides = [f"{key}={written(option)}" for key, option in guess.options.items()] + [*others]
     if tell:
         log.info("data=%s: %s; as: %s", value, guess.found, shlex.join(["hydromel", *overrides]))
     return overrides
@@ -91,10 +91,10 @@ def _plain(value: object) -> object:
     return value
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
     """Return a value as Hydra reads it on the command line."""
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_written(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {written(item)}' for key, item in value.items())}}}"
     if not isinstance(value, str):
         return json.dumps(value)
     is_plain = _values([f"key={value}", f"inside={{key: {value}}}"]) == {"key": value, "inside": {"key": value}}

@@ -11,6 +11,7 @@ from typing import Self
 from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
 from runner.common.records import InitFromRecord
+from runner.common.run_names import find_run
 from runner.config.saved import saved_model
 from runner.config.schema import ModelConfig, Plain, RunConfig
 from runner.data.numericalize import TARGET
@@ -46,7 +47,7 @@ class Source:
         """
         if config.init_from is None:
             return None
-        folder = Path(config.init_from).expanduser()
+        folder = find_run(config.init_from, Path(config.runs_dir)) or Path(config.init_from)
         saved = saved_model(folder, config.plugins)
         features = (with_stable_names(each.features) for each in (saved, config))
         for key, before, now in differences("features", *features):

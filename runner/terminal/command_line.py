@@ -8,6 +8,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
@@ -27,6 +28,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
+        self.register("type", Path, _path)  # of type=Path, also in groups of arguments
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         """Add an argument, with its default at the end of its help if that is a number or text."""
@@ -44,6 +46,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise HydromelError with a hint at the help, instead of printing the usage and exiting with 2."""
         raise HydromelError(f"{message}; see {self.prog} --help")
+
+
+def _path(text: str) -> Path:
+    """Return a path in which `~` is the home directory, which a shell leaves in `--out=~/x`."""
+    return Path(os.path.expanduser(text))
 
 
 def whole(least: int, most: int | None = None, why: str = "") -> Callable[[str], int]:

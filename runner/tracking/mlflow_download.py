@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError, without_credentials
+from runner.common.run_names import find_run
 from runner.tracking.mlflow_store import check_uri, one_line, open_store
 
 if TYPE_CHECKING:
@@ -25,26 +26,29 @@ _FILES = (run_schema.RESOLVED, run_schema.VOCABS, f"{run_schema.CHECKPOINTS}/{ru
 _TIMEOUT_S = 60.0  # timeout of one request; a checkpoint may be large
 
 
-def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:
+def with_folder(run: str, uri: str, load: Callable[[Path], T], runs: Path = Path("runs")) -> T:
     """Return the result of `load` for a run's folder, or for a temporary folder with the files downloaded from MLflow.
 
-    `run` is a folder, or an id: that of MLflow or `run_id` of run.json; with `run=` before it or without.
+    `run` is a folder, the name or id of a run below the folder `runs`, or an id of MLflow.
 
     Raises:
-        HydromelError: the run does not exist, lacks the files of a model, or the store could not be reached.
+        HydromelError: the run does not exist, lacks the files of a model, or the store could not be reached; or the
+            name fits several runs.
     """
-    given = run.removeprefix("run=")
-    if Path(given).is_dir():
-        return load(Path(given))
+    if (found := find_run(run, runs)) is not None:
+        return load(found)
+    check_uri(uri)
+    if not re.fullmatch(r"[0-9a-f]{32}", run):
+        raise HydromelError(
+            f"run={run}: no such run; give its folder, its name or id below {runs}/ (--runs), or its id in MLflow (32 "
+            "digits and letters a to f)"
+        )
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
-        _fetch(given, uri, Path(folder))
+        _fetch(run, uri, Path(folder))
         return load(Path(folder))
 
 
 def _fetch(run: str, uri: str, folder: Path) -> None:
-    check_uri(uri)
-    if not re.fullmatch(r"[0-9a-f]{32}", run):
-        raise HydromelError(f"run={run}: neither a run's folder, nor an id of MLflow (32 digits and letters a to f)")
     try:
         with warnings.catch_warnings(action="ignore"):  # warnings of mlflow about its own dependencies
             client = open_store(uri, _TIMEOUT_S)

@@ -74,20 +74,20 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     options = [*tag_files(tmp_path), *SMALL, "train.epochs=1", "batching=padmask"]
     run(folder, *options)
     (folder / RESOLVED).write_text(yaml.safe_dump(config(*options)), encoding="utf-8")  # as the command does
-    assert command.main(["--run", str(folder), "--json", str(tmp_path / "a.json")]) == 0
+    assert command.main([str(folder), "--json", str(tmp_path / "a.json")]) == 0
     assert "Passed: batch-invariant under padmask" in capsys.readouterr().out
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["facts"]
     assert facts["weights"] == str(folder / "checkpoints" / "best.safetensors")
-    assert command.main(["--run", str(folder), "encoder=conv"]) == 1
-    assert "--run reads the config from" in capsys.readouterr().err
-    assert command.main(["--run", str(folder), "batching=packed,bucketed", "--json", str(tmp_path / "a.json")]) == 0
+    assert command.main([str(folder), "encoder=conv"]) == 1
+    assert "the config is that of the run" in capsys.readouterr().err
+    assert command.main([str(folder), "batching=packed,bucketed", "--json", str(tmp_path / "a.json")]) == 0
     assert "Passed: batch-invariant under packed, bucketed" in capsys.readouterr().out
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["facts"]
     assert facts["weights"].startswith(str(folder))
-    assert command.main(["--run", str(folder / RESOLVED)]) == 1
+    assert command.main([str(folder / RESOLVED)]) == 1
     assert f"a file; give the run's folder, {folder}" in capsys.readouterr().err
     shutil.rmtree(folder / "checkpoints")
-    assert command.main(["--run", str(folder)]) == 1
+    assert command.main([str(folder)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert len(error.strip().splitlines()) == 1
@@ -112,20 +112,21 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["threads=-1"], "threads=-1"),
         (["seed=1,2"], "seed=1,2: one value is taken here"),
         (["--every", "encoder=bow,conv"], "encoder=bow,conv: one value is taken here"),
-        (["resume=runs/old"], "resume=runs/old: use --run FOLDER to audit a run"),
-        (["--every", "resume=runs/old"], "resume=runs/old: use --run FOLDER to audit a run"),
+        (["resume=runs/old"], "resume=runs/old: name a run to audit it, as in hydromel-audit RUN"),
+        (["--every", "resume=runs/old"], "resume=runs/old: name a run to audit it, as in hydromel-audit RUN"),
         (["task=tag", "batching=stream"], "got task=tag (independent rows) and batching=stream"),
         (["--rows", "many"], "--rows: 'many' is not a whole number from 8"),
         (["--longest"], "--longest: expected one argument"),
         (["--colour"], "--colour"),
-        (["--run", "nowhere"], "nowhere: not a run's folder"),
+        (["nowhere"], "run=nowhere: no such run"),
         (["--gallery", "task=tag"], "--gallery audits known bugs"),
         (["--gallery", "--every"], "--gallery audits known bugs and does not take --every"),
         (["--gallery", "--rows", "9"], "does not take --rows"),
         (["--gallery", "--longest", "9"], "does not take --longest"),
         (["--gallery", "--random"], "does not take --random"),
         (["--gallery", "--config-dir", "."], "does not take --config-dir"),
-        (["--gallery", "--run", "."], "does not take --run"),
+        (["--gallery", "run=."], "does not take ."),
+        (["runs/a", "runs/b"], "runs/b: one run is audited at a time"),
         (["--gallery", "--html", "a.html"], "does not take --html"),
         (["--every", "--html", "a.html"], "--every audits configs, one line each and does not take --html"),
         (["--every", "--rows", "9"], "does not take --rows"),
@@ -146,7 +147,7 @@ def test_a_damaged_config_of_a_run_is_one_line(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / RESOLVED).write_text(content, encoding="utf-8")
-    assert command.main(["--run", str(tmp_path)]) == 1
+    assert command.main([str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / RESOLVED}: ")
     assert len(error.splitlines()) == 1
@@ -156,7 +157,7 @@ def test_a_damaged_config_of_a_run_is_one_line(
 def test_so_is_a_part_that_is_lost(node: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for lost in ({}, None, 3, "text"):
         (tmp_path / RESOLVED).write_text(yaml.safe_dump({**config(*SMALL), node: lost}), encoding="utf-8")
-        assert command.main(["--run", str(tmp_path)]) == 1
+        assert command.main([str(tmp_path)]) == 1
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert len(error.splitlines()) == 1
@@ -249,7 +250,7 @@ def test_a_run_may_not_name_commands(tmp_path: Path, capsys: pytest.CaptureFixtu
         evil = {"_target_": "runner.cli.audit.main", "arguments": ["--gallery", "--json", str(tmp_path / "evil")]}
         node = {"words": evil} if group == "features" else evil
         (tmp_path / RESOLVED).write_text(yaml.safe_dump({**config(*SMALL), group: node}), encoding="utf-8")
-        assert command.main(["--run", str(tmp_path)]) == 1
+        assert command.main([str(tmp_path)]) == 1
         assert "_target_=runner.cli.audit.main: not allowed in a saved run" in capsys.readouterr().err
     assert not (tmp_path / "evil").exists()
 
@@ -262,5 +263,5 @@ def test_a_run_does_not_say_whom_to_trust(tmp_path: Path, capsys: pytest.Capture
     changed["plugins"] = ["subprocess"]
     changed["encoder"] = {"_target_": "subprocess.Popen", "args": "true"}
     (folder / RESOLVED).write_text(yaml.safe_dump(changed), encoding="utf-8")
-    assert command.main(["--run", str(folder)]) == 1
+    assert command.main([str(folder)]) == 1
     assert "encoder._target_=subprocess.Popen: not allowed" in capsys.readouterr().err

@@ -198,7 +198,7 @@ def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--max-tokens", "0"], "'0' is not a whole number from 1"),
         (["prompt=a", "--prompts", "x"], "prompt= and --prompts exclude each other; give one of them"),
         (["--prompts", "nowhere"], "--prompts nowhere: cannot be read"),
-        (["the cat"], "'the cat': give one run=RUN"),
+        (["the cat"], "'the cat': give one run, and each"),
         (["prompt=the\ncat"], "prompt 'the cat' has a line end, but this run reads single lines"),
         (["--prompts", "x", "--encoding", "utf-16"], "--encoding utf-16: use a known encoding with one-byte line ends"),
         (["prompt=\udcff"], "prompt= is not UTF-8"),
@@ -223,8 +223,8 @@ def test_a_text_that_an_error_ends_ends_its_line(
 
 
 def test_no_run(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "no run was named; give run=FOLDER" in _line(capfd, "prompt=a")
-    assert "neither a run's folder" in _line(capfd, "run=nowhere", "prompt=a")
+    assert "no run was named; give its folder, name or id" in _line(capfd, "prompt=a")
+    assert "no such run; give its folder, its name or id below runs/" in _line(capfd, "run=nowhere", "prompt=a")
 
 
 def test_a_run_that_is_no_language_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runner.cli import main as command
-from runner.cli.train_help import groups
+from runner.config.groups import names_by_group
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -107,7 +107,9 @@ def test_help_of_training_lists_every_group_and_name(tmp_path: Path, capsys: pyt
     (tmp_path / "encoder" / "mine.yaml").touch()
     assert code_of("train", "--config-dir", str(tmp_path), "--help") == 0
     words = set(re.findall(r"\w+", capsys.readouterr().out))
-    for group, names in groups([tmp_path]).items():
+    for group, names in names_by_group([tmp_path]).items():
         assert {group, *names} <= words
     assert "mine" in words
-    assert set(groups([])) == {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert set(names_by_group([])) == {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()} - {
+        "__pycache__"
+    }

@@ -33,7 +33,7 @@ def ended(folder: Path, status: str, error: str | None) -> Path:
         evaluate.main,
         lambda arguments: evaluate.main([*arguments, "--input", "-"]),
         inspect.main,
-        lambda arguments: audit.main(["--run", *arguments]),
+        audit.main,
     ],
     ids=["predict", "generate", "evaluate", "evaluate text", "inspect", "audit"],
 )
