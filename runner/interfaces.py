@@ -207,7 +207,7 @@ class Head(Protocol):
 
 
 class Chooser(Protocol):
-    """A choice that is made once, after it has seen the whole validation set."""
+    """A choice that is made once, from the scores of the whole validation set."""
 
     def update(self, scores: Tensor, batch: Batch) -> None:
         """Take the scores of one batch, without synchronising with the device."""

@@ -41,8 +41,8 @@ class Classify:
 
     Args:
         name: the task's name in messages and records.
-        labels: one: each row has one label. many: each row has any number of labels, and each label is decided by
-            itself (`LabelSetOutput`).
+        labels: one: each row has one label. many: each row has any number of labels, and each label is decided
+            independently (`LabelSetOutput`).
         quality: the metric used to compare runs and to choose the best checkpoint; null: accuracy, or micro_f1.
         pooling: how the token vectors of a row are reduced to one vector. Rows without tokens pool to zeros.
         pairs: the rows have two texts, `tokens` and `tokens_b`. apart: each is encoded and pooled by itself, and the
@@ -52,14 +52,14 @@ class Classify:
             machine), or count (frequencies, learned in one step; it uses the encoder's scores unchanged). For many:
             sigmoid (binary cross entropy) or hinge. null: softmax, or sigmoid.
         threshold: for many labels, the probability from which a label is predicted, or how to choose it on the
-        validation set: one for all labels, or per_label (`LabelSetOutput`); null: one.
+            validation set: one for all labels, or per_label (`LabelSetOutput`); null: one.
         scores: linear: computed by a linear layer from the pooled vectors; given: the pooled vectors are the scores.
         hidden: sizes of the hidden layers (ReLU) between the pooled vectors and the linear layer; [] for none.
         dropout: dropout probability on the pooled vectors and after each hidden layer.
         label_smoothing: share of the target spread evenly over all labels of a softmax (Szegedy et al. 2016), or over
             yes and no of each label of a sigmoid; 0 to below 1.
         label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); for many labels,
-        weight of a label's term in the rows that have it; null: 1.
+            weight of a label's term in the rows that have it; null: 1.
         ignore: values that are not labels: rows with one of them are left out; for many labels, rows without any other.
         strict: refuse labels of valid and test that the training set lacks, instead of counting them as missed.
 

@@ -47,7 +47,7 @@ class MemoryModel:
 def fit_bytes(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
     """Fit non-negative weights (4,), in bytes, to `peaks` (M,) by least squares on `terms` (M, 4).
 
-    Without attention d is 0, since in long rows even a trace of it weighs much.
+    Without attention d is 0: a spurious d, however small, would dominate the estimate for long rows.
     """
     terms = terms * [1.0, 1.0, 1.0, float(attends)]
     scale = terms.max(axis=0).clip(min=1.0)

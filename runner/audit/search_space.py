@@ -122,7 +122,7 @@ def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> lis
 
 
 def _options(nodes: Mapping[str, Node], plugins: Sequence[str]) -> Iterator[tuple[str, str, object]]:
-    """Yield group, option and value, for each other value of each option with a few allowed values."""
+    """Yield (group, option, value) for every value but the current one of each option with few allowed values."""
     for group, node in nodes.items():
         for name, values in alternatives(node, group, plugins).items():
             if name not in LEFT:

@@ -30,7 +30,7 @@ class Measures:
 
         Raises:
             HydromelError: the added metric has no figures, has one with the name of a figure of the task, or does not
-            measure predictions of the task's kind.
+                measure predictions of the task's kind.
         """
         if added is None:
             return cls((task.metric,), task.main_metric)

@@ -237,9 +237,8 @@ def _unknown_key(error: OmegaConfBaseException, override: str) -> str | None:
         return f"{shortened(override or key)}: unknown option{meant}"
     if not where:
         return unknown_option(name, RunConfig.option_names(), "")
-    open_end = (
-        "." in where and "_target_" not in content
-    )  # a mapping whose keys the user chooses: columns of a file, parts of an embedding
+    # a mapping whose keys the user chooses: columns of a file, parts of an embedding
+    open_end = "." in where and "_target_" not in content
     adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
     return (
         f"{shortened(key)}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"

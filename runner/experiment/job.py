@@ -1,8 +1,8 @@
 """Run a config in a separate process: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
 The memory, allocator and caches of one run then do not influence the next. A signal (`runner.terminal.interruption`)
-and the end of stdin stop a run, which keeps what it did. Exit codes: 0 finished, 1 bad input (one line on stderr), 130
-interrupted.
+and the end of stdin stop a run, whose records so far are kept. Exit codes: 0 finished, 1 bad input (one line on
+stderr), 130 interrupted.
 """
 
 from __future__ import annotations

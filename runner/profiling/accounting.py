@@ -46,7 +46,7 @@ class Clock:
         self._pending: list[tuple[str, Mark, Mark]] = []
 
     def start(self) -> Mark:
-        """Start a phase, and return the current moment; the time since the last phase belongs to none."""
+        """Start a phase, and return the current moment; the time since the last phase is not counted."""
         self._last = self._mark()
         return self._last
 

@@ -84,7 +84,7 @@ def set_apart(content: Mapping[str, object], folder: Path, *parents: str) -> dic
 
 
 def without_tables(content: Mapping[str, object]) -> dict[str, object]:
-    """Return nested mappings without their tables: what a checkpoint keeps of an evaluation."""
+    """Return nested mappings without their tables, which checkpoints do not store."""
     return {
         key: without_tables(value) if isinstance(value, Mapping) else value
         for key, value in content.items()

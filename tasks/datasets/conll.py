@@ -139,7 +139,7 @@ class Cells:
 
 @dataclass(kw_only=True)
 class TokenLines(LocalCorpus):
-    """A reader of files with one token per line, which can be written again with predictions."""
+    """A reader of files with one token per line, to whose lines predictions can be appended."""
 
     @abstractmethod
     def cells(self, file: TextFile) -> Cells:
@@ -179,7 +179,7 @@ class ColumnsFile(HasTags, TokenLines):
         group_documents: keep the sentences between two such lines in one split when splits are cut from the training
             set; needs `skip_docstart`.
         comment_prefix: leave out lines that start with this prefix before a sentence (null: none); a line with the
-        columns of a token is a token.
+            columns of a token is a token.
         width: number of columns of the training file, recorded by the run. A text to predict may have another number;
             negative positions then mean the same columns as in the training file.
     """

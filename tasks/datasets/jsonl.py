@@ -42,7 +42,7 @@ class Jsonl(HasTags, RawText, LocalCorpus):
         text_columns: for pairs of texts, a mapping of `a` and `b` to the field of each, instead of those above; fields
             hold strings or lists of strings, as on the first line (null: one text).
         label_field: field with a string, integer or boolean; or a list of these, for several labels; or, for
-        regression, a number, if some are not integers (null: none).
+            regression, a number, if some are not integers (null: none).
         group_field: field with a string or an integer: rows with equal values stay together when splits are cut from
             the training set (null: none).
         tags_field: field with a list of strings, one per token (null: none).

@@ -74,7 +74,7 @@ class Tagging:
         return starts.tolist(), ends.tolist(), [parsed.types[kind] for kind in kinds]
 
     def describe(self, position: int) -> str:
-        """Return the place of an illegal tag, the tag, and what is before it."""
+        """Return a text with the place of an illegal tag, the tag, and the tag before it."""
         before = f"after '{self.tags[position - 1].as_py()}'"
         context = "at the start of a sentence" if position in self.offsets else before
         return f"{self.at(position)}: tag '{self.tags[position].as_py()}' {context}"

@@ -19,7 +19,7 @@ NO_OUTPUT = "no example has an output without NaN"
 
 
 def metric_verdict(name: str, figures: MetricOfBatches, rows: Sequence[int]) -> Verdict:
-    """Compare the metric over one batch of all examples with batches of one and of three, and with the reverse order.
+    """Compare the metric over one batch of all examples with that over smaller batches, and in reverse order.
 
     Only numbers are compared.
 
