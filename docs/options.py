@@ -27,6 +27,7 @@ GROUPS = (
     "schedule",
     "metric",
     "tracker",
+    "run_plots",
     "search",
 )
 OPTION = re.compile(r"^( *)([\w_]+):(?: (.*?))?(?: +# (.*))?$")

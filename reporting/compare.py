@@ -14,14 +14,17 @@ from reporting.comparison.baseline import Sides
 from reporting.comparison.predicted import read_plan
 from reporting.comparison.summary import CompareOptions
 from reporting.mlflow_ui import log_report
+from reporting.plots.run import RunPlots
 from reporting.runs import find, mlflow_download
 from reporting.runs.run import FoundRun
 from reporting.views import console, report
 from reporting.views.files import slug, write
 from reporting.views.report import ComparisonReport
+from runner.common.bounded import check_contents
 from runner.common.errors import HydromelError
 from runner.common.files import write_output
 from runner.common.run_names import run_name
+from runner.common.run_schema import PLOTS
 from runner.terminal.command_line import Parser, failed, number
 from runner.terminal.console import show_messages
 
@@ -50,6 +53,8 @@ def compare(options: argparse.Namespace) -> int:
         comparison = _compare(options, found_runs, Path(downloads))
         if options.csv:
             _write(options.csv, report.to_csv(comparison.groups))
+    if options.run_plots:
+        _draw_run_plots(found_runs)
     files = write(comparison, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
     if options.json:
         _write(options.json, report.to_json(comparison))
@@ -58,6 +63,14 @@ def compare(options: argparse.Namespace) -> int:
     if not options.no_mlflow:
         log_report.try_to_log(comparison, found_runs, files, options.tracking_uri)
     return console.print_failures(comparison.history) if comparison.history else 0
+
+
+def _draw_run_plots(found_runs: list[FoundRun]) -> None:
+    """Draw the plots of each finished run into its folder; those of runs from MLflow, which has them, are left out."""
+    for folder in (item.folder for item in found_runs if item.run is not None and item.folder.is_dir()):
+        check_contents(folder)
+        RunPlots().draw(folder)
+        log.info("Plots: %s", folder / PLOTS)
 
 
 def _compare(options: argparse.Namespace, found_runs: list[FoundRun], downloads: Path) -> ComparisonReport:
@@ -141,6 +154,7 @@ def _parser() -> Parser:
         "of another unit (default: %(default)s)"
     )
     add("--margin", type=number(0), default=1.0, metavar="POINTS", help=margin)
+    add("--run-plots", action="store_true", help="also draw the curves and errors of each run, in plots/ of its folder")
     add("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
     add("--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs")
     return parser

@@ -84,7 +84,7 @@ def test_there_are_configs() -> None:
         "metric",
         "tokenizer",
     }
-    assert groups == expected | {"experiment", "search"}
+    assert groups == expected | {"experiment", "run_plots", "search"}
     for group in ("task", "encoder", "batching"):
         assert len(options(group)) >= 3
 

@@ -102,7 +102,7 @@ LAYERS = {
     "reporting.views": f"{SHARED} reporting.statistics reporting.runs reporting.comparison reporting.plots",
     # the report is logged where runs are: how a store of MLflow is reached is known once
     "reporting.mlflow_ui": f"{SHARED} runner.tracking.mlflow_store reporting.runs reporting.views",
-    "reporting": f"{SHARED} reporting.runs reporting.comparison reporting.views reporting.mlflow_ui",
+    "reporting": (f"{SHARED} reporting.runs reporting.comparison reporting.plots reporting.views reporting.mlflow_ui"),
 }
 # Modules that import less than others of their package may: all that they import.
 NARROWER = {
@@ -122,7 +122,7 @@ NARROWER = {
     "runner.ragged.shapes": "runner.common.arrays",
     "runner.text.vocab": "runner.common.errors runner.common.types runner.text.normal_forms",
     "runner.text.characters": "runner.text.vocab",
-    "runner.tracking.mlflow_store": "runner.common.errors runner.compat.mlflow",
+    "runner.tracking.mlflow_store": "runner.common.errors runner.common.files runner.compat.mlflow",
 }
 _PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "shuffle_quality")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}

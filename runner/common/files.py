@@ -76,6 +76,11 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: $HYDROMEL_CACHE, by default ~/.cache/hydromel."""
+    return Path(os.environ.get("HYDROMEL_CACHE") or "~/.cache/hydromel").expanduser()
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace `path` atomically, in UTF-8. Raises as `write_bytes`."""
     write_bytes(path, text.encode())

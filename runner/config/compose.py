@@ -24,7 +24,7 @@ from runner.config.suggestions import suggestion
 from runner.config.validation import unknown_option
 
 _GROUP = "batching="
-NULLABLE = ("metric", "search", "experiment")  # groups that may be null
+NULLABLE = ("metric", "search", "run_plots", "experiment")  # groups that may be null
 _LONGEST_LINE = 300  # most characters of a message of Hydra, since it may contain a value
 
 

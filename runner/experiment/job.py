@@ -21,7 +21,6 @@ from pathlib import Path
 from runner.common.bounded import check_contents
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
 from runner.common.files import CannotWrite, cannot_write
-from runner.common.records import ResultRecord, shown, unbeaten_baselines
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.config.instantiate import find_plugin
@@ -76,7 +75,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
             # plugins are imported from the current directory, never from one that a saved run names
             find_plugin(plugin)
         with _working_directory(folder):
-            result = run_experiment(config, folder, started)
+            run_experiment(config, folder, started)
     except CannotWrite as error:
         begun = (folder / RUN).exists()
         return failed(f"{error}; once that is fixed, continue with: hydromel resume={folder}" if begun else str(error))
@@ -95,7 +94,6 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         rest = f"; continue with: hydromel resume={folder}" if begun else " before the run started"
         log.error("interrupted (%s)%s", str(error) or "Ctrl+C", rest)
         return 130
-    log.info(summary(result, folder))
     return 0
 
 
@@ -118,22 +116,6 @@ def _working_directory(folder: Path) -> AbstractContextManager[None]:
         "warning: the run was started in %s, which does not exist; relative paths start at %s", directory, Path.cwd()
     )
     return contextlib.nullcontext()
-
-
-def summary(result: ResultRecord, folder: Path) -> str:
-    """Return the last lines of a run: its figures, and a warning if a simple model is at least as good."""
-    quality = result["quality"]["metric"]
-    metrics = result["metrics"]
-    split, figures = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
-    speed = result["speed"]["real_tokens_per_s"]
-    rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
-    unit, figure = result["quality"].get("unit", ""), figures[quality]
-    assert isinstance(figure, float)
-    value = shown(figure, unit)
-    line = f"{result['name']}: {split} {quality} {value}, {rate} -> {folder}"
-    unbeaten = ", ".join(f"{name} {shown(figure, unit)}" for name, figure in unbeaten_baselines(result).items())
-    warning = f"warning: test {quality} {value} is not better than that of the simplest models: {unbeaten}"
-    return f"{line}\n{warning}" if unbeaten else line
 
 
 def _end_with_parent(stdin: int) -> None:

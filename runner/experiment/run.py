@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import CannotWrite
-from runner.common.records import ResultRecord
+from runner.common.records import ResultRecord, shown, unbeaten_baselines
 from runner.components.run_components import Components
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import saved_run, write_config
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRecord:
     """Train, evaluate, record and deliver one run, and return the content of its result.json.
 
+    The result is logged before what can be made later: plots, and the delivery to the tracker.
+
     If the folder holds a run with a checkpoint, that run is resumed; a finished one only if the config leaves something
     to train. `started` is the program's start in Unix time.
 
@@ -50,6 +52,7 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
             result = _train_and_test(config, components, run, started)
         else:
             _begin(run, config, components.tracker)
+        log.info(summary(result, folder))
         # The result is written. Whatever fails from here on, such as plots on a full disk, can be repeated: it only
         # warns.
         try:
@@ -70,6 +73,22 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
             log.warning("warning: %s", error)
     log.info(components.tracker.describe())
     return result
+
+
+def summary(result: ResultRecord, folder: Path) -> str:
+    """Return the last lines of a run: its figures, and a warning if a simple model is at least as good."""
+    quality = result["quality"]["metric"]
+    metrics = result["metrics"]
+    split, figures = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
+    speed = result["speed"]["real_tokens_per_s"]
+    rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
+    unit, figure = result["quality"].get("unit", ""), figures[quality]
+    assert isinstance(figure, float)
+    value = shown(figure, unit)
+    line = f"{result['name']}: {split} {quality} {value}, {rate} -> {folder}"
+    unbeaten = ", ".join(f"{name} {shown(figure, unit)}" for name, figure in unbeaten_baselines(result).items())
+    warning = f"warning: test {quality} {value} is not better than that of the simplest models: {unbeaten}"
+    return f"{line}\n{warning}" if unbeaten else line
 
 
 def _train_and_test(config: RunConfig, components: Components, run: RunFolder, started: float) -> ResultRecord:

@@ -7,15 +7,18 @@ import glob
 import logging
 import math
 import os
+import shutil
 import socket
 import sqlite3
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from runner.common.errors import HydromelError, without_credentials
+from runner.common.files import cache_folder
 from runner.compat.mlflow import create_schema, try_database_once
 
 if TYPE_CHECKING:
@@ -88,17 +91,55 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Create the file of a store, under its lock.
+    """Create the file of a store, under its lock."""
+    new, template = _unfinished(path), _template()
+    if template is None:
+        create_schema(f"{SQLITE}{new}")
+    else:
+        shutil.copyfile(template, new)
+    new.replace(path)
 
-    Its schema takes seconds and many transactions. A process that is killed meanwhile would leave a store that no later
-    one could complete, so the file is built under another name.
+
+def _unfinished(path: Path) -> Path:
+    """Return the name under which a file is built, with nothing there.
+
+    A process that is killed meanwhile would otherwise leave a store that no later one could complete.
     """
     new = path.with_name(f".{path.name}.new")
     # left by a process that was killed, with its journal
     for leftover in path.parent.glob(f"{glob.escape(new.name)}*"):
         leftover.unlink()
-    create_schema(f"{SQLITE}{new}")
-    new.replace(path)
+    return new
+
+
+def _template() -> Path | None:
+    """Return an empty store of the installed MLflow in the user's cache; None if it cannot be kept there.
+
+    Creating the schema runs all of MLflow's migrations, which takes seconds. It is done once for each version.
+    """
+    path = cache_folder() / f"mlflow-{metadata.version('mlflow')}.db"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=_SCHEMA_SECONDS):
+            if not _is_store(path):
+                new = _unfinished(path)
+                create_schema(f"{SQLITE}{new}")
+                new.replace(path)
+    except (OSError, RuntimeError, Timeout):  # RuntimeError: there is no home
+        return None
+    return path
+
+
+def _is_store(path: Path) -> bool:
+    """Return True if a SQLite file is intact and has a schema of MLflow."""
+    if not path.is_file():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            (state,) = database.execute("PRAGMA quick_check").fetchone()
+            return state == "ok" and bool(database.execute("SELECT version_num FROM alembic_version").fetchall())
+    except sqlite3.Error:
+        return False
 
 
 def open_store(uri: str, timeout_s: float) -> MlflowClient:

@@ -20,6 +20,7 @@ from runner.training.state import Training
 
 log = logging.getLogger(__name__)
 _SHOWN_ROWS = 8
+_LIVE_AFTER_S = 30.0  # a run that ends sooner is delivered once, at its end: the first delivery may take seconds
 
 
 class NotFinite(HydromelError):
@@ -83,7 +84,7 @@ def record_evaluation(t: Training, metrics: dict[str, object]) -> None:
 
 
 def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> None:
-    """Log one line after an evaluation, and deliver the records so far."""
+    """Log one line after an evaluation, and deliver the records so far of a run that takes longer."""
     costs, progress, value = t.costs, t.progress, metrics[t.metric_name]
     assert isinstance(value, float)
     quality = shown(value, t.measures.scales[t.metric_name].unit)
@@ -94,7 +95,8 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
         f"valid {t.metric_name} {quality:>8}  {tokens_per_s:9,.0f} tok/s  "
         f"padding {100 * costs.padded_tokens / max(1, places):4.1f} %  {costs.training_seconds:7.1f} s"
     )
-    deliver_or_warn(t.tracker, t.run.path)
+    if t.clock.total() > _LIVE_AFTER_S:
+        deliver_or_warn(t.tracker, t.run.path)
 
 
 def check_finite(t: Training, first: int, losses: list[float], norms: list[float], updates: list[IntArray]) -> None:

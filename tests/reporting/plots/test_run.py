@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from reporting.compare import main as compare_main
 from reporting.plots.run import KINDS, MOST_LABELS, RunPlots, error_kinds, figures, likelihood, reliability
 from runner.common import run_schema
 from runner.common.errors import HydromelError
@@ -170,3 +171,14 @@ def test_likelihood_shows_bins_and_what_stands_apart() -> None:
     assert [label.get_text() for label in bottom.get_xticklabels()] == ["0", "1–9", "1k–10k", "<eos>"]
     assert [patch.get_height() for patch in bottom.patches] == [10.0, 30.0, 40.0, 20.0]
     assert set(figures(result(**metrics), [], Path())) == {"curves", "seconds", "likelihood"}
+
+
+def test_compare_draws_the_plots_of_runs_that_were_made_without(sweep: Path, tmp_path: Path) -> None:
+    folder = min(path.parent for path in sweep.rglob(run_schema.RESULT))
+    arguments = [str(folder), "--run-plots", "--no-mlflow", "--out", str(tmp_path / "report")]
+    assert compare_main(arguments) == 0
+    assert (folder / run_schema.PLOTS / "curves.png").stat().st_size > 1000
+    (folder / run_schema.PLOTS / "curves.png").unlink()
+    (folder / run_schema.PLOTS / "curves.png").symlink_to(tmp_path / "victim")
+    assert compare_main(arguments) == 1
+    assert not (tmp_path / "victim").exists()

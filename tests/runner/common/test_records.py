@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runner.common.records import shown, unbeaten_baselines
-from runner.experiment.job import summary
+from runner.experiment.run import summary
 
 
 def result(value: float | None, metric: str = "accuracy", higher: bool = True) -> dict[str, Any]:
