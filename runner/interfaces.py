@@ -97,6 +97,13 @@ class Embedding(Protocol):
     def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
 
 
+@runtime_checkable
+class ReadsContext(Protocol):
+    """A part of an embedding whose vectors depend on the other tokens of the row."""
+
+    token_context: Literal["earlier", "all"]  # the tokens that a vector may depend on
+
+
 class Encoder(Protocol):
     """A `torch.nn.Module` that maps token vectors to token vectors, or to one vector per row.
 
@@ -130,6 +137,17 @@ class HasDescription(Protocol):
 
     def describe(self, splits: Mapping[str, Batch]) -> Description:
         """Return the report, for the splits by name (`train`, `valid`, `test`)."""
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A module that needs files besides its weights, such as a tokenizer, so that a run can be used without others.
+
+    Its constructor takes `files`, the folder that `save_files` wrote when the run was trained; None: a new run.
+    """
+
+    def save_files(self, folder: Path) -> None:
+        """Write the files to `folder`, which exists."""
 
 
 @runtime_checkable

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.config.instantiate import check_kinds
@@ -14,10 +16,13 @@ from runner.interfaces import (
     Description,
     HasCounters,
     HasDescription,
+    HasFiles,
     HasRandomness,
     Head,
     LearnsTargetScale,
+    ReadsContext,
     State,
+    Task,
 )
 from runner.layers.dropout import number_dropout_layers
 from runner.ragged.batch import Batch
@@ -56,17 +61,20 @@ def _wrong_output(role: str, part: nn.Module, output: object, protocol: str, exp
     )
 
 
-def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
+def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab], files: Path | None = None) -> Model:
     """Return the model of these parts and this task, on the CPU in float32.
+
+    `files` is the folder that `save_files` wrote for a run whose checkpoint is to be loaded; None: a new run.
 
     Raises:
         HydromelError: parts that do not fit each other, or that lack a member of their role's protocol.
     """
-    embedding = parts.embedding(vocabs=vocabs)
+    embedding = parts.embedding(vocabs=vocabs, files=files)
     encoder = parts.encoder(
         input_size=embedding.output_size, causal=parts.task.causal, carries_state=parts.task.carries_state
     )
     assert isinstance(embedding, nn.Module)
+    _check_context(embedding, parts.task)
     assert isinstance(encoder, nn.Module)
     head = parts.task.head(encoder, vocabs, embedding)
     check_kinds(head, "task: head", nn.Module, Head)
@@ -74,11 +82,41 @@ def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
     return Model(embedding, encoder, head)
 
 
+def _check_context(embedding: nn.Module, task: Task) -> None:
+    """Raise a HydromelError if a part of the embedding reads later tokens, or whole rows where a text has none."""
+    for part in embedding.modules():
+        if isinstance(part, ReadsContext):
+            if task.causal and part.token_context != "earlier":
+                raise HydromelError(
+                    f"embedding: {type(part).__name__} reads later tokens, which task={task.name} predicts; use a "
+                    "decoder such as GPT-2, or another embedding"
+                )
+            if task.carries_state:
+                raise HydromelError(
+                    f"embedding: {type(part).__name__} reads whole rows, and task.unit=stream has windows of one text; "
+                    "use task.unit=line"
+                )
+
+
 def learn_scale(model: nn.Module, train: Batch) -> None:
     """Let the parts of a new model take what they need from the targets of the training set."""
     for module in model.modules():
         if isinstance(module, LearnsTargetScale):
             module.learn_scale(train)
+
+
+def save_files(model: nn.Module, folder: Path) -> None:
+    """Write the files that parts of the model need besides their weights; no folder if there are none."""
+    for module in model.modules():
+        if isinstance(module, HasFiles):
+            folder.mkdir(exist_ok=True)
+            module.save_files(folder)
+
+
+def saved_files(run: Path) -> Path | None:
+    """Return the folder that `save_files` wrote in the folder of a run; None if there is none."""
+    folder = run / run_schema.MODEL_FILES
+    return folder if folder.is_dir() else None
 
 
 def descriptions(model: nn.Module, splits: Mapping[str, Batch]) -> list[Description]:

@@ -20,6 +20,7 @@ from runner.config.schema import RunConfig
 from runner.model import build_model
 from runner.text.vocab import SPECIALS, Vocab
 from tests.helpers.composed import config, parts, run_config
+from tests.helpers.pretrained import save_tiny
 
 ROOT = Path(__file__).parents[1] / "configs"
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))
@@ -120,10 +121,13 @@ def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str
 @pytest.mark.parametrize("encoder", options("encoder"))
 @pytest.mark.parametrize("embedding", options("embedding"))
 def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, tmp_path: Path) -> None:
-    vectors = tmp_path / "vectors.txt"
-    vectors.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
-    composed = run_config(encoder, embedding, *(f"{key}={vectors}" for key in left_to_the_user(embedding)))
-    vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "target": Vocab(("no", "yes"))}
+    file, more = tmp_path / "vectors.txt", []
+    file.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
+    if embedding == "embedding=pretrained":
+        pytest.importorskip("transformers", reason="needs the extra `pretrained`")
+        file, more = save_tiny(tmp_path / "bert", "bert"), ["embedding.overlap=4"]
+    composed = run_config(encoder, embedding, *more, *(f"{key}={file}" for key in left_to_the_user(embedding)))
+    vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "forms": WORDS, "target": Vocab(("no", "yes"))}
     model = build_model(parts(composed), vocabs)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 

@@ -49,6 +49,10 @@ LAYERS = {
     "runner.layers.recurrent": f"{TENSORS} runner.layers runner.profiling.kernels",
     "runner.layers.crf": f"{TENSORS} runner.layers",
     "runner.embeddings.vector_files": "runner.common runner.text",
+    "runner.embeddings.pretrained_transformer": (
+        f"{TENSORS} {WORDS} runner.common runner.compat.transformers runner.interfaces runner.ragged.batch "
+        "runner.layers"
+    ),
     "runner.embeddings": (
         f"{TENSORS} {WORDS} runner.interfaces runner.ragged.batch runner.layers runner.layers.recurrent "
         "runner.embeddings.vector_files"

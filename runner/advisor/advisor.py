@@ -37,7 +37,7 @@ def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) ->
         model,
         task,
         metric=lambda: Measures.of(task).start(data.vocabs),
-        optimizer=build_optimizer(optimizer_factory(config), model),
+        optimizer=build_optimizer(optimizer_factory(config), model, config.train.decay_vectors),
         bf16=config.bf16,
         eval_batch_size=config.train.eval_batch_size,
     )
@@ -45,7 +45,7 @@ def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) ->
 
 def speed_probe(config: RunConfig, task: Task, model: Model) -> SpeedProbe:
     """Return a probe that measures a run's speed by training this model."""
-    optimizer = build_optimizer(optimizer_factory(config), model)
+    optimizer = build_optimizer(optimizer_factory(config), model, config.train.decay_vectors)
     return SpeedProbe(model, task, optimizer, config.train.clip_norm, config.bf16)
 
 

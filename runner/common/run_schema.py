@@ -12,6 +12,7 @@ DELIVERED = "delivered.json"  # the progress of deliveries
 VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}, so that a run can be used without its data
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 BEST = "best.safetensors"
+MODEL_FILES = "model_files"  # what parts of the model need besides their weights, such as a tokenizer
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # predictions on test, in the data set's own format
 OUTCOMES = "outcomes.npz"  # contribution of each test example to the headline figure (runner/inference/outcomes.py)
@@ -20,7 +21,7 @@ EARLIER_TABLES = "tables.earlier"  # detail tables of `result.earlier.json`
 EARLIER = "earlier"  # records of runs that were not continued, by run_id: each a run's folder
 
 FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
-FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS, TABLES, EARLIER_TABLES, EARLIER)
+FOLDERS = (CHECKPOINTS, MODEL_FILES, PLOTS, PREDICTIONS, TABLES, EARLIER_TABLES, EARLIER)
 
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"

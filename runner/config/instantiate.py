@@ -29,7 +29,7 @@ from runner.config.validation import MISSING, bad_value, dotted, missing_option,
 Options = Mapping[str, object]
 T = TypeVar("T")
 GIVEN = {  # arguments that only a running program knows, by role
-    "embedding": ("vocabs",),
+    "embedding": ("vocabs", "files"),
     "encoder": ("input_size", "causal", "carries_state"),
     "optimizer": ("params",),
     "schedule": ("total_updates", "updates_per_epoch"),

@@ -52,6 +52,8 @@ class TrainSettings(Section):
     epochs: PositiveInt
     max_updates: PositiveInt | None
     clip_norm: PositiveFloat | None
+    decay_vectors: bool = True
+    row_dropout: bool = False
     metric: Text | None
     patience: PositiveInt | None
     checkpoint_every: PositiveInt | None

@@ -17,7 +17,7 @@ from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
-from runner.model import Model, build_model, descriptions, learn_scale
+from runner.model import Model, build_model, descriptions, learn_scale, saved_files
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
@@ -66,7 +66,8 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     for line in describe_counts(data.counts, truncation):
         log.info(line)
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
-    model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
+    files = saved_files(run.path) if checkpoint is not None else None
+    model = build_model(parts, data.vocabs, files).to(device=device, dtype=DTYPES[config.dtype])
     if checkpoint is None:
         learn_scale(model, train)
         run.set_init_from(None if source is None else source.fill(model, config, data.vocabs))
@@ -83,7 +84,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         metric_name=settings.metric or parts.measures.main,
         vocabs=data.vocabs,
         strategy=strategy,
-        optimizer=build_optimizer(components.optimizer, model),
+        optimizer=build_optimizer(components.optimizer, model, settings.decay_vectors),
         schedule=schedule,
         train=train,
         valid=data.splits["valid"].to(device),

@@ -51,6 +51,8 @@ MUST_STAY = {  # option, or section of options -> the reason
     "train.metric": "the best checkpoint so far was chosen by the other figure",
     "metric": "the best checkpoint so far was chosen by the other figure",
     "train.clip_norm": _STEPS,
+    "train.decay_vectors": _STEPS,
+    "train.row_dropout": _STEPS,
     "train.warmup_updates": "the speed so far leaves out other updates",
     "optimizer": _STEPS,
     "schedule": _STEPS,

@@ -20,6 +20,7 @@ from runner.experiment.preparation import prepare
 from runner.experiment.result import finish
 from runner.experiment.resumption import nothing_left
 from runner.inference.trained import write_vocabs
+from runner.model import save_files
 from runner.profiling.accounting import Memory
 from runner.tracking.run_folder import RunFolder, read_result
 from runner.tracking.sync import deliver_pending, mark_undelivered, unmark
@@ -103,6 +104,7 @@ def _train_and_test(config: RunConfig, components: Components, run: RunFolder, s
         _note(config, aside, components.tracker)
     run.set_result_aside()
     write_vocabs(run.path, prepared.data.vocabs)
+    save_files(training.model, run.path / run_schema.MODEL_FILES)
     _begin(run, config, components.tracker)
     try:
         memory = Memory(training.clock.device)

@@ -34,7 +34,7 @@ from runner.data.pairs import arrange_texts, columns_of_pairs, pairs_of, read_te
 from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
 from runner.interfaces import Corpus, FindsSpans, HasInspector, Inspector, Predictions, Task
-from runner.model import Model, build_model, device_of
+from runner.model import Model, build_model, device_of, saved_files
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import places_in
@@ -82,7 +82,7 @@ class TrainedModel:
             raise HydromelError(f"{path} does not fit this version ({error}); train the run again") from error
         vocabs = read_vocabs(folder, [TARGET, *parts.features] if parts.task.causal else [])
         # Load in the dtype of training, which rounds no weight, and convert afterwards.
-        model = build_model(parts, vocabs).to(dtype=DTYPES[config.dtype])
+        model = build_model(parts, vocabs, saved_files(folder)).to(dtype=DTYPES[config.dtype])
         load_checkpoint(checkpoint_path(folder, "best"), model)
         model.to(device=device, dtype=DTYPES[dtype or config.dtype]).eval()
         truncation = Truncation(config.max_length, config.truncate)

@@ -76,36 +76,43 @@ class SelfAttention(nn.Module):
             # positions count from the start of the past: only distances matter, and small numbers are exact
             turns = angles(torch.arange(window.keys, device=keys.device), keys.shape[-1], keys.dtype)
             queries, keys = rotate(queries, turns[window.places :]), rotate(keys, turns)
-        drops = self.training and self.dropout.p > 0.0
-        # torch's fused kernels support neither additive scores nor dropout with a seed per row
-        if self.score == "additive" or (drops and window.rows.seeds is not None):
-            attended = self._weights(queries, keys, window).to(values.dtype) @ values
+        if self.score == "additive":
+            attended = _weighted(additive_scores(queries, keys, self.additive), values, window, self.dropout)
         else:
-            attended = F.scaled_dot_product_attention(
-                queries,
-                keys,
-                values,
-                attn_mask=None if window.is_triangle else window.mask,
-                dropout_p=self.dropout.p if self.training else 0.0,
-                is_causal=window.is_triangle,
-                scale=self._scale(queries),
-            )
+            scale = 1.0 if self.score == "dot" else 1.0 / math.sqrt(queries.shape[-1])
+            attended = dot_attention(queries, keys, values, window, scale, self.dropout)
         return attended.transpose(1, 2).reshape(n_rows, width, -1)
 
-    def _weights(self, queries: Tensor, keys: Tensor, window: AttentionWindow) -> Tensor:
-        """Return attention weights after dropout, (B, H, T, d), (B, H, K, d) -> (B, H, T, K), in at least float32."""
-        if self.score == "additive":
-            scores = additive_scores(queries, keys, self.additive)
-        else:
-            scores = (queries * self._scale(queries)) @ keys.transpose(2, 3)
-        if window.mask is not None:
-            scores = scores.masked_fill(~window.mask, -torch.inf)
-        weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        dropped: Tensor = self.dropout(weights.transpose(1, 2), window.rows, "padded")
-        return dropped.transpose(1, 2)
 
-    def _scale(self, queries: Tensor) -> float:
-        return 1.0 if self.score == "dot" else 1.0 / math.sqrt(queries.shape[-1])
+def dot_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, window: AttentionWindow, scale: float, dropout: Dropout
+) -> Tensor:
+    """Return softmax(scale q . k) V over the keys that each query sees, (B, H, T, d).
+
+    Shapes: queries (B, H, T, d), keys and values (B, H, K, d). `dropout` drops attention weights.
+    """
+    drops = dropout.training and dropout.p > 0.0
+    # torch's fused kernels do not know dropout with a seed for each row
+    if drops and window.rows.seeds is not None:
+        return _weighted((queries * scale) @ keys.transpose(2, 3), values, window, dropout)
+    return F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=None if window.is_triangle else window.mask,
+        dropout_p=dropout.p if drops else 0.0,
+        is_causal=window.is_triangle,
+        scale=scale,
+    )
+
+
+def _weighted(scores: Tensor, values: Tensor, window: AttentionWindow, dropout: Dropout) -> Tensor:
+    """Return the values weighted by a softmax of scores (B, H, T, K) in at least float32, after dropout."""
+    if window.mask is not None:
+        scores = scores.masked_fill(~window.mask, -torch.inf)
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    dropped: Tensor = dropout(weights.transpose(1, 2), window.rows, "padded")
+    return dropped.transpose(1, 2).to(values.dtype) @ values
 
 
 def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:

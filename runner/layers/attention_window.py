@@ -42,14 +42,14 @@ class AttentionWindow:
         row with 2 remembered tokens, 3 own ones, P = 4, T = 4:   . . p p | x x x .
 
     Args:
-        causal: a query sees no later keys than its own; needed for a memory or a past.
-        memory: a query sees at most this many keys before its own; None: all of them.
+        causal: a query sees no later keys than its own; needed for a past.
+        memory: a query sees at most this many keys before its own and, if not causal, after it; None: all of them.
         n_seen: (B,) number of earlier tokens of each row, the last of which are in the past; None: there is no past.
     """
 
     def __init__(self, rows: Rows, causal: bool, memory: int | None, n_seen: IntArray | None, places: int) -> None:
-        if not causal and (memory is not None or n_seen is not None):
-            raise ValueError("only causal attention has a memory or a state; use causal=True or leave both out")
+        if not causal and n_seen is not None:
+            raise ValueError("only causal attention has a state; use causal=True or leave it out")
         self.rows, self.causal, self.memory, self.places = rows, causal, memory, places
         self.keys = places + rows.width
         self.past_lengths = np.zeros(rows.n_rows, dtype=np.int64) if n_seen is None else np.minimum(n_seen, places)
@@ -66,7 +66,7 @@ class AttentionWindow:
 
     @cached_property
     def mask(self) -> Tensor | None:
-        """A bool mask, true where a query sees a key: (T, K), (B, 1, T, K) or, if not causal, (B, 1, 1, K).
+        """A bool mask, true where a query sees a key: (T, K), (B, 1, T, K) or (B, 1, 1, K).
 
         None if every query sees every key. Queries in padding see at least one key, since a softmax over none is NaN;
         their output is never read.
@@ -74,7 +74,7 @@ class AttentionWindow:
         # The mask is as small as possible: per-row masks (B, T, K) are needed only where histories differ. Padding keys
         # of a causal row need no mask, since they come after every real query; unused places of the past do.
         if not self.causal:
-            return length_mask(self.rows)
+            return self._both_ways()
         full = self.rows.n_rows == 0 or int(self.past_lengths.min()) == self.places
         if full and self.rows.width == 1 and not self._slides:
             return None
@@ -87,6 +87,18 @@ class AttentionWindow:
             return visible
         first = self.rows.send(self.places - self.past_lengths)
         return visible & (key >= first[:, None, None, None])
+
+    def _both_ways(self) -> Tensor | None:
+        """Return `mask` of queries that see later keys too: those of the row, or those at most `memory` away."""
+        real = length_mask(self.rows)
+        if not self._slides or self.memory is None:
+            return real
+        place = torch.arange(self.keys, device=self.rows.device)
+        near = (place - place[:, None]).abs() <= self.memory
+        if real is None:
+            return near
+        # queries in padding far behind their row would see no key
+        return (near & real) | torch.eye(self.keys, dtype=torch.bool, device=self.rows.device)
 
     @cached_property
     def blocks(self) -> list[tuple[AttentionWindow, Tensor]]:

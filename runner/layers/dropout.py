@@ -178,6 +178,12 @@ def locked_layers(rates: float | Sequence[float], places: int) -> nn.ModuleList:
     return nn.ModuleList(LockedDropout(rate) for rate in all_rates)
 
 
+def row_seeds(numbers: Tensor, seed: int, update: int) -> Tensor:
+    """Return a seed for each row of an update, (B,) int64, by the rows' numbers (B,) in the training set."""
+    of_update = splitmix64(torch.full_like(numbers, seed), torch.full_like(numbers, update))
+    return splitmix64(of_update, numbers)
+
+
 def splitmix64(keys: Tensor, counter: Tensor) -> Tensor:
     """Return the `counter`-th number (from 0) that SplitMix64 draws from the seeds `keys`; int64, broadcast."""
     bits = keys + (counter + 1) * _STEP

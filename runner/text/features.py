@@ -63,6 +63,24 @@ class Characters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Forms:
+    """A feature of word forms as they are written, which an embedding cuts into pieces by its own tokenizer.
+
+    It has every distinct form, so that no word is unknown (`runner.embeddings.pretrained_transformer`).
+    """
+
+    column: Text
+    unicode: UnicodeForm = "NFC"
+    extend: ClassVar[bool] = True
+
+    def strings(self, table: pa.Table) -> pa.Array:
+        return normalised_strings(table, self.column, self.unicode, lowercase=False, digits_to_zero=False)
+
+    def vocab(self, train: pa.Table) -> Vocab:
+        return Vocab.words(self.strings(train), min_count=1, max_size=None, unicode=self.unicode)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bpe:
     """A feature of subword pieces, by byte pair encoding learned from the training set (`runner.text.bpe`).
 

@@ -18,6 +18,7 @@ from runner.common.errors import HydromelError
 from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, ChoosesOnValid, Head, InputKind, State
+from runner.layers.dropout import row_seeds
 from runner.model import Model, counters, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -122,10 +123,17 @@ def _read(values: list[Tensor]) -> list[float]:
 def _add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
     """Add the gradients of one update's mean loss; return that loss and the number of targets."""
     micro_batches = list(t.batching.micro_batches(t.train, rows))
+    if t.settings.row_dropout:
+        micro_batches = [_with_row_seeds(t, batch) for batch in micro_batches]
     count = sum(t.task.count(batch) for batch in micro_batches)
     lap("data")
     loss, t.progress.carried = backward(t.model, micro_batches, count, t.progress.carried, t.bf16, lap)
     return loss, count
+
+
+def _with_row_seeds(t: Training, batch: Batch) -> Batch:
+    numbers = batch.rows.send(np.ascontiguousarray(batch.index, dtype=np.int64))
+    return batch.with_seeds(row_seeds(numbers, t.seed, t.progress.updates))
 
 
 def backward(

@@ -120,18 +120,27 @@ def _fill(values: dict[Tensor, Tensor]) -> None:
 Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
-def parameters_by_rate(model: nn.Module) -> list[dict[str, object]]:
-    """Return groups of `params` with a common `learning_rate_factor`, those at the optimiser's own rate (1.0) first."""
+def parameters_by_rate(model: nn.Module, decay_vectors: bool = True) -> list[dict[str, object]]:
+    """Return groups of `params` with a common `learning_rate_factor`, those at the optimiser's own rate (1.0) first.
+
+    Parameters that are not trained are in none. Without `decay_vectors`, those of one dimension (biases, and the scales
+    of normalisations) have groups of their own with a `weight_decay` of 0.
+    """
     factors = {
         module.get_parameter(name): factor
         for module in model.modules()
         if isinstance(module, HasLearningRates)
         for name, factor in module.learning_rate_factors.items()
     }
-    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): []}
     for parameter in model.parameters():
-        groups.setdefault(factors.get(parameter, 1.0), []).append(parameter)
-    return [{"params": parameters, "learning_rate_factor": factor} for factor, parameters in groups.items()]
+        if parameter.requires_grad:
+            decays = decay_vectors or parameter.dim() > 1
+            groups.setdefault((factors.get(parameter, 1.0), decays), []).append(parameter)
+    return [
+        {"params": parameters, "learning_rate_factor": factor} | ({} if decays else {"weight_decay": 0.0})
+        for (factor, decays), parameters in groups.items()
+    ]
 
 
 def averaged(optimizer: optim.Optimizer) -> AbstractContextManager[None]:

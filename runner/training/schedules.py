@@ -32,11 +32,20 @@ class Constant(_Pure):
         return 1.0
 
 
+# A number of updates, or a share of all updates (a float such as 0.1).
+Warmup = NonNegativeInt | Fraction
+
+
+def warmup_updates(warmup: Warmup, total: int) -> int:
+    """Return the number of updates of the warm-up."""
+    return warmup if isinstance(warmup, int) else round(warmup * total)
+
+
 class WarmupLinear(_Pure):
     """A linear rise during the first `warmup` updates, then a linear fall to 0 at the last update."""
 
-    def __init__(self, *, total_updates: int, warmup: NonNegativeInt) -> None:
-        self.total, self.warmup = total_updates, warmup
+    def __init__(self, *, total_updates: int, warmup: Warmup) -> None:
+        self.total, self.warmup = total_updates, warmup_updates(warmup, total_updates)
 
     def factor(self, update: int) -> float:
         if update < self.warmup:
@@ -47,8 +56,8 @@ class WarmupLinear(_Pure):
 class Cosine(_Pure):
     """A warm-up, then half a cosine from 1 to `floor` (Loshchilov and Hutter 2017, equation 5, one period)."""
 
-    def __init__(self, *, total_updates: int, warmup: NonNegativeInt, floor: Fraction) -> None:
-        self.total, self.warmup, self.floor = total_updates, warmup, floor
+    def __init__(self, *, total_updates: int, warmup: Warmup, floor: Fraction) -> None:
+        self.total, self.warmup, self.floor = total_updates, warmup_updates(warmup, total_updates), floor
 
     def factor(self, update: int) -> float:
         if update < self.warmup:

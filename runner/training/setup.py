@@ -10,9 +10,14 @@ from runner.config.schema import Device, Dtype, Precision
 from runner.training.optimizers import parameters_by_rate
 
 
-def build_optimizer(factory: Factory[torch.optim.Optimizer], model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Build an optimiser with a group for each learning rate; the schedule multiplies a group's `initial_lr`."""
-    optimizer = factory(params=parameters_by_rate(model))
+def build_optimizer(
+    factory: Factory[torch.optim.Optimizer], model: torch.nn.Module, decay_vectors: bool = True
+) -> torch.optim.Optimizer:
+    """Build an optimiser with a group for each learning rate; the schedule multiplies a group's `initial_lr`.
+
+    Without `decay_vectors`, weight decay leaves out biases and normalisations (`parameters_by_rate`).
+    """
+    optimizer = factory(params=parameters_by_rate(model, decay_vectors))
     for group in optimizer.param_groups:
         group["lr"] *= group["learning_rate_factor"]
         group["initial_lr"] = group["lr"]

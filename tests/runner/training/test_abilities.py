@@ -63,6 +63,24 @@ def test_parameters_learn_at_their_part_s_rate() -> None:
     assert part.normal in set(plain["params"])
 
 
+def test_weight_decay_leaves_out_vectors_and_nothing_is_made_of_frozen_parameters() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 3))
+    model[0].weight.requires_grad_(False)
+    (everything,) = parameters_by_rate(model)
+    assert len(everything["params"]) == 5
+    matrices, vectors = parameters_by_rate(model, decay_vectors=False)
+    assert matrices["params"] == [model[2].weight]
+    assert "weight_decay" not in matrices
+    assert vectors["weight_decay"] == 0.0
+    optimizer = torch.optim.AdamW(parameters_by_rate(model, decay_vectors=False), lr=0.5, weight_decay=0.5)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"2.weight"}
+
+
 def test_the_memory_check_restores_statistics_and_names_other_buffers_that_change() -> None:
     model = nn.Sequential(ThirdParty(noise=1.0), ThirdParty())
     state = torch.get_rng_state()

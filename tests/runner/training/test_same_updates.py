@@ -95,3 +95,19 @@ def test_perplexity_does_not_depend_on_evaluation_batches(tmp_path: Path, unit: 
         options = (*data, *batching, "batching.batch_size=4", f"train.eval_batch_size={size}")
         results.append(run(tmp_path / "runs" / str(number), *options)["metrics"]["test"]["perplexity"])
     assert results == pytest.approx([results[0]] * len(results), rel=1e-12)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_dropout_by_row_is_the_same_under_every_strategy(tmp_path: Path, model: str) -> None:
+    dropout = [f"{key}=0.4" for key in ("embedding.dropout", "encoder.dropout", "task.dropout")]
+    data, reached = tag_files(tmp_path), {}
+    for strategy, by_row in (("padmask", True), ("size1", True), ("packed", True), ("unseeded", False)):
+        folder = tmp_path / "runs" / strategy
+        name = strategy if by_row else "padmask"
+        options = [*dropout, "train.max_updates=8", f"train.row_dropout={by_row}", f"batching={name}"]
+        run(folder, *data, *MODELS[model], *EXACT, *options)
+        reached[strategy] = parameters(folder)
+    for strategy in ("size1", "packed"):
+        for name, tensor in reached["padmask"].items():
+            torch.testing.assert_close(reached[strategy][name], tensor, rtol=0, atol=1e-9, msg=f"{strategy}: {name}")
+    assert any(not torch.equal(reached["unseeded"][name], tensor) for name, tensor in reached["padmask"].items())

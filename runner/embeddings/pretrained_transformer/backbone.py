@@ -1,0 +1,215 @@
+"""A pretrained transformer that runs rows of pieces, packed or padded, without leaking from row to row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from runner.common.errors import HydromelError
+from runner.embeddings.pretrained_transformer.attention import NAME, CannotAttendInRowsError
+from runner.layers.dropout import Dropout, number_dropout_layers
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+T = TypeVar("T", bound="PieceModel")
+TOLERANCE = 1e-9  # of packed rows and single rows, in float64, relative to the largest number
+_TEST_LENGTHS = (7, 1, 4)
+
+
+class PieceModel(nn.Module):
+    """A model that maps rows of pieces to vectors, each row as if it were alone."""
+
+    kind: str  # its type, as transformers calls it
+    size: int  # of a vector
+    n_layers: int
+    vocabulary: int  # number of pieces that have a vector
+    max_pieces: int | None  # of a row; None: no limit
+    pad: int  # the id of padding
+    n_segments: int  # segments that it distinguishes; 0: it knows none
+    causal: bool  # whether a vector depends on earlier pieces only
+
+
+class RowDropout(nn.Module):
+    """Dropout in the place of torch's own, with the rows that the model is running on.
+
+    The modules of transformers do not pass rows on, so `Backbone` sets `row_ids` before each run.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.dropout = Dropout(p)
+        self.row_ids: Ragged | None = None
+
+    @property
+    def p(self) -> float:
+        """The probability, which modules of transformers read."""
+        return self.dropout.p
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop values, (1, N, *) of packed rows or (B, T, *) of padded ones."""
+        if not self.training or self.p == 0.0:
+            return values
+        assert self.row_ids is not None
+        if self.row_ids.layout == "padded":
+            dropped: Tensor = self.dropout(values, self.row_ids.rows, "padded")
+            return dropped
+        packed: Tensor = self.dropout(values[0], self.row_ids.rows, "packed")
+        return packed[None]
+
+
+class Backbone(PieceModel):
+    """A model of transformers without its head, made to run in rows.
+
+    Its dropout becomes this project's own, so that the dropout of a row can be seeded, and its attention function is
+    `runner.embeddings.pretrained_transformer.attention.attend`.
+
+    Args:
+        model: loaded with that attention function.
+        dropout: probability in the place of the model's own; None: the model's own.
+
+    Raises:
+        CannotAttendInRowsError: the model computes its attention in another way.
+        HydromelError: the model mixes the rows of a batch all the same.
+    """
+
+    def __init__(self, model: PreTrainedModel, dropout: float | None) -> None:
+        super().__init__()
+        self.model = model
+        self.kind: str = model.config.model_type
+        self.size: int = model.config.hidden_size
+        self.n_layers: int = model.config.num_hidden_layers
+        self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
+        self.first_position = _first_position(model)
+        positions = getattr(model.config, "max_position_embeddings", None)
+        self.max_pieces: int | None = None if positions is None else positions - self.first_position
+        self.pad: int = model.config.pad_token_id or 0
+        self.n_segments: int = getattr(model.config, "type_vocab_size", 0)
+        self._replace_dropout(dropout)
+        check_rows(self, single_row)
+
+    def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
+        """Return the vectors of the last layer, or of `all_layers`, the input's first.
+
+        They are rows of (length, size), in the layout of `ids`.
+
+        Args:
+            ids: pieces, with their special ones.
+            segments: the segment of each piece, in the layout of `ids`; None: all are of the first.
+        """
+        rows, packed = ids.rows, ids.layout == "packed"
+        if ids.values.numel() == 0:  # decoders put no special pieces into empty rows
+            nothing = next(self.parameters()).new_zeros(*ids.values.shape, self.size)
+            return [ids.with_values(nothing)] * (self.n_layers + 1 if all_layers else 1)
+        self._bind(ids)
+        # positions in the padding are those of a longer row; nothing reads them
+        columns = torch.arange(rows.width, device=rows.device).expand(rows.n_rows, -1)
+        position = rows.position[None] if packed else columns
+        given = {} if segments is None else {"token_type_ids": segments[None] if packed else segments}
+        output = self.model(
+            input_ids=ids.values[None] if packed else ids.filled(self.pad),
+            position_ids=position + self.first_position,
+            use_cache=False,
+            output_hidden_states=all_layers,
+            row_ids=ids,
+            **given,
+        )
+        layers = output.hidden_states if all_layers else [output.last_hidden_state]
+        return [ids.with_values(layer[0] if packed else layer) for layer in layers]
+
+    def _bind(self, ids: Ragged) -> None:
+        """Let the dropout modules know the rows of the next run."""
+        for module in self._row_dropouts:
+            module.row_ids = ids
+
+    def _replace_dropout(self, p: float | None) -> None:
+        """Put `RowDropout` in the place of torch's dropout, and a `Dropout` into each module that attends."""
+        attending = self._attention_modules()
+        for module in [*self.model.modules()]:
+            for name, child in [*module.named_children()]:
+                if isinstance(child, nn.Dropout):
+                    setattr(module, name, RowDropout(child.p if p is None else p))
+        self._row_dropouts = [module for module in self.model.modules() if isinstance(module, RowDropout)]
+        self.causal = all(getattr(module, "is_causal", False) for module, _ in attending)
+        for module, own in attending:
+            module.attention_weights_dropout = Dropout(own if p is None else p)
+        number_dropout_layers(self)
+
+    def _attention_modules(self) -> list[tuple[nn.Module, float]]:
+        """Return the modules that call the attention function, and their probabilities of dropout in training."""
+        found: list[tuple[nn.Module, float]] = []
+        ids = rows_for_tests([5], self.pad, self.vocabulary)
+        was_training = self.training
+        self.train()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=()):
+                self.model(
+                    input_ids=ids.values[None],
+                    position_ids=ids.rows.position[None] + self.first_position,
+                    use_cache=False,
+                    row_ids=ids,
+                    attention_modules=found,
+                )
+        finally:
+            self.train(was_training)
+        if not found:
+            raise CannotAttendInRowsError(f"{type(self.model).__name__} calls no attention function of the registry")
+        return found
+
+
+def single_row(backbone: Backbone, ids: Ragged) -> Tensor:
+    """Return the last layer's vectors of one row, (N, size), with transformers' own attention."""
+    backbone.model.set_attn_implementation("sdpa")
+    try:
+        output = backbone.model(input_ids=ids.values[None], use_cache=False)
+    finally:
+        backbone.model.set_attn_implementation(NAME)
+    vectors: Tensor = output.last_hidden_state[0]
+    return vectors
+
+
+def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> None:
+    """Compare the last layer of packed and of padded rows with that of `single` ones, in float64.
+
+    Raises:
+        HydromelError: they differ, so the model mixes the rows of a batch.
+    """
+    was_training, dtype = backbone.training, next(backbone.parameters()).dtype
+    backbone.eval().to(torch.float64)
+    try:
+        with torch.no_grad():
+            ids = rows_for_tests(_TEST_LENGTHS, backbone.pad, backbone.vocabulary)
+            packed = backbone(ids, None, False)[-1].values
+            padded = backbone(ids.pad(backbone.pad), None, False)[-1].tokens()
+            singles = torch.cat([single(backbone, ids.select(np.array([row]))) for row in range(ids.rows.n_rows)])
+    finally:
+        backbone.to(dtype).train(was_training)
+    largest = float(singles.abs().max())
+    for layout, got in (("packed", packed), ("padded", padded)):
+        difference = float((got - singles).abs().max())
+        if not difference <= TOLERANCE * max(1.0, largest):
+            raise HydromelError(
+                f"embedding=pretrained: {backbone.kind} mixes the rows of a batch: {layout} rows differ from single "
+                f"ones by {difference:.1e} (of {largest:.1e}); it cannot be used"
+            )
+
+
+def _first_position(model: nn.Module) -> int:
+    """Return the position of a row's first piece: those of RoBERTa's family start after the padding's."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+def rows_for_tests(lengths: Sequence[int], pad: int, size: int) -> Ragged:
+    """Return rows of different pieces, none of them padding."""
+    rows = Rows(np.array(lengths), torch.device("cpu"))
+    ids = torch.arange(1, rows.n_tokens + 1) * 7 % size
+    return Ragged(ids.masked_fill(ids == pad, (pad + 1) % size), rows, "packed")

@@ -1,0 +1,288 @@
+"""Vectors of words in their context, by a pretrained transformer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from runner.common.errors import HydromelError
+from runner.common.files import write_text
+from runner.common.types import (
+    Factor,
+    FilePath,
+    Fraction,
+    Layer,
+    Name,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Text,
+)
+from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
+from runner.embeddings.pretrained_transformer.files import CONFIG, TOKENIZER, PretrainedFiles, find_files
+from runner.embeddings.pretrained_transformer.load import Lora, load_model
+from runner.embeddings.pretrained_transformer.padded import PaddedBackbone
+from runner.embeddings.pretrained_transformer.pieces import Specials, cut_words
+from runner.embeddings.pretrained_transformer.static import StaticTable
+from runner.embeddings.pretrained_transformer.windows import Windows, windows_of
+from runner.interfaces import Description
+from runner.layers.dropout import Dropout
+from runner.layers.pooling import mean_pool
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows, copy_to_device
+from runner.text.vocab import Vocab, vocab_of
+
+FOLDER = "pretrained"  # in the files of a run: the model's configuration and tokenizer
+
+
+class TransformerEmbedding(nn.Module):
+    """An embedding of words by the pieces that a pretrained transformer makes of them, each in its row.
+
+    Args:
+        feature: a feature of word forms (`runner.text.features.Forms`).
+        path: folder, installed package or id of the Hugging Face Hub.
+        revision: commit, branch or tag on the Hub; null: the newest.
+        data_dir: folder that `path` may be relative to.
+        pool: the vector of a word: that of its first or last piece, their mean, or first and last concatenated.
+        specials: keep or drop the vectors of special pieces, such as [CLS], around each row. With keep, a row has a
+            token more for its first special piece.
+        layers: the layer whose vectors are used, from the last (-1), or several, which are averaged with learned
+            weights (Peters et al. 2018, eq. 1).
+        window: number of pieces that the model reads at once, at most; null: as many as it has positions for.
+        overlap: pieces that neighbouring windows of a long row share.
+        frozen: parts whose parameters stay as they are: embeddings, all, or layers such as 0-3 or 5.
+        rate: learning rate of the transformer as a multiple of the optimiser's.
+        layer_decay: factor of the rate from each layer to the one below it; 1: the same rate everywhere.
+        lora: adapters that are trained instead of the model's parameters; null: none.
+        recompute: compute what is inside layers again in the backward pass, which takes less memory and more time.
+        inner_dropout: probability of dropout within the model; null: the model's own.
+        files: folder with the files of a saved run, from which configuration and tokenizer are taken; the weights are
+            those of its checkpoint. None: a new run.
+
+    Raises:
+        HydromelError: a model that is not there, is damaged or mixes the rows of a batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabs: Mapping[str, Vocab],
+        feature: Name,
+        path: FilePath,
+        revision: Text | None,
+        data_dir: FilePath | None,
+        pool: Literal["first", "last", "mean", "first_last"],
+        specials: Literal["keep", "drop"],
+        layers: list[Layer],
+        window: PositiveInt | None,
+        overlap: NonNegativeInt,
+        frozen: list[Text | NonNegativeInt],
+        rate: PositiveFloat,
+        layer_decay: Factor,
+        lora: Lora | None,
+        recompute: bool,
+        inner_dropout: Fraction | None,
+        dropout: Fraction,
+        files: Path | None = None,
+    ) -> None:
+        super().__init__()
+        vocab_of(vocabs, feature)
+        saved = None if files is None else files / FOLDER
+        source = find_files(path, revision, data_dir) if saved is None else PretrainedFiles(saved, path)
+        self.tokenizer = source.load_tokenizer()
+        self.source, self.feature, self.pool, self.specials = source, feature, pool, specials
+        loaded = load_model(source, saved is None, inner_dropout, lora, recompute)
+        self.backbone, self.not_fitting = loaded.model, loaded.not_fitting
+        self.around = Specials.of(self.tokenizer)
+        self.token_context = "earlier" if self.backbone.causal else "all"  # `runner.interfaces.ReadsContext`
+        self._check_tokenizer()
+        self.longest = self._longest(window, overlap)
+        self.overlap = overlap
+        self.layers = [self._layer(layer) for layer in layers]
+        if not layers:
+            raise ValueError("layers=[]: at least one is needed, such as [-1]")
+        self.needs_all = self.layers != [self.backbone.n_layers]
+        self.mix = nn.Parameter(torch.zeros(len(layers))) if len(layers) > 1 else None
+        self.scale = nn.Parameter(torch.ones(1)) if len(layers) > 1 else None
+        if specials == "keep" and not self.around.before:
+            raise ValueError(f"specials=keep: {path} puts no special piece before a text; use specials=drop")
+        if lora is None:
+            freeze(self.backbone, frozen)
+        elif frozen:
+            raise ValueError(f"frozen={frozen}: with lora only the adapters are trained; use frozen=[]")
+        self.learning_rate_factors = factors_of(self.backbone, rate, layer_decay, prefix="backbone.")
+        self.output_size = self.backbone.size * (2 if pool == "first_last" else 1)
+        self.dropout = Dropout(dropout)
+        self.work = {"real": 0, "padded": 0, "windows": 0}
+        self.extend_vocabulary(vocabs)
+
+    def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
+        """Cut the words of extended vocabularies (see `runner.text.features.extend_vocabulary`)."""
+        vocab = vocabs[self.feature]
+        self.table, self.eos = cut_words(vocab, self.tokenizer, self.around), vocab.eos
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Map ids of words to rows of (length, D), in the same layout; with specials=keep, rows are longer by one."""
+        words = features[self.feature]
+        laid = windows_of(
+            words.on_host().astype(np.int64), words.rows, self.table, self.around, self.longest, self.overlap, self.eos
+        )
+        device = words.values.device
+        rows = Rows(laid.lengths, device)
+        if words.rows.seeds is not None:
+            rows = rows.with_seeds(_seeds_of(words.rows, laid))
+        ids = Ragged(copy_to_device(laid.pieces, device), rows, "packed", laid.pieces)
+        self._count(rows, words.layout)
+        segments = None
+        if self.around.second_segment and self.backbone.n_segments > 1:
+            segments = ids.with_values(rows.send(laid.segments))
+        if words.layout == "padded":
+            ids, segments = ids.pad(self.backbone.pad), None if segments is None else segments.pad()
+        vectors = self._mix(self.backbone(ids, None if segments is None else segments.values, self.needs_all))
+        result = self._per_word(vectors.tokens(), laid, words.rows)
+        return self.dropout.apply_to(result.pad() if words.layout == "padded" else result)
+
+    def _mix(self, layers: list[Ragged]) -> Ragged:
+        """Return the chosen layer, or the average of the chosen ones by learned weights."""
+        chosen = [layers[layer] for layer in self.layers] if self.needs_all else layers
+        if self.mix is None or self.scale is None:
+            return chosen[0]
+        weights = self.scale * self.mix.softmax(dim=0)
+        return chosen[0].with_values(sum(weight * layer.values for weight, layer in zip(weights, chosen, strict=True)))
+
+    def _per_word(self, vectors: Tensor, laid: Windows, rows: Rows) -> Ragged:
+        """Return a vector for each word, and for each row's special piece if kept, given those of pieces (M, size)."""
+        ends = np.cumsum(laid.word_lengths)
+        if self.pool == "mean":
+            by_word = Rows(laid.word_lengths, rows.device)
+            pieces = vectors.index_select(0, rows.send(laid.place))
+            pooled = mean_pool(Ragged(pieces, by_word, "packed")).to(vectors.dtype)
+        elif not len(laid.place):
+            pooled = vectors.new_zeros(rows.n_tokens, self.output_size)
+        else:
+            # a word without pieces, which only padding is, takes that of another
+            last = len(laid.place) - 1
+            at = {"first": ends - laid.word_lengths, "last": ends - 1}
+            chosen = [name for name in at if name in self.pool.split("_")]
+            pooled = torch.cat(
+                [vectors.index_select(0, rows.send(laid.place[np.clip(at[name], 0, last)])) for name in chosen], dim=-1
+            )
+        if self.specials == "drop":
+            return Ragged(pooled, rows, "packed")
+        first = vectors.index_select(0, rows.send(laid.first))
+        first = torch.cat([first, first], dim=-1) if self.pool == "first_last" else first
+        longer = Rows(rows.host_lengths + 1, rows.device).with_seeds(rows.seeds)
+        longer.stepwise = rows.stepwise
+        # where each token of the longer rows stands in [first pieces, words]
+        source = np.arange(longer.n_tokens) - np.repeat(np.arange(rows.n_rows) + 1, longer.host_lengths)
+        source = source + rows.n_rows
+        source[longer.host_offsets[:-1]] = np.arange(rows.n_rows)
+        return Ragged(torch.cat([first, pooled]).index_select(0, rows.send(source)), longer, "packed")
+
+    def _count(self, rows: Rows, layout: str) -> None:
+        self.work["real"] += rows.n_tokens
+        self.work["padded"] += rows.n_rows * rows.width - rows.n_tokens if layout == "padded" else 0
+        self.work["windows"] += rows.n_rows
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return the number of pieces computed so far, padding apart, and of windows (`HasCounters`)."""
+        return {"pieces": {**self.work}}
+
+    def describe(self, splits: Mapping[str, Batch]) -> Description:
+        """Return the model and the number of pieces of each split (`runner.interfaces.HasDescription`)."""
+        per_word = np.diff(self.table.offsets)
+        limit = None if self.longest is None else self.longest - self.around.count
+        pieces, long_rows = {}, {}
+        for name, split in splits.items():
+            words = split.features[self.feature]
+            ends = np.concatenate(([0], np.cumsum(per_word[words.on_host()])))
+            of_row = np.diff(ends[words.rows.host_offsets])
+            pieces[name] = int(ends[-1])
+            long_rows[name] = 0 if limit is None else int((of_row > limit).sum())
+        entry = {
+            "feature": self.feature,
+            "path": self.source.source,
+            "model": self.backbone.kind,
+            "layers": self.backbone.n_layers,
+            "size": self.backbone.size,
+            "vocabulary": self.backbone.vocabulary,
+            "layout": "padded" if isinstance(self.backbone, PaddedBackbone) else "as the batch",
+            "tokenizer": tokenizer_hash(self.source.folder),
+            "unknown_words": self.table.unknown,
+            "pieces": pieces,
+            "rows_in_windows": long_rows,
+            **self.not_fitting,
+        }
+        shown = ", ".join(f"{name} {count:,}" for name, count in pieces.items())
+        model = f"{entry['model']}, {self.backbone.n_layers} layers of {self.backbone.size}"
+        line = f"{self.source.source} ({model}): pieces {shown}"
+        if any(long_rows.values()):
+            long = ", ".join(f"{name} {count:,}" for name, count in long_rows.items())
+            line += f"; rows longer than {limit} pieces are read in overlapping windows: {long}"
+        if isinstance(self.backbone, PaddedBackbone):
+            line += "; it runs padded under every strategy, since its attention cannot keep packed rows apart"
+        if missing := self.not_fitting.get("missing"):
+            line += f"; {len(missing)} weights are not in the file and start at random, such as {missing[0]}"
+        return Description("pretrained", entry, line)
+
+    def save_files(self, folder: Path) -> None:
+        """Write the configuration and the tokenizer to the files of a run (`runner.interfaces.HasFiles`)."""
+        target = folder / FOLDER
+        target.mkdir(parents=True, exist_ok=True)
+        for pattern in (CONFIG, *TOKENIZER):
+            for file in self.source.folder.glob(pattern):
+                if file.parent != target:
+                    shutil.copyfile(file, target / file.name)
+        if isinstance(self.backbone, StaticTable):  # whose configuration does not have its size
+            shape = {"vocab_size": self.backbone.vocabulary, "hidden_dim": self.backbone.size}
+            write_text(target / CONFIG, json.dumps({**self.source.read_config(), **shape}))
+
+    def _layer(self, layer: int) -> int:
+        most = self.backbone.n_layers
+        if not -most - 1 <= layer <= most:
+            raise ValueError(f"layers: {layer} is not one of -{most + 1} to {most}; 0 is the model's input, -1 its end")
+        return layer % (most + 1)
+
+    def _longest(self, window: int | None, overlap: int) -> int | None:
+        """Return the most pieces of a window, with its special ones; None: no limit."""
+        most = self.backbone.max_pieces
+        if window is not None and most is not None and window > most:
+            raise ValueError(f"window={window}, but the model has positions for {most} pieces")
+        longest = most if window is None else window
+        if longest is not None and longest - self.around.count <= overlap:
+            room = longest - self.around.count
+            raise ValueError(f"overlap={overlap} must be less than the {room} pieces of a window")
+        return longest
+
+    def _check_tokenizer(self) -> None:
+        """Raise a HydromelError if the tokenizer has more pieces than the model has vectors."""
+        table = self.backbone.vocabulary
+        largest = max(self.tokenizer.get_vocab().values())
+        if largest >= table:
+            raise HydromelError(
+                f"embedding.path={self.source.source}: the tokenizer has a piece number {largest:,}, but the model has "
+                f"vectors for {table:,} pieces; they do not belong together"
+            )
+
+
+def _seeds_of(rows: Rows, laid: Windows) -> Tensor | None:
+    """Return the dropout seeds of windows: that of their row."""
+    return None if rows.seeds is None else rows.seeds.index_select(0, rows.send(laid.row))
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """Return a hash of the files of a tokenizer, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for pattern in TOKENIZER:
+        for file in sorted(folder.glob(pattern)):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]

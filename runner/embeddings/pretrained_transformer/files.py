@@ -1,0 +1,218 @@
+"""Find and load a pretrained transformer: a folder, an installed package or a model of the Hugging Face Hub.
+
+Files that hold code are never run: weights are safetensors, and `trust_remote_code` is off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
+from torch import Tensor
+
+from runner.common.bounded import read_bytes
+from runner.common.errors import HydromelError
+from runner.common.records import parse
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+CONFIG, WEIGHTS = "config.json", "*.safetensors"
+STATIC = "model2vec"  # the `model_type` of a table of vectors
+# What a tokenizer consists of, in the formats of different families.
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
+_CONFIG = TypeAdapter(dict[str, object])
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class PretrainedFiles:
+    """The folder of a pretrained transformer."""
+
+    folder: Path
+    source: str  # the option's value, for messages and records
+
+    def read_config(self) -> Mapping[str, object]:
+        """Return the content of `config.json`.
+
+        Raises:
+            HydromelError: it is no JSON object.
+        """
+        path = self.folder / CONFIG
+        return parse(_CONFIG, read_bytes(path), str(path))
+
+    def read_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the first file of weights.
+
+        Raises:
+            HydromelError: there is none, or it is damaged.
+        """
+        path = next(iter(sorted(self.folder.glob(WEIGHTS))), None)
+        if path is None:
+            raise self._no_weights()
+        with self._errors("weights"):
+            return load_file(path)
+
+    def load_config(self) -> PretrainedConfig:
+        """Return the configuration of an encoder or a decoder; raise a HydromelError for any other model."""
+        from transformers import AutoConfig
+
+        with quiet(), self._errors("configuration"):
+            config = AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        if config.is_encoder_decoder:
+            raise HydromelError(
+                f"embedding.path={self.source} is an encoder-decoder ({config.model_type}); use an encoder such as "
+                "BERT or ModernBERT, or a decoder such as GPT-2 or Qwen3"
+            )
+        return config
+
+    def load_tokenizer(self) -> PreTrainedTokenizerFast:
+        """Return the tokenizer, which splits words as they follow a space."""
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        is_table = self.read_config().get("model_type") == STATIC
+        load = PreTrainedTokenizerFast.from_pretrained if is_table else AutoTokenizer.from_pretrained
+        with quiet(), self._errors("tokenizer"):
+            tokenizer = load(self.folder, local_files_only=True, trust_remote_code=False, add_prefix_space=True)
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise HydromelError(f"embedding.path={self.source}: its tokenizer has no file tokenizer.json; convert it")
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        return tokenizer
+
+    def load_weights(self, config: PretrainedConfig, attention: str) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+        """Return the model without its heads, and the names of weights that are `missing` or `unexpected`."""
+        from transformers import AutoModel
+
+        if not any(self.folder.glob(WEIGHTS)):
+            raise self._no_weights()
+        with quiet(), self._errors("weights"):
+            model, info = AutoModel.from_pretrained(
+                self.folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        mismatched = [str(name) for name, *_ in info["mismatched_keys"]]
+        if mismatched:
+            raise HydromelError(
+                f"embedding.path={self.source}: the weights do not fit {CONFIG}; {len(mismatched)} have another shape, "
+                f"such as {mismatched[0]}"
+            )
+        return model, {
+            "missing": sorted(map(str, info["missing_keys"])),
+            "unexpected": sorted(map(str, info["unexpected_keys"])),
+        }
+
+    def _no_weights(self) -> HydromelError:
+        return HydromelError(
+            f"embedding.path={self.source}: {self.folder} has no weights in the safetensors format (*.safetensors)"
+        )
+
+    @contextlib.contextmanager
+    def _errors(self, part: str) -> Iterator[None]:
+        """Turn the errors of transformers, whose kinds are not documented, into one line."""
+        try:
+            yield
+        except HydromelError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()).partition(". ")[0]
+            raise HydromelError(f"embedding.path={self.source}: its {part} cannot be loaded ({reason})") from error
+
+
+def find_files(path: str, revision: str | None, data_dir: str | None) -> PretrainedFiles:
+    """Return the files of `path`: a folder (also relative to `data_dir`), an installed package, or an id of the Hub.
+
+    Args:
+        revision: commit, branch or tag on the Hub; null: the newest. Only for the Hub.
+
+    Raises:
+        HydromelError: there is none of these, or it has no `config.json`.
+    """
+    require_transformers()
+    folder = Path(path).expanduser()
+    if data_dir is not None and not folder.is_dir() and (Path(data_dir).expanduser() / folder).is_dir():
+        folder = Path(data_dir).expanduser() / folder
+    if not folder.is_dir() and (package := _package_folder(path)) is not None:
+        folder = package
+    if folder.is_dir():
+        if revision is not None:
+            raise HydromelError(f"embedding.revision={revision} is for models of the Hub; {folder} is a folder")
+        if not (folder / CONFIG).is_file():
+            raise HydromelError(f"embedding.path={path}: {folder} has no {CONFIG}; give the folder of a saved model")
+        return PretrainedFiles(folder, path)
+    if not _HUB_ID.fullmatch(path):
+        raise HydromelError(f"embedding.path={path}: there is no such folder")
+    return PretrainedFiles(_download(path, revision), path)
+
+
+def require_transformers() -> None:
+    """Raise a HydromelError unless transformers can be imported."""
+    if find_spec("transformers") is None:
+        raise HydromelError("embedding=pretrained needs transformers; run pip install hydromel[pretrained]")
+
+
+def _package_folder(name: str) -> Path | None:
+    """Return the folder with a model's configuration in an installed package, which is not imported."""
+    if not name.isidentifier() or (spec := find_spec(name)) is None:
+        return None
+    for place in spec.submodule_search_locations or ():
+        for config in sorted(Path(place).rglob(CONFIG)):
+            if any(config.parent.glob(WEIGHTS)):
+                return config.parent
+    return None
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        with quiet():
+            return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, *TOKENIZER, WEIGHTS]))
+    except Exception as error:  # the library raises errors of many kinds, also of its connection
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise HydromelError(
+            f"embedding.path={name}: there is no folder or installed package of this name, and the Hugging Face Hub "
+            f"did not give it ({reason})"
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the progress bars, reports and warnings of transformers; what matters of them is in our own records."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,125 @@
+"""Load a pretrained model as it is to be run: in rows, padded, or as a table; with adapters, or frozen in part."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from torch import nn
+from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
+
+from runner.common.errors import HydromelError
+from runner.common.types import MOST, Fraction, PositiveFloat, PositiveInt, Text
+from runner.compat.transformers import takes_attention_functions
+from runner.embeddings.pretrained_transformer.attention import NAME, CannotAttendInRowsError, register
+from runner.embeddings.pretrained_transformer.backbone import Backbone, PieceModel
+from runner.embeddings.pretrained_transformer.files import CONFIG, STATIC, PretrainedFiles, quiet
+from runner.embeddings.pretrained_transformer.padded import PaddedBackbone
+from runner.embeddings.pretrained_transformer.static import StaticTable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Lora(TypedDict):
+    """Low-rank adapters beside matrices: W x + (alpha / rank) B A x, of which A and B are trained (Hu et al. 2022)."""
+
+    rank: PositiveInt
+    alpha: PositiveFloat
+    dropout: Fraction
+    targets: Annotated[list[Text], Field(min_length=1)] | None  # ends of names of linear layers; None: those of peft
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pretrained model, and names of weights that are missing in its file, or not used, by kind."""
+
+    model: PieceModel
+    not_fitting: dict[str, list[str]] = field(default_factory=dict)
+
+
+def load_model(
+    files: PretrainedFiles, has_weights: bool, dropout: float | None, lora: Lora | None, recompute: bool
+) -> Loaded:
+    """Return the model of these files.
+
+    Args:
+        has_weights: load them too; otherwise those of a checkpoint are loaded later.
+        dropout: probability within the model; None: its own.
+        lora: train adapters instead of the model's parameters.
+        recompute: do not keep what is inside layers for the backward pass, but compute it again.
+    """
+    plain = files.read_config()
+    if plain.get("model_type") == STATIC:
+        if lora is not None or recompute or dropout is not None:
+            raise HydromelError(
+                f"embedding.path={files.source} is a table of vectors, without layers; use lora=null, recompute=false "
+                "and inner_dropout=null"
+            )
+        return Loaded(_static(files, plain, has_weights))
+    register()
+    model, not_fitting = _load(files, has_weights, NAME, lora, recompute)
+    if takes_attention_functions(model):
+        # one whose attention has something more, such as Gemma 2's soft cap, runs padded as well
+        with contextlib.suppress(CannotAttendInRowsError):
+            return Loaded(Backbone(model, dropout), not_fitting)
+    model, not_fitting = _load(files, has_weights, "eager", lora, recompute)
+    for module in model.modules():
+        if dropout is not None and isinstance(module, nn.Dropout):
+            module.p = dropout
+    return Loaded(PaddedBackbone(model), not_fitting)
+
+
+def _load(
+    files: PretrainedFiles, has_weights: bool, attention: str, lora: Lora | None, recompute: bool
+) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+    """Return a model with an attention function, without its pooler, and the names of weights that do not fit it."""
+    config = files.load_config()
+    if has_weights:
+        model, not_fitting = files.load_weights(config, attention)
+    else:
+        from transformers import AutoModel
+
+        with quiet():
+            model, not_fitting = AutoModel.from_config(config, attn_implementation=attention), {}
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # its parameters would get no gradient
+        not_fitting = {kind: [n for n in names if not n.startswith("pooler.")] for kind, names in not_fitting.items()}
+    if lora is not None:
+        _add_adapters(model, lora, files.source)
+    if recompute:
+        # the name before transformers 5.20
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return model, not_fitting
+
+
+def _static(files: PretrainedFiles, config: Mapping[str, object], has_weights: bool) -> StaticTable:
+    if has_weights:
+        return StaticTable.of(files.read_tensors(), files.source)
+    n_pieces, size = config.get("vocab_size"), config.get("hidden_dim")
+    if not (isinstance(n_pieces, int) and isinstance(size, int) and 0 < n_pieces <= MOST and 0 < size <= MOST):
+        raise HydromelError(f"{files.folder / CONFIG}: vocab_size={n_pieces} and hidden_dim={size} must be positive")
+    return StaticTable(n_pieces, size)
+
+
+def _add_adapters(model: nn.Module, lora: Lora, source: str) -> None:
+    if find_spec("peft") is None:
+        raise HydromelError("embedding.lora needs peft; run pip install hydromel[pretrained]")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    options = LoraConfig(
+        r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=lora["dropout"], target_modules=lora["targets"]
+    )
+    try:
+        inject_adapter_in_model(options, model)
+    except ValueError as error:
+        linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        raise HydromelError(
+            f"embedding.lora.targets={lora['targets']} does not fit {source}; its linear layers are "
+            f"{', '.join(sorted(linear))}"
+        ) from error

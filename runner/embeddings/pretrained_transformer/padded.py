@@ -1,0 +1,56 @@
+"""A pretrained transformer whose attention cannot keep packed rows apart: it runs padded, with a mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from runner.embeddings.pretrained_transformer.backbone import PieceModel, check_rows
+from runner.ragged.ragged import Ragged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PaddedBackbone(PieceModel):
+    """A model of transformers without its head, as it is: DeBERTa, MPNet, Gemma 2, ...
+
+    Packed rows are padded within it. Its dropout is torch's own, which rows cannot seed.
+
+    Raises:
+        HydromelError: the model mixes the rows of a batch.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.kind = model.config.model_type
+        self.size = model.config.hidden_size
+        self.n_layers = model.config.num_hidden_layers
+        self.vocabulary = model.get_input_embeddings().weight.shape[0]
+        self.pad = model.config.pad_token_id or 0
+        positions = getattr(model.config, "max_position_embeddings", None)
+        # models that count positions from the padding's id have fewer
+        self.max_pieces = None if positions is None else positions - 2
+        self.n_segments = getattr(model.config, "type_vocab_size", 0)
+        self.causal = bool(getattr(model.config, "is_decoder", False)) or "CausalLM" in str(model.config.architectures)
+        check_rows(self, _single_row)
+
+    def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
+        """Return vectors as `Backbone.forward` does."""
+        padded = ids.pad(self.pad)
+        given = {}
+        if segments is not None and self.n_segments > 1:
+            given["token_type_ids"] = segments if ids.layout == "padded" else ids.with_values(segments).pad().values
+        output = self.model(
+            input_ids=padded.values, attention_mask=padded.mask().long(), output_hidden_states=all_layers, **given
+        )
+        layers = output.hidden_states if all_layers else [output.last_hidden_state]
+        vectors = [padded.with_values(layer) for layer in layers]
+        return vectors if ids.layout == "padded" else [layer.pack() for layer in vectors]
+
+
+def _single_row(backbone: PaddedBackbone, ids: Ragged) -> Tensor:
+    vectors: Tensor = backbone.model(input_ids=ids.values[None]).last_hidden_state[0]
+    return vectors

@@ -1,0 +1,136 @@
+"""Tiny pretrained transformers of many families, with random weights and tokenizers made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "walking", "Zürich", "don't", "x1", "cats", "walked", "3.14", "ß")
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+    "initializer_range": 0.4,
+}
+# configurations of transformers by name, with a tokenizer of their family
+FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "bert": ("BertConfig", SIZES, "wordpiece"),
+    "electra": ("ElectraConfig", SIZES | {"embedding_size": 8}, "wordpiece"),
+    "albert": ("AlbertConfig", SIZES | {"embedding_size": 8, "hidden_dropout_prob": 0.1}, "wordpiece"),
+    "distilbert": (
+        "DistilBertConfig",
+        {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 40},
+        "wordpiece",
+    ),
+    "roberta": ("RobertaConfig", SIZES, "bytes"),
+    "xlm-roberta": ("XLMRobertaConfig", SIZES, "unigram"),
+    "modernbert": (
+        "ModernBertConfig",
+        SIZES | {"local_attention": 4, "global_attn_every_n_layers": 2, "embedding_dropout": 0.1, "mlp_dropout": 0.1},
+        "wordpiece",
+    ),
+    "gpt2": ("GPT2Config", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40}, "bytes_gpt"),
+    "llama": ("LlamaConfig", SIZES | {"num_key_value_heads": 1, "attention_dropout": 0.1}, "bytes_gpt"),
+    "qwen3": ("Qwen3Config", SIZES | {"num_key_value_heads": 1, "head_dim": 8}, "bytes_gpt"),
+    "mistral": ("MistralConfig", SIZES | {"num_key_value_heads": 1, "sliding_window": 3}, "bytes_gpt"),
+}
+UNSUPPORTED = {"deberta-v2": ("DebertaV2Config", SIZES, "wordpiece"), "mpnet": ("MPNetConfig", SIZES, "bytes")}
+
+
+def save_tiny(folder: Path, family: str) -> Path:
+    """Save a model with random weights, and its tokenizer, to `folder`, as `save_pretrained` does."""
+    import transformers
+
+    name, options, kind = (FAMILIES | UNSUPPORTED)[family]
+    tokenizer = tokenizers()[kind]()
+    ids = {at: getattr(tokenizer, at) for at in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = getattr(transformers, name)(vocab_size=len(tokenizer), **options, **ids)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(7)
+        model = transformers.AutoModel.from_config(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@cache
+def tokenizers() -> dict[str, Callable[[], Any]]:
+    return {
+        "wordpiece": _wordpiece,
+        "bytes": lambda: _bytes(["<s>", "<pad>", "</s>", "<unk>"], wrapped=True),
+        "bytes_gpt": lambda: _bytes(["<|endoftext|>"], wrapped=False),
+        "unigram": _unigram,
+    }
+
+
+def _wordpiece() -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789'."
+    vocab = [*special, *letters, *(f"##{letter}" for letter in letters), "the", "cat", "walk", "##ing", "##ed"]
+    made = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(vocab)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def _bytes(special: list[str], wrapped: bool) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=290,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    if not wrapped:
+        end = special[0]
+        return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=end, eos_token=end, unk_token=end)
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, cls_token="<s>", sep_token="</s>", **names)
+
+
+def _unigram() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = ["▁", "▁the", "▁cat", "▁walk", "ing", "ed", "s", "at", *"abcdefghijklmnopqrstuvwxyzZü0123456789'."]
+    vocab = [*((piece, 0.0) for piece in special), *((piece, -1.0 - at / 10) for at, piece in enumerate(pieces))]
+    made = Tokenizer(models.Unigram(vocab, unk_id=3))
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, cls_token="<s>", sep_token="</s>", **names)
+
+
+def change_config(folder: Path, **changed: object) -> None:
+    """Change entries of a saved model's `config.json`."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))

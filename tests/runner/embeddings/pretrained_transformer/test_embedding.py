@@ -1,0 +1,338 @@
+"""Pretrained transformers: the same vectors packed, padded and alone, and those of transformers itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
+from runner.embeddings.pretrained_transformer.backbone import single_row
+from runner.embeddings.pretrained_transformer.embedding import TransformerEmbedding
+from runner.embeddings.pretrained_transformer.padded import PaddedBackbone
+from runner.ragged.ragged import Layout, Ragged
+from runner.ragged.rows import Rows
+from runner.text.vocab import SPECIALS, Vocab
+from tests.helpers.composed import config
+from tests.helpers.contract import rows_of
+
+pytest.importorskip("transformers", reason="needs the extra `pretrained`")
+from tests.helpers.pretrained import FAMILIES, UNSUPPORTED, WORDS, change_config, save_tiny
+
+VOCAB = Vocab(WORDS, SPECIALS)
+TEXT = [[3, 4, 5, 9, 10], [7], [], [8, 3, 11, 12, 13, 14, 4], [16, 9]]
+Saved = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    folder = tmp_path_factory.mktemp("tiny")
+
+    def get(family: str) -> Path:
+        return folder / family if (folder / family).is_dir() else save_tiny(folder / family, family)
+
+    return get
+
+
+def embedding(path: Path, vocab: Vocab = VOCAB, **changed: object) -> TransformerEmbedding:
+    torch.manual_seed(1)
+    options = [f"embedding.{key}={value}" for key, value in ({"overlap": 2} | changed).items()]
+    node = config("embedding=pretrained", f"embedding.path={path}", *options)["embedding"]
+    made = build(node, "embedding", {"vocabs": {"forms": vocab}, "files": None})
+    assert isinstance(made, TransformerEmbedding)
+    return made.double()
+
+
+def ids_of(text: list[list[int]], layout: Layout = "packed", first_seed: int | None = None) -> dict[str, Ragged]:
+    rows = rows_of([len(row) for row in text])
+    if first_seed is not None:
+        rows = rows.with_seeds(torch.arange(first_seed, first_seed + len(text)))
+    ids = Ragged(torch.tensor([word for row in text for word in row], dtype=torch.int32), rows, "packed")
+    return {"forms": ids if layout == "packed" else ids.pad(VOCAB.pad)}
+
+
+def outcome(made: TransformerEmbedding, batches: list[dict[str, Ragged]]) -> tuple[Tensor, list[Tensor]]:
+    """Return the vectors of real tokens, and gradients of the parameters summed over batches."""
+    parameters = [parameter for parameter in made.parameters() if parameter.requires_grad]
+    vectors = [made(batch).tokens() for batch in batches]
+    together = torch.cat(vectors)
+    total = (together * torch.linspace(1, 2, together.shape[-1]).to(together)).sum()
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    return together.detach(), [torch.zeros(()) if g is None else g for g in gradients]
+
+
+def assert_equal(mine: tuple[Tensor, list[Tensor]], theirs: tuple[Tensor, list[Tensor]]) -> None:
+    torch.testing.assert_close(mine[0], theirs[0], rtol=1e-9, atol=1e-9)
+    for a, b in zip(mine[1], theirs[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_are_the_same_packed_padded_and_alone(family: str, saved: Saved) -> None:
+    made = embedding(saved(family), pool="mean", specials="drop", dropout=0.1)
+    for training in (False, True):  # in training with dropout by the rows' seeds
+        made.train(training)
+        alone = [ids_of([row], first_seed=number) for number, row in enumerate(TEXT)]
+        reference = outcome(made, alone)
+        assert_equal(outcome(made, [ids_of(TEXT, "packed", 0)]), reference)
+        assert_equal(outcome(made, [ids_of(TEXT, "padded", 0)]), reference)
+    assert made.backbone.training
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vectors_are_those_of_transformers(family: str, saved: Saved) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    made = embedding(saved(family), pool="first").eval()
+    model = AutoModel.from_pretrained(saved(family)).double().eval()
+    tokenizer = AutoTokenizer.from_pretrained(saved(family), add_prefix_space=True)
+    vectors = made(ids_of(TEXT)).tokens().split([len(row) for row in TEXT])
+    for row, mine in zip(TEXT, vectors, strict=True):
+        if not row:
+            continue
+        encoded = tokenizer(VOCAB.decode(row), is_split_into_words=True, return_tensors="pt")
+        words = encoded.word_ids()
+        hidden = model(encoded["input_ids"]).last_hidden_state[0]
+        # a word of which the tokenizer makes no piece has one unknown piece here, and none there
+        firsts = [words.index(at) for at in range(len(row))]
+        torch.testing.assert_close(mine, hidden[firsts], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", UNSUPPORTED)
+def test_a_model_whose_attention_cannot_keep_rows_apart_runs_padded(family: str, saved: Saved) -> None:
+    made = embedding(saved(family), pool="last").eval()
+    assert isinstance(made.backbone, PaddedBackbone)
+    reference = outcome(made, [ids_of([row]) for row in TEXT])
+    assert_equal(outcome(made, [ids_of(TEXT, "packed")]), reference)
+    assert_equal(outcome(made, [ids_of(TEXT, "padded")]), reference)
+    line = made.describe({}).line
+    assert line is not None
+    assert "runs padded under every strategy" in line
+
+
+def test_a_model_that_mixes_rows_is_refused(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaks(self: Rows) -> Tensor:
+        return torch.ones(self.n_rows, self.width, dtype=torch.bool)
+
+    monkeypatch.setattr(Rows, "mask", property(leaks))
+    with pytest.raises(HydromelError, match="bert mixes the rows of a batch: p"):
+        embedding(saved("bert"))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_static_table_gives_the_vectors_of_its_pieces(weighted: bool, saved: Saved, tmp_path: Path) -> None:
+    folder = tmp_path / "static"
+    shutil.copytree(saved("bert"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    change_config(folder, model_type="model2vec", hidden_dim=5)
+    vectors, weights = torch.randn(90, 5), torch.rand(90)
+    save_file({"embeddings": vectors} | ({"weights": weights} if weighted else {}), folder / "model.safetensors")
+    made = embedding(folder, pool="mean").eval()
+    table = (vectors * weights[:, None] if weighted else vectors).double()
+    expected = [
+        table[made.table.pieces[made.table.offsets[word] : made.table.offsets[word + 1]]].mean(0)
+        for row in TEXT
+        for word in row
+    ]
+    torch.testing.assert_close(made(ids_of(TEXT)).tokens(), torch.stack(expected))
+    torch.testing.assert_close(made(ids_of(TEXT, "padded")).tokens(), torch.stack(expected))
+    made.save_files(tmp_path)
+    again = build(
+        config("embedding=pretrained", f"embedding.path={folder}")["embedding"],
+        "embedding",
+        {"vocabs": {"forms": VOCAB}, "files": tmp_path},
+    )
+    assert isinstance(again, TransformerEmbedding)
+    again.double().load_state_dict(made.state_dict())
+
+
+def test_adapters_are_trained_alone(saved: Saved) -> None:
+    lora = "{rank: 2, alpha: 4, dropout: 0.1, targets: [query, value]}"
+    made, plain = embedding(saved("bert"), lora=lora), embedding(saved("bert"))
+    trained = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
+    assert len(trained) == 2 * 2 * 2
+    assert all("lora_" in name for name in trained)
+    torch.testing.assert_close(made.eval()(ids_of(TEXT)).tokens(), plain.eval()(ids_of(TEXT)).tokens())
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    made.train()
+    alone = [ids_of([row], first_seed=number) for number, row in enumerate(TEXT)]
+    reference = outcome(made, alone)
+    assert not torch.allclose(reference[0], plain(ids_of(TEXT)).tokens())
+    assert_equal(outcome(made, [ids_of(TEXT, "packed", 0)]), reference)
+    assert_equal(outcome(made, [ids_of(TEXT, "padded", 0)]), reference)
+    with pytest.raises(HydromelError, match=r"lora.targets=\['nothing'\] does not fit .* query, value"):
+        embedding(saved("bert"), lora="{rank: 2, alpha: 4, dropout: 0.1, targets: [nothing]}")
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3"])
+def test_layers_computed_again_give_the_same_gradients(family: str, saved: Saved) -> None:
+    plain, again = (embedding(saved(family), recompute=recompute).train() for recompute in (False, True))
+    for layout in ("packed", "padded"):
+        assert_equal(outcome(again, [ids_of(TEXT, layout, 3)]), outcome(plain, [ids_of(TEXT, layout, 3)]))
+
+
+def test_pools_of_a_words_pieces(saved: Saved) -> None:
+    by_pool = {pool: embedding(saved("bert"), pool=pool).eval() for pool in ("first", "last", "mean", "first_last")}
+    first, last, mean, both = (made(ids_of(TEXT)).tokens() for made in by_pool.values())
+    torch.testing.assert_close(both, torch.cat([first, last], dim=-1))
+    table = by_pool["mean"].table
+    counts = torch.from_numpy(np.diff(table.offsets)[[word for row in TEXT for word in row]])
+    assert int(counts.max()) > 2
+    assert int(counts.min()) == 1
+    torch.testing.assert_close(mean[counts == 1], first[counts == 1])
+    torch.testing.assert_close(mean[counts == 2], (first + last)[counts == 2] / 2)
+    assert not torch.allclose(mean[counts > 2], (first + last)[counts > 2] / 2)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_kept_special_pieces_come_first(layout: Layout, saved: Saved) -> None:
+    kept, dropped = (embedding(saved("bert"), specials=specials).eval() for specials in ("keep", "drop"))
+    longer, words = kept(ids_of(TEXT, layout)), dropped(ids_of(TEXT, layout))
+    assert longer.layout == layout
+    assert longer.rows.host_lengths.tolist() == [len(row) + 1 for row in TEXT]
+    for whole, rest in zip(
+        longer.tokens().split(longer.rows.host_lengths.tolist()),
+        words.tokens().split(words.rows.host_lengths.tolist()),
+        strict=True,
+    ):
+        torch.testing.assert_close(whole[1:], rest)
+    with pytest.raises(HydromelError, match="puts no special piece before a text"):
+        embedding(saved("gpt2"), specials="keep")
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_long_rows_are_read_in_overlapping_windows(layout: Layout, saved: Saved) -> None:
+    made = embedding(saved("bert"), window=9, overlap=3, pool="last").eval()
+    whole = embedding(saved("bert"), pool="last").eval()
+    text = [[8, 3, 11, 12, 13, 14, 4, 9, 9, 10, 8], [4], [5, 6]]
+    vectors = made(ids_of(text, layout)).tokens()
+    expected = by_hand(made, text)
+    torch.testing.assert_close(vectors, expected, rtol=1e-9, atol=1e-9)
+    unwindowed = whole(ids_of(text, layout)).tokens()
+    torch.testing.assert_close(vectors[-3:], unwindowed[-3:], rtol=1e-9, atol=1e-9)  # short rows are read whole
+    assert not torch.allclose(vectors[:11], unwindowed[:11])
+
+
+def by_hand(made: TransformerEmbedding, text: list[list[int]]) -> Tensor:
+    """Return the vectors of the last pieces of words, window by window and piece by piece."""
+    size, step = made.longest - made.around.count, made.longest - made.around.count - made.overlap
+    result = []
+    for row in text:
+        words = [made.table.pieces[made.table.offsets[word] : made.table.offsets[word + 1]].tolist() for word in row]
+        pieces = [piece for word in words for piece in word]
+        starts = [0]
+        while starts[-1] + size < len(pieces):
+            starts.append(starts[-1] + step)
+        starts = [min(start, max(0, len(pieces) - size)) for start in starts]
+        best: dict[int, tuple[int, Tensor]] = {}
+        for start in starts:
+            inside = pieces[start : start + size]
+            laid = torch.tensor([[*made.around.before, *inside, *made.around.after]])
+            hidden = single_row(made.backbone, Ragged(laid[0], rows_of([laid.shape[1]]), "packed"))
+            for at in range(len(inside)):
+                edge = min(at, len(inside) - 1 - at)
+                if start + at not in best or edge > best[start + at][0]:
+                    best[start + at] = (edge, hidden[len(made.around.before) + at])
+        ends = np.cumsum([len(word) for word in words]) - 1
+        result += [best[int(end)][1] for end in ends]
+    return torch.stack(result)
+
+
+def test_layers_are_mixed_by_learned_weights(saved: Saved) -> None:
+    made = embedding(saved("bert"), layers="[0,1,-1]").eval()
+    assert made.mix is not None
+    with torch.no_grad():
+        made.mix.copy_(torch.tensor([0.0, 1.0, 2.0]))
+    single = [embedding(saved("bert"), layers=f"[{layer}]").eval()(ids_of(TEXT)).tokens() for layer in (0, 1, 2)]
+    weights = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64).softmax(0)
+    mixed = sum(weight * vectors for weight, vectors in zip(weights, single, strict=True))
+    torch.testing.assert_close(made(ids_of(TEXT)).tokens(), mixed)
+
+
+def test_parts_are_frozen_and_rates_fall_by_layer(saved: Saved) -> None:
+    made = embedding(saved("bert"), frozen="[embeddings,0]", rate=0.5, layer_decay=0.1)
+    trained = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(".layer.1." in name for name in trained)
+    factors = made.learning_rate_factors
+    assert set(factors) == {name for name, _ in made.named_parameters()}
+    expected = {"embeddings": 0.005, ".layer.0.": 0.05, ".layer.1.": 0.5}
+    for part, factor in expected.items():
+        found = [value for name, value in factors.items() if part in name]
+        assert found == [pytest.approx(factor)] * len(found) != [], part
+    with pytest.raises(HydromelError, match="frozen: '7' is none of"):
+        embedding(saved("bert"), frozen="['7']")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights in the safetensors format"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "its weights cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
+        (lambda folder: change_config(folder, model_type="nonsense"), "its [a-z]+ cannot be loaded"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be loaded"),
+    ],
+)
+def test_damaged_folders_are_one_line(spoil: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+    spoil(save_tiny(tmp_path / "bert", "bert"))
+    with pytest.raises(HydromelError, match=message) as caught:
+        embedding(tmp_path / "bert")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_bad_input_is_one_line(saved: Saved, tmp_path: Path) -> None:
+    with pytest.raises(HydromelError, match="there is no such folder"):
+        embedding(tmp_path / "nowhere")
+    with pytest.raises(HydromelError, match="revision=main is for models of the Hub"):
+        embedding(saved("bert"), revision="main")
+    with pytest.raises(HydromelError, match="the model has positions for 40 pieces"):
+        embedding(saved("bert"), window=41)
+    with pytest.raises(HydromelError, match="overlap=5 must be less than the 4 pieces"):
+        embedding(saved("bert"), window=6, overlap=5)
+    with pytest.raises(HydromelError, match="layers: 3 is not one of"):
+        embedding(saved("bert"), layers="[3]")
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "roberta", "xlm-roberta", "modernbert"])
+def test_joined_pairs_are_read_as_transformers_reads_them(family: str, saved: Saved) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    made = embedding(saved(family), pool="first").eval()
+    model = AutoModel.from_pretrained(saved(family)).double().eval()
+    tokenizer = AutoTokenizer.from_pretrained(saved(family), add_prefix_space=True)
+    pairs = [([3, 4, 5], [7, 9]), ([8], [3, 4, 11]), ([5, 5], [])]
+    joined = [[*first, VOCAB.eos, *second] for first, second in pairs]
+    vectors = made(ids_of(joined)).tokens().split([len(row) for row in joined])
+    padded = made(ids_of(joined, "padded")).tokens().split([len(row) for row in joined])
+    for (first, second), row, mine, other in zip(pairs, joined, vectors, padded, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+        if not second:
+            continue
+        texts = VOCAB.decode(first), VOCAB.decode(second)
+        encoded = tokenizer(*texts, is_split_into_words=True, return_tensors="pt")
+        inputs = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+        if made.backbone.n_segments < 2:
+            inputs.pop("token_type_ids", None)
+        elif made.around.second_segment:
+            inputs["token_type_ids"] = torch.tensor(
+                [tokenizer.backend_tokenizer.encode(*texts, is_pretokenized=True).type_ids]
+            )
+        hidden = model(**inputs).last_hidden_state[0]
+        places = list(zip(encoded.sequence_ids(), encoded.word_ids(), strict=True))
+        firsts = [places.index((0, at)) for at in range(len(first))]
+        seconds = [places.index((1, at)) for at in range(len(second))]
+        torch.testing.assert_close(mine[: len(first)], hidden[firsts], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(mine[len(first) + 1 :], hidden[seconds], rtol=1e-9, atol=1e-9)
+        assert len(row) == len(firsts) + len(seconds) + 1
