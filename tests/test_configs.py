@@ -66,6 +66,8 @@ def left_to_the_user(choice: str) -> list[str]:
             item for at, part in inside.items() for item in missing_in(part, f"{where}.{at}")
         ]
 
+    if choice.startswith("experiment=finetune"):
+        return ["embedding.path"]
     return missing_in(choice.partition("=")[2], group) if group in ("dataset", "embedding") else []
 
 
