@@ -1,4 +1,4 @@
-"""Attributes of transformers that are not public. Checked with transformers 5.23."""
+"""An attribute of transformers that is not public."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+CHECKED = "5.23.0"
 
 
 def takes_attention_functions(model: PreTrainedModel) -> bool:

@@ -77,9 +77,25 @@ def test_non_causal_attention_sees_all_real_tokens_and_has_no_past() -> None:
     assert length[:, 0].tolist() == [[[True, False]], [[True, True]], [[True, True]]]  # an empty row sees something
     assert length_mask(rows_of([2, 2])) is None
     assert AttentionWindow(rows_of([2, 2]), False, None, None, 0).mask is None
-    for memory, seen in ((3, None), (None, np.zeros(2, dtype=np.int64))):
-        with pytest.raises(ValueError, match="only causal attention"):
-            AttentionWindow(rows_of([2, 2]), False, memory, seen, 0)
+    with pytest.raises(ValueError, match="only causal attention has a state"):
+        AttentionWindow(rows_of([2, 2]), False, None, np.zeros(2, dtype=np.int64), 0)
+
+
+@pytest.mark.parametrize("lengths", [[3, 0, 5], [1, 1, 1], [4, 4, 4]])
+@pytest.mark.parametrize("memory", [1, 2, 4, 100])
+def test_non_causal_attention_with_a_memory_sees_as_far_ahead_as_back(lengths: list[int], memory: int) -> None:
+    window = AttentionWindow(rows_of(lengths), False, memory, None, 0)
+    shape = (3, 1, window.rows.width, window.keys)
+    shown = torch.ones(shape, dtype=torch.bool) if window.mask is None else window.mask.expand(shape)
+    real = {(row, t, key) for row, _, t, key in shown.nonzero().tolist() if t < lengths[row]}
+    expected = {
+        (row, t, key)
+        for row, length in enumerate(lengths)
+        for t, key in product(range(length), range(length))
+        if abs(t - key) <= memory
+    }
+    assert real == expected
+    assert shown.any(dim=-1).all()
 
 
 def test_masks_never_wait_for_the_device() -> None:
