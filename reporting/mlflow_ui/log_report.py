@@ -24,7 +24,7 @@ from runner.common.errors import HydromelError, without_credentials
 from runner.common.run_schema import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
 from runner.common.seal import folder_is_made_here
 from runner.compat.mlflow import VIEW_TAG, delete_artifacts, view_tag_value
-from runner.tracking.mlflow_store import SQLITE, one_line, open_store, sqlite_path
+from runner.tracking.mlflow_store import LOCAL_SERVER, SQLITE, one_line, open_store, page, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
@@ -34,9 +34,8 @@ log = logging.getLogger(__name__)
 TRACKER = "MlflowTracker"
 TAG_REPORT = "hydromel.report"  # tag of the run that holds a report; its value is the report's key
 QUALITY = {"test": "test", "valid": "best"}  # split -> prefix of the metrics of the kept checkpoint
-FIGURES = ("speed/tok_s", "pad/fraction", "mem/peak_gib")
+FIGURES = ("speed/real_tokens_per_s", "tokens/padding_share", "memory/peak_bytes")
 LONGEST_NOTE = 4500  # characters; MLflow's servers cut tags at 5,000
-SERVER = "http://127.0.0.1:5000"  # address at which `make ui` serves a file
 TIMEOUT_S = 10.0
 
 
@@ -116,11 +115,10 @@ def label(comparison: ComparisonReport) -> str:
 
 
 def address(uri: str, experiment_id: str, view: str | None) -> str:
-    """Return the address of the page with the charts. Without all of its parameters MLflow opens another page."""
-    server = uri.rstrip("/") if uri.startswith(("http:", "https:")) else SERVER
-    server = without_credentials(server)  # without credentials, since the address is printed
-    page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    return f"{page}&viewStateShareKey={view}" if view else page
+    """Return the address of the page with the charts of an experiment, or with one of its views."""
+    server = uri if uri.startswith(("http:", "https:")) else LOCAL_SERVER
+    view_of = f"&viewStateShareKey={view}" if view else ""
+    return page(server, experiment_id) + view_of
 
 
 def note(comparison: ComparisonReport) -> str:
@@ -144,7 +142,7 @@ def _view_contents(comparison: ComparisonReport, sample: LoggedRun, runs_filter:
     titles = [group.title.split(" · ") for group in comparison.groups]
     differing = [tag for tag, values in zip(TITLE, zip(*titles, strict=False), strict=False) if len(set(values)) > 1]
     return ViewContents(
-        params=["batching.name", *(name for name in settings if name in sample.data.params)],
+        params=["batching", *(name for name in settings if name in sample.data.params)],
         quality=list(dict.fromkeys(f"{QUALITY[group.split]}/{group.metric}" for group in comparison.groups)),
         figures=[name for name in FIGURES if name in logged],
         curves=[*(f"valid/{metric}" for metric in metrics), "train/loss"],
@@ -182,9 +180,9 @@ def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_ur
     """
     experiment = next((name.removeprefix(PREFIX) for name in what if name.startswith(PREFIX)), None)
     newest = max((item for item in found_runs if item.run), key=lambda item: item.run.created if item.run else 0.0)
-    tracker = _section(newest.folder, RESOLVED, "tracker")
+    tracker = _mlflow_in(_section(newest.folder, RESOLVED, "tracker"))
     if not (experiment and tracking_uri):
-        if stable_name(str(tracker.get("_target_"))) != TRACKER:
+        if tracker is None:
             return None
         experiment = str(tracker.get("experiment"))
     if tracking_uri:
@@ -193,8 +191,17 @@ def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_ur
         raise HydromelError(
             f"another installation made {newest.folder}, so its tracker is not used; give --tracking-uri URI"
         )
+    assert tracker is not None
     started_in = Path(str(_section(newest.folder, RUN, None).get("cwd") or "."))
     return MlflowLocation(_absolute(str(tracker.get("uri")), started_in), experiment)
+
+
+def _mlflow_in(tracker: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Return the MLflow tracker of a run's config: its only one, or one of several; None if it has none."""
+    several = tracker.get("trackers")
+    parts = list(several.values()) if isinstance(several, Mapping) else [tracker]
+    found = [part for part in parts if isinstance(part, Mapping) and stable_name(str(part.get("_target_"))) == TRACKER]
+    return found[0] if found else None
 
 
 def filter_of(found_runs: Sequence[FoundRun]) -> str:

@@ -17,10 +17,10 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from reporting.mlflow_ui.log_report import SERVER, address
+from reporting.mlflow_ui.log_report import address
 from runner.compat.mlflow import VIEW_TAG
 from runner.terminal.console import show_messages
-from runner.tracking.mlflow_store import SQLITE
+from runner.tracking.mlflow_store import LOCAL_SERVER, SQLITE, page
 
 log = logging.getLogger(__name__)
 KEYS = f"{VIEW_TAG}hydromel-"
@@ -57,7 +57,7 @@ def newest(store: Path) -> str:
             return address(uri, str(experiment), key.removeprefix(VIEW_TAG))
         if experiment is not None:
             return address(uri, str(experiment), None)
-    return SERVER
+    return page(LOCAL_SERVER, None)
 
 
 def _updated(value: str) -> float:
@@ -73,7 +73,7 @@ def _has_display() -> bool:
 
 def _is_reachable(patience_s: float) -> bool:
     """Wait for the server; return whether it accepts connections."""
-    server = urlsplit(SERVER)
+    server = urlsplit(LOCAL_SERVER)
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):

@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RUNS_IN_A_CHART = 500
-SECTIONS = (("Compared", 2), ("Figures", 2), ("Curves", 2))  # name, and number of charts side by side
+SECTIONS = (("Quality and speed", 2), ("Curves", 2), ("Cost", 2), ("Compared", 2))  # name, and charts side by side
+SHORT = {  # titles of charts, where the name of the figure is no title
+    "speed/real_tokens_per_s": "tokens/s",
+    "tokens/padding_share": "padding",
+    "memory/peak_bytes": "peak memory",
+}
 State = dict[str, object]  # the state of a page, as JSON
 STRATEGY = "batching"  # the tag by which runs are grouped
 
@@ -22,7 +27,7 @@ class ViewContents:
 
     params: Sequence[str]  # params that differ between runs; their axes come before those of metrics
     quality: Sequence[str]  # metrics on test, such as test/f1
-    figures: Sequence[str]  # one value per run: speed/tok_s, pad/fraction, mem/peak_gib
+    figures: Sequence[str]  # one value per run: such as speed/real_tokens_per_s
     curves: Sequence[str]  # many values per run: valid/f1, train/loss
     tags: Sequence[str]  # tags that group runs, besides their strategy
     filter: str
@@ -36,12 +41,14 @@ def state(contents: ViewContents, by_strategy: bool) -> State:
     params = [] if by_strategy else list(contents.params)
     metrics = [*contents.quality, *contents.figures]
     speed = next((name for name in contents.figures if name.startswith("speed/")), None)
-    cards = [_card("PARALLEL", 0, selectedParams=params, selectedMetrics=metrics, showAllRuns=False)]
+    first = [*contents.quality, *([speed] if speed else [])]
+    cards = [_card("BAR", 0, metricKey=metric, displayName=_title(metric)) for metric in first]
+    cards += [_card("LINE", 1, displayName=_title(metric), **_curve(metric)) for metric in contents.curves]
+    cards += [_card("BAR", 2, metricKey=name, displayName=_title(name)) for name in contents.figures if name != speed]
+    cards += [_card("PARALLEL", 3, selectedParams=params, selectedMetrics=metrics, showAllRuns=False)]
     if speed:
         axes = [{"key": name, "type": "METRIC"} for name in (speed, *contents.quality)]
-        cards += [_card("SCATTER", 0, xaxis=axes[0], yaxis=axis) for axis in axes[1:]]
-    cards += [_card("BAR", 1, metricKey=metric) for metric in metrics]
-    cards += [_card("LINE", 2, **_curve(metric)) for metric in contents.curves]
+        cards += [_card("SCATTER", 3, xaxis=axes[0], yaxis=axis) for axis in axes[1:]]
     shown = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
     sections = [
         {"uuid": f"section-{place}", "name": name, "columns": columns, **shown}
@@ -69,6 +76,11 @@ def state(contents: ViewContents, by_strategy: bool) -> State:
         "selectedColumns": [],
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
+
+
+def _title(metric: str) -> str:
+    """Return the title of a chart: `test f1` for test/f1."""
+    return SHORT.get(metric, metric.replace("/", " "))
 
 
 def _card(kind: str, section: int, **options: object) -> State:

@@ -21,7 +21,7 @@ from runner.common.run_schema import RESOLVED
 # keys that do not affect what is compared, or that may differ inside a group; also names of config groups in `choices`
 IGNORED_KEYS = frozenset(
     {"batching", "seed", "tracker", "baselines", "hydra", "data_dir", "cache_dir", "runs_dir"}
-    | {"sweep", "experiment", "resume", "run_plots", "plugins"}
+    | {"sweep", "experiment", "resume", "run_plots", "plugins", "given", "system_metrics_s"}
 )
 MISSING = "—"
 SAME_AS_MOST = "as in most groups here"

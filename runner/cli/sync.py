@@ -18,10 +18,12 @@ from runner.common.errors import HydromelError
 from runner.common.run_names import find_run, run_name
 from runner.terminal.command_line import Parser, exit_code
 from runner.tracking.mlflow_tracker import MlflowTracker
+from runner.tracking.several import parts_of
 from runner.tracking.sync import run_folders, sync_run, tracker_of
 from runner.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
+_NOT_DELIVERED = "not delivered"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,15 +41,25 @@ def _sync(options: argparse.Namespace) -> int:
     for folder in folders:
         try:
             tracker = given or tracker_of(folder, trackers, options.plugins, options.trust)
-            state: str = sync_run(folder, tracker, options.again, options.restore)
-            log.info("%s: %s", folder, state)
         except HydromelError as error:
-            state = "not delivered"
-            log.error("%s: not delivered: %s", folder, error)
-        counts[state] += 1
+            counts[_not_delivered(str(folder), error)] += 1
+            continue
+        for name, part in parts_of(tracker).items():
+            what = f"{folder} ({name})" if name else str(folder)
+            try:
+                state: str = sync_run(folder, part, options.again, options.restore)
+                log.info("%s: %s", what, state)
+            except HydromelError as error:  # of one tracker; others may be reachable
+                state = _not_delivered(what, error)
+            counts[state] += 1
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     log.info("%d runs: %s", len(folders), states or "none found")
-    return int("not delivered" in counts)
+    return int(_NOT_DELIVERED in counts)
+
+
+def _not_delivered(what: str, error: HydromelError) -> str:
+    log.error("%s: %s: %s", what, _NOT_DELIVERED, error)
+    return _NOT_DELIVERED
 
 
 def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:

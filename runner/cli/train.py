@@ -117,7 +117,7 @@ def _check_arguments() -> None:
     overrides = parser.parse_args().overrides
     flags = [argument for argument in sys.argv[1:] if argument not in overrides]
     tell = not any(flag.startswith(("--cfg", "-c")) for flag in flags)  # these print only the config
-    sys.argv[1:] = [*flags, *map(for_hydra, as_overrides(overrides, tell))]
+    sys.argv[1:] = [*flags, *(item for override in as_overrides(overrides, tell) for item in for_hydra(override))]
 
 
 def _refuse(message: str) -> NoReturn:
@@ -139,14 +139,15 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         return
     try:
         check_keys_of_files(_folders(hydra_config), choices)
-        asked = resolve(config, choices)
+        given = list(hydra_config.overrides.task)
+        asked = resolve(config, choices, given)
         if asked.search is not None:
             jobs.search = _search(asked, hydra_config)
             return
         if asked.repeat != 1:
             from runner.sweeps.repeat import run_repeats
 
-            run_repeats(config, choices, hydra_config.overrides.hydra, jobs)
+            run_repeats(config, choices, given, hydra_config.overrides.hydra, jobs)
             return
         folder = output
         if asked.resume is not None:
@@ -156,7 +157,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
                 raise HydromelError(
                     f"hydra.run.dir has no effect with resume={folder}, which continues in its own folder"
                 )
-            run = resumed(asked, folder, list(hydra_config.overrides.task))
+            run = resumed(asked, folder, given)
         elif (folder / CHECKPOINTS).exists():  # a run without checkpoints can start again
             raise HydromelError(
                 f"{folder} holds a run; continue it with resume={folder}, or give another hydra.run.dir"
@@ -214,7 +215,9 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
     assert isinstance(choices, dict)
     for override in overrides:
         key = override.partition("=")[0]
-        if key in ("resume", "plugins"):
+        if key in ("resume", "plugins") or key.startswith(
+            "+tracker@"
+        ):  # a part of the node `tracker`, which is given too
             continue
         options = _with_value(options, key, asked.resolved, override)
         if key in _FOLDERS and isinstance(given := options[key], str):
@@ -256,7 +259,7 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
     try:
         choices = dict(hydra_config.runtime.choices)
         check_keys_of_files(_folders(hydra_config), choices)
-        asked = resolve(config, choices)
+        asked = resolve(config, choices, hydra_config.overrides.task)
         if asked.resume is not None:
             raise HydromelError(
                 f"resume={asked.resume} is for single runs, without -m; continue a sweep with sweep.id=ID"

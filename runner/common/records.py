@@ -87,6 +87,7 @@ class RunRecord(TypedDict, total=False):
     error: OnErrorOmit[str | None]  # the line that says why the run failed
     pid: Count  # process that wrote the run
     host: Text  # machine of that process
+    user: Text  # who started that process
     advice: OnErrorOmit[AdviceRecord | None]  # choice of batching=auto, which a resumed run keeps
     init_from: OnErrorOmit[InitFromRecord | None]  # the run that it started from, kept for the same purpose
     changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # options that changed when the run was resumed
@@ -227,6 +228,7 @@ class TokensRecord(TypedDict, total=False):
 
     real: Count
     padded: Count
+    padding_share: Figure  # of all positions in memory, 0 to 1
     supervised: Count  # targets that were learned from
     truncated: Count  # tokens cut off the training split, counted once
 

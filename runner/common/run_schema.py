@@ -6,6 +6,7 @@ RESOLVED = "resolved.yaml"  # the whole config, nothing left to interpolate
 LOCK = "run.lock"  # held by the process that writes the run
 CONSOLE = "console.log"  # the run's console messages; a resumed run appends
 METRICS = "metrics.jsonl"  # a `MetricsLine` per line
+SYSTEM = "system.jsonl"  # samples of the machine, in the same form (system_metrics_s)
 RESULT = "result.json"  # `ResultRecord`; written last, atomically: a run with a result is finished
 EARLIER_RESULT = "result.earlier.json"  # the result of a finished run that was then trained further
 DELIVERED = "delivered.json"  # the progress of deliveries
@@ -20,7 +21,7 @@ TABLES = "tables"  # large detail tables of `result.json`, in Parquet (runner/ta
 EARLIER_TABLES = "tables.earlier"  # detail tables of `result.earlier.json`
 EARLIER = "earlier"  # records of runs that were not continued, by run_id: each a run's folder
 
-FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
+FILES = (RUN, RESOLVED, CONSOLE, METRICS, SYSTEM, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
 FOLDERS = (CHECKPOINTS, MODEL_FILES, PLOTS, PREDICTIONS, TABLES, EARLIER_TABLES, EARLIER)
 
 # values of run.json's status
@@ -31,5 +32,6 @@ PATIENCE_SECONDS = 60.0  # after a request to stop, a run has this long to save 
 # tags of an MLflow run
 TAG_RUN_ID = "hydromel.run_id"
 TAG_SWEEP = "sweep.id"
+TAG_PARENT = "hydromel.sweep"  # of a run that stands for a whole sweep or search: its id
 TAG_TRIAL = "search.trial"  # the trial's number; the search is recorded as its sweep
 TAG_PRUNED = "search.pruned"  # when a trial was ended because others did better

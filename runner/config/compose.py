@@ -19,11 +19,12 @@ from runner.compat.hydra import root_of
 from runner.config.arguments import as_overrides
 from runner.config.groups import names_by_group
 from runner.config.keys import check_keys_of_files, check_keys_of_override, text_of_key
-from runner.config.schema import RunConfig
+from runner.config.schema import NOTES, RunConfig
 from runner.config.suggestions import suggestion
 from runner.config.validation import unknown_option
 
 _GROUP = "batching="
+_TRACKER, SEVERAL = "tracker", "several"  # a group, and its config that holds several others
 NULLABLE = ("metric", "search", "run_plots", "experiment")  # groups that may be null
 _LONGEST_LINE = 300  # most characters of a message of Hydra, since it may contain a value
 
@@ -48,7 +49,7 @@ def compose_from(
     Raises:
         HydromelError: as `compose_config`; also a key of `values` that the config does not have.
     """
-    given = [for_hydra(override) for override in as_overrides(overrides)]
+    given = [item for override in as_overrides(overrides) for item in for_hydra(override)]
     for override in given:
         if parsed(override).is_sweep_override():  # seed=1,2
             raise HydromelError(f"{shortened(override)}: one value is taken here; only batching=a,b names several")
@@ -64,11 +65,13 @@ def compose_from(
     except Exception as error:  # nothing but Hydra runs here, and it raises errors of many classes
         raise HydromelError(explain(error)) from error
     check_keys_of_files(folders, choices)
-    return resolve(composed, choices)
+    return resolve(composed, choices, [*given, *(values or {})])
 
 
-def for_hydra(override: str) -> str:
+def for_hydra(override: str) -> list[str]:
     """Return an override of the command line as Hydra takes it: `metric=null` is `~metric`.
+
+    `tracker=[mlflow,tensorboard]` is the choice of several trackers, and one for each of them.
 
     Raises:
         HydromelError: not of the form key=value, or a group that is given anything but names of its configs, for which
@@ -76,11 +79,13 @@ def for_hydra(override: str) -> str:
     """
     given = parsed(override)
     group, value = given.key_or_group, given.value()
+    if group == _TRACKER and given.package is None and isinstance(value, list):
+        return _several_trackers(override, value)
     ours = group in names_by_group()
     if given.is_delete() or not (ours or group.partition("/")[0] in ("hydra", "")):
-        return override
+        return [override]
     if value is None and group in NULLABLE:
-        return f"~{group}"
+        return [f"~{group}"]
     names = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
     for name in names:
         text = name.text if isinstance(name, QuotedString) else name
@@ -89,7 +94,16 @@ def for_hydra(override: str) -> str:
         if not isinstance(text, str) or {"..", ""} & set(text.split("/")):
             allowed = ", ".join(names_of(group)) if ours else "see hydromel train --help"
             raise HydromelError(f"{shortened(override)}: give the name of one of its configs. Allowed: {allowed}")
-    return override
+    return [override]
+
+
+def _several_trackers(override: str, names: Sequence[object]) -> list[str]:
+    texts = [name.text if isinstance(name, QuotedString) else name for name in names]
+    if not texts or SEVERAL in texts or any(texts.count(text) > 1 or not isinstance(text, str) for text in texts):
+        raise HydromelError(f"{shortened(override)}: name each tracker once, as in {_TRACKER}=[mlflow,tensorboard]")
+    for name in texts:
+        for_hydra(f"{_TRACKER}={name}")  # checks that it is a name
+    return [f"{_TRACKER}={SEVERAL}", *(f"+{_TRACKER}@{_TRACKER}.trackers.{name}={name}" for name in texts)]
 
 
 def parsed(override: str) -> Override:
@@ -108,14 +122,17 @@ def parsed(override: str) -> Override:
     return result
 
 
-def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
+def resolve(config: DictConfig, choices: Mapping[str, object], overrides: Sequence[str] = ()) -> RunConfig:
     """Return the typed config with all interpolations resolved, and the names chosen for its groups.
+
+    `overrides` are those of the command line, whose options the config notes as `given`.
 
     Raises:
         HydromelError: a value that is missing, or that is not allowed at the top level or in one of its sections.
     """
-    if "choices" in config:
-        raise HydromelError(unknown_option("choices", RunConfig.option_names(), ""))
+    for name in NOTES:
+        if name in config:
+            raise HydromelError(unknown_option(name, RunConfig.option_names(), ""))
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -127,7 +144,8 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
         others = {key: value for key, value in options.items() if key != name}
         if meant := suggestion(name, str(options[name]), RunConfig.option_names(), others):
             raise HydromelError(f"{shortened(name)}: unknown option{meant}")
-    return RunConfig.of(options | {"choices": chosen})
+    given = dict.fromkeys(override.lstrip("+~").partition("=")[0].partition("@")[0] for override in overrides)
+    return RunConfig.of(options | {"choices": chosen, "given": list(given)})
 
 
 def _with_string_keys(mapping: Mapping[str, object]) -> dict[str, object]:

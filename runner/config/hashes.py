@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 
 from runner.common.class_names import with_stable_names
-from runner.config.schema import Plain
+from runner.config.schema import NOTES, Plain
 
 _SEVERAL_RUNS = ("turn", "repeat", "sweep", "search", "resume")
-_NO_RECORD = (*_SEVERAL_RUNS, "tracker", "cache_dir", "runs_dir", "run_plots", "plugins", "choices")
+_NO_RECORD = (*_SEVERAL_RUNS, "tracker", "cache_dir", "runs_dir", "run_plots", "system_metrics_s", "plugins", *NOTES)
 _NO_RESULT = (*_NO_RECORD, "data_dir")
 _NO_COMPARISON = ("batching", "seed", "baselines")
 

@@ -19,6 +19,7 @@ from runner.common.types import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Seconds,
     Seed,
     Text,
     Threads,
@@ -37,6 +38,7 @@ def _node(value: object) -> object:
 Node = Annotated[dict[str, object], BeforeValidator(_node)]
 SweepNumber = Annotated[int, Field(ge=0, lt=2**63)]
 Plain = Mapping[str, object]  # a config as YAML has it, nothing left to interpolate
+NOTES = ("choices", "given")  # what a config notes on how it was composed; no options
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "float64"]
@@ -120,6 +122,7 @@ class ModelConfig(Section):
     unicode: UnicodeForm = "none"
     malloc: Malloc = "return"
     choices: dict[Text, Text | None]  # the names that were chosen for the config's groups
+    given: list[Text] = Field(default_factory=list)  # the options and groups that the command line, or a search, named
     _resolved: dict[str, object] = PrivateAttr(default_factory=dict)
 
     @classmethod
@@ -156,6 +159,7 @@ class RunConfig(MachineSettings, ModelConfig):
     runs_dir: FilePath
     resume: FilePath | None
     init_from: FilePath | None = None
+    system_metrics_s: Seconds | None = None
     plugins: list[Module]
     tokenizer: Node
     batching: Node
@@ -169,8 +173,8 @@ class RunConfig(MachineSettings, ModelConfig):
 
     @classmethod
     def option_names(cls) -> list[str]:
-        """Return the names that a user may give: options, except `choices`, and the groups that are not options."""
-        return [*(name for name in super().option_names() if name != "choices"), "data", "experiment", "hydra"]
+        """Return the names that a user may give: options, without notes, and the groups that are not options."""
+        return [*(name for name in super().option_names() if name not in NOTES), "data", "experiment", "hydra"]
 
     @property
     def bf16(self) -> bool:

@@ -57,6 +57,7 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "tokens": {
             "real": t.costs.real_tokens,
             "padded": t.costs.padded_tokens,
+            "padding_share": t.costs.padded_tokens / max(1, t.costs.real_tokens + t.costs.padded_tokens),
             "supervised": t.costs.supervised,
             "truncated": data.counts["train"]["cut_tokens"] + data.splits["train"].real_tokens - t.train.real_tokens,
         },

@@ -16,7 +16,7 @@ from runner.common import run_schema
 from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
 from runner.common.records import ChangeRecord, parse_run
-from runner.config.schema import Plain, RunConfig, TrainSettings
+from runner.config.schema import NOTES, Plain, RunConfig, TrainSettings
 from runner.data.numericalize import Data
 from runner.interfaces import Schedule
 from runner.text.vocab import Vocab
@@ -34,6 +34,7 @@ MAY_CHANGE = {  # option, or section of options -> what it decides
     "predictions": "what is written after training",
     "baselines": "what is written after training",
     "run_plots": "what is written after training",
+    "system_metrics_s": "what is written, and when",
     "device": "where it computes",
     "threads": "where it computes",
     "malloc": "where it computes",
@@ -75,7 +76,7 @@ MUST_STAY = {  # option, or section of options -> the reason
     "search": _NAME,
 }
 # options of this command only, and the names of nodes, whose contents are compared
-_NOT_COMPARED = ("resume", "plugins", "choices")
+_NOT_COMPARED = ("resume", "plugins", *NOTES)
 
 
 def origin_of(config: RunConfig, data: Data) -> Origin:

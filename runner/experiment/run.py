@@ -22,6 +22,7 @@ from runner.experiment.resumption import nothing_left
 from runner.inference.trained import write_vocabs
 from runner.model import save_files
 from runner.profiling.accounting import Memory
+from runner.profiling.system_monitor import SystemMonitor, check_installed
 from runner.tracking.run_folder import RunFolder, read_result
 from runner.tracking.sync import deliver_pending, mark_undelivered, unmark
 from runner.tracking.tracker import NoTracker, Tracker, deliver_or_warn
@@ -46,6 +47,7 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
     components = Components.of(config)
     config = components.config
     components.tracker.check()
+    check_installed(config.system_metrics_s)
     root = Path(config.runs_dir)
     with RunFolder.open(folder) as run:  # locked, so that no other process finishes the run meanwhile
         result = read_result(run.path) if nothing_left(config, folder) else None
@@ -109,7 +111,8 @@ def _train_and_test(config: RunConfig, components: Components, run: RunFolder, s
     try:
         memory = Memory(training.clock.device)
         training.clock.seconds["startup"] += time.time() - started
-        fit(training)
+        with SystemMonitor(run.path / run_schema.SYSTEM, config.system_metrics_s):
+            fit(training)
         result = finish(prepared, memory.state())
         run.flush()
         run.write_result(result)

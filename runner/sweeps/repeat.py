@@ -23,16 +23,21 @@ log = logging.getLogger(__name__)
 
 
 def run_repeats(
-    config: DictConfig, choices: Mapping[str, object], hydra_overrides: Sequence[str], jobs: SweepJobs
+    config: DictConfig,
+    choices: Mapping[str, object],
+    overrides: Sequence[str],
+    hydra_overrides: Sequence[str],
+    jobs: SweepJobs,
 ) -> None:
     """Run `config` for its seed, the next one, ..., below runs_dir/sweep.id; then report how its figures vary.
 
-    The config is composed but not resolved, so that interpolations of the seed follow it.
+    The config is composed but not resolved, so that interpolations of the seed follow it. `overrides` are those of the
+    command line, and `hydra_overrides` those of Hydra's own options.
 
     Raises:
         HydromelError: the number is not allowed, or an option is for a single run.
     """
-    asked = resolve(config, choices)
+    asked = resolve(config, choices, overrides)
     first, count = asked.seed, asked.repeat
     if asked.resume is not None:
         raise HydromelError(f"resume={asked.resume} is for single runs; continue repeat={count} with sweep.id=ID")
@@ -48,7 +53,7 @@ def run_repeats(
     for seed in range(first, first + count):
         seeded = deepcopy(config)
         seeded.seed, seeded.repeat = seed, 1
-        repeated = resolve(seeded, choices)
+        repeated = resolve(seeded, choices, overrides)
         if jobs.run(repeated, f"seed={seed}"):
             folders.append(jobs.sweep / folder_name(repeated))
     for line in spread([parse_result(read_bytes(folder / RESULT), str(folder / RESULT)) for folder in folders]):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SQLITE = "sqlite:///"
+LOCAL_SERVER = "http://127.0.0.1:5000"  # where `mlflow server` and `make ui` serve a file
+# Marks an experiment as one of training runs, as MLflow's page does; others open on an empty page for GenAI.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # default ports of database servers
 _ALLOWED = f"{SQLITE}FILE, postgresql://..., mysql://..., http(s)://HOST:PORT, databricks"
 _SCHEMA_SECONDS = 120.0  # another process may be creating the schema: 6 s, on a busy machine many more
@@ -192,14 +195,26 @@ def _with_experiment(client: MlflowClient, experiment: str, artifact_location: s
     stored = client.get_experiment_by_name(experiment)
     if stored is None:
         try:
-            return client, client.create_experiment(experiment, artifact_location)
+            return client, client.create_experiment(experiment, artifact_location, tags=_KIND)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             stored = client.get_experiment_by_name(experiment)  # another process was first
     if stored is None or stored.lifecycle_stage != "active":
         raise HydromelError(f"experiment '{experiment}' was deleted in MLflow; restore it or name another")
+    for name in _KIND.keys() - stored.tags.keys():  # made by another program, or by an earlier version
+        client.set_experiment_tag(stored.experiment_id, name, _KIND[name])
     return client, stored.experiment_id
+
+
+def page(server: str, experiment_id: str | None) -> str:
+    """Return the address at which MLflow's page opens on the charts of training runs, or (None) on all experiments.
+
+    Without these parameters it opens on an empty page for GenAI.
+    """
+    workflow = "workflowType=machine_learning"
+    place = f"/{experiment_id}/runs?{workflow}&compareRunsMode=CHART" if experiment_id else f"?{workflow}"
+    return f"{without_credentials(server).rstrip('/')}/#/experiments{place}"
 
 
 def one_line(error: BaseException) -> str:

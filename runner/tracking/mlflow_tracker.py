@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +19,15 @@ from typing import TYPE_CHECKING, Literal
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError, without_credentials
-from runner.common.records import ResultRecord, RunRecord
+from runner.common.records import ResultRecord
 from runner.common.types import FilePath, Seconds, Text
-from runner.tracking import mlflow_fields as content
-from runner.tracking.mlflow_store import SQLITE, check_uri, connect, one_line, sqlite_path
+from runner.tracking import fields
+from runner.tracking.mlflow_parents import PARENT, end_parent, ended_at, parent_of
+from runner.tracking.mlflow_store import LOCAL_SERVER, SQLITE, check_uri, connect, one_line, page, sqlite_path
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import (
     DeliveryError,
+    Pause,
     Progress,
     fingerprint_of,
     from_working_directory,
@@ -41,12 +42,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _METRICS_A_CALL = 1000  # MLflow's limit
-_LONGEST_PAUSE_S = 600.0
 
 
 @dataclass(kw_only=True, eq=False)
 class MlflowTracker:
-    """A tracker that makes one flat run in MLflow for each run's folder.
+    """A tracker that makes one run in MLflow for each run's folder.
 
     Args:
         uri: tracking URI; `sqlite:///FILE` with a relative FILE is relative to the run's working directory.
@@ -55,6 +55,7 @@ class MlflowTracker:
             the server's default.
         timeout_s: maximum seconds to wait for an unreachable store.
         retry_s: seconds to wait after a failure; doubled after each further one, up to 600.
+        parent_runs: put the runs of a sweep, of repeats or of a search below a run that stands for it.
     """
 
     uri: FilePath
@@ -62,9 +63,12 @@ class MlflowTracker:
     artifact_location: FilePath | None
     timeout_s: Seconds
     retry_s: Seconds
+    parent_runs: bool = False  # that of runs from before this option
     _connections: dict[str, tuple[MlflowClient, str]] = field(default_factory=dict, init=False)  # by absolute URI
-    _failures: int = field(default=0, init=False)
-    _silent_until: float = field(default=0.0, init=False)
+    _pause: Pause = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pause = Pause(self.retry_s)
 
     def check(self) -> None:
         check_uri(self.uri)
@@ -75,14 +79,14 @@ class MlflowTracker:
         return f"{without_credentials(self._absolute_uri(folder))} {self.experiment}"
 
     def deliver(self, folder: Path, final: bool = False) -> None:
-        if not final and time.monotonic() < self._silent_until:
+        if not final and self._pause.is_on:
             return
         with self._reaching(folder):
             self._send(folder)
 
     def find(self, folder: Path) -> Literal["active", "deleted", "missing"]:
         """Return the state of the run in MLflow; in the pause after a failure, "active". Raises DeliveryError."""
-        if time.monotonic() < self._silent_until:
+        if self._pause.is_on:
             return "active"
         with self._reaching(folder):
             there = _find(*self._connected(folder), read_run(folder)["run_id"])
@@ -105,23 +109,22 @@ class MlflowTracker:
             with lock(folder), warnings.catch_warnings(action="ignore"):
                 yield
         except Exception as error:  # errors of mlflow, a driver or a cloud's library must not end training
-            self._failures += 1
-            pause = min(self.retry_s * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
-            self._silent_until = time.monotonic() + pause
+            self._pause.lengthen()
             self._connections.clear()
             reason = str(error) if isinstance(error, HydromelError) else one_line(error)
             raise DeliveryError(f"MLflow at {without_credentials(self.uri)}: {reason}") from error
-        self._failures, self._silent_until = 0, 0.0
+        self._pause.end()
 
     def describe(self) -> str:
-        """Return the command and address that open the experiment in MLflow; a shorter address opens an empty page."""
+        """Return the command and address that open the experiment in MLflow."""
         known = next(iter(self._connections.values()), None)
-        place = f"/#/experiments/{known[1]}/runs?workflowType=machine_learning&compareRunsMode=CHART" if known else "/"
+        experiment_id = known[1] if known else None
         if self.uri.startswith(("http:", "https:")):
-            return f"MLflow: {without_credentials(self.uri).rstrip('/')}{place}"
+            return f"MLflow: {page(self.uri, experiment_id)}"
         file = Path(sqlite_path(self.uri)).absolute()
         uri = f"{SQLITE}{file}" if self.uri.startswith(SQLITE) else without_credentials(self.uri)
-        return f"MLflow: `mlflow server --workers 1 --backend-store-uri '{uri}'`, then http://localhost:5000{place}"
+        address = page(LOCAL_SERVER, experiment_id)
+        return f"MLflow: `mlflow server --workers 1 --backend-store-uri '{uri}'`, then {address}"
 
     def _absolute_uri(self, folder: Path) -> str:
         if not self.uri.startswith(SQLITE):
@@ -139,43 +142,60 @@ class MlflowTracker:
         fingerprint, target = fingerprint_of(folder), self.target(folder)
         run, result = read_run(folder), read_result(folder)
         client, experiment_id = self._connected(folder)
-        there = _find_or_create(client, experiment_id, run, result)
+        tags, parent = fields.tags(run, result), None
+        sweep = run.get("sweep_id")
+        if self.parent_runs and sweep and "'" not in sweep:  # in no id of ours; MLflow's search has no way to write it
+            parent = parent_of(client, experiment_id, sweep, tags)
+            tags |= {PARENT: parent}
+        there = _find(client, experiment_id, run["run_id"]) or client.create_run(
+            experiment_id, int(run["created"] * 1000), tags, run.get("name") or None
+        )
         run_id, progress = there.info.run_id, load_progress(folder, target)
         if progress.get("run_id") != run_id:
             progress = Progress(run_id=run_id)
         if there.info.lifecycle_stage == "active":  # one that was deleted in MLflow stays deleted
-            _send_params(client, there, content.params(folder))
-            for batch, end in _batches(folder, progress.get("metrics_bytes", 0)):
-                client.log_batch(run_id, metrics=batch)
-                progress["metrics_bytes"] = end
-                save_progress(folder, target, progress)
+            _send_params(client, there, fields.params(folder))
+            self._send_records(folder, client, progress)
             if run["status"] == run_schema.RUNNING:
-                _send_tags(client, run_id, content.tags(run, result))
+                _send_tags(client, run_id, tags)
                 if there.info.status != "RUNNING":
                     client.update_run(run_id, status="RUNNING")
             else:
-                self._send_end(folder, client, run_id, progress)
+                self._send_end(folder, client, tags, progress)
+                if parent is not None:
+                    end_parent(client, parent, run)
         elif run["status"] != run_schema.RUNNING:
             log.warning("warning: %s was deleted in MLflow; `hydromel-sync --restore` brings it back", folder)
         progress["fingerprint"] = fingerprint
         save_progress(folder, target, progress)
 
-    def _send_end(self, folder: Path, client: MlflowClient, run_id: str, progress: Progress) -> None:
+    def _send_records(self, folder: Path, client: MlflowClient, progress: Progress) -> None:
+        """Send what `metrics.jsonl` and `system.jsonl` have since the last time."""
+        for batch, end in _batches(folder, run_schema.METRICS, progress.get("metrics_bytes", 0)):
+            client.log_batch(progress["run_id"], metrics=batch)
+            progress["metrics_bytes"] = end
+            save_progress(folder, self.target(folder), progress)
+        for batch, end in _batches(folder, run_schema.SYSTEM, progress.get("system_bytes", 0)):
+            client.log_batch(progress["run_id"], metrics=batch)
+            progress["system_bytes"] = end
+            save_progress(folder, self.target(folder), progress)
+
+    def _send_end(self, folder: Path, client: MlflowClient, tags: Mapping[str, str], progress: Progress) -> None:
         """Send the files and figures of an ended run, and its status last, so that an ended run is complete."""
-        run, result = read_run(folder), read_result(folder)
-        ended_ms = int(1000 * (run.get("ended") or time.time()))
+        run, result, run_id = read_run(folder), read_result(folder), progress["run_id"]
+        ended_ms = ended_at(run)
         if result is not None:
             # at step 0 for every run: MLflow draws such figures as bars, and figures of different steps as lone points
-            client.log_batch(run_id, metrics=_metrics(content.summary(result), ended_ms, 0))
+            client.log_batch(run_id, metrics=_metrics(fields.summary(result), ended_ms, 0))
             _send_data_set(client, run_id, result)
         sent = progress.setdefault("artifacts", {})
-        for path, place in content.artifacts(folder):
+        for path, place in fields.artifacts(folder):
             digest, name = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest(), f"{place or ''}/{path.name}"
             if sent.get(name) != digest:
                 _send_file(client, run_id, path, place)
                 sent[name] = digest
                 save_progress(folder, self.target(folder), progress)
-        _send_tags(client, run_id, content.tags(run, result))
+        _send_tags(client, run_id, tags)
         status = "KILLED" if run["status"] == run_schema.INTERRUPTED else run["status"].upper()
         client.set_terminated(run_id, status, ended_ms)
 
@@ -187,13 +207,6 @@ def _find(client: MlflowClient, experiment_id: str, run_id: str) -> Run | None:
     wanted = f"tags.`{run_schema.TAG_RUN_ID}` = '{run_id}'"
     matches = client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1)
     return matches[0] if matches else None
-
-
-def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, result: ResultRecord | None) -> Run:
-    if there := _find(client, experiment_id, run["run_id"]):
-        return there
-    tags = content.tags(run, result)
-    return client.create_run(experiment_id, int(run["created"] * 1000), tags, run.get("name") or None)
 
 
 def _send_params(client: MlflowClient, there: Run, params: Mapping[str, str]) -> None:
@@ -233,11 +246,11 @@ def _send_file(client: MlflowClient, run_id: str, path: Path, place: str | None)
         client.log_artifact(run_id, str(path), place)
 
 
-def _batches(folder: Path, start: int) -> Iterator[tuple[list[Metric], int]]:
-    """Yield batches of metrics from byte `start` of the records, as large as a call allows, and where each ends."""
+def _batches(folder: Path, name: str, start: int) -> Iterator[tuple[list[Metric], int]]:
+    """Yield metrics from byte `start` of a file of records, in batches as large as a call allows, and their ends."""
     batch: list[Metric] = []
     end = start
-    for record, after in read_metrics(folder, start):
+    for record, after in read_metrics(folder, start, name):
         metrics = _metrics(record["metrics"], int(record["time"] * 1000), record["step"])
         if batch and len(batch) + len(metrics) > _METRICS_A_CALL:
             yield batch, end
@@ -251,4 +264,4 @@ def _metrics(values: Mapping[str, float | None], time_ms: int, step: int) -> lis
     from mlflow.entities import Metric
 
     known = [(name, value) for name, value in values.items() if value is not None]
-    return [Metric(content.allowed_name(name), value, time_ms, step) for name, value in known]
+    return [Metric(fields.allowed_name(name), value, time_ms, step) for name, value in known]

@@ -11,6 +11,7 @@ ends for any reason. The lock shows whether a run is active, and prevents two pr
 from __future__ import annotations
 
 import contextlib
+import getpass
 import logging
 import os
 import shutil
@@ -84,7 +85,13 @@ class RunFolder:
         try:
             place.mkdir(parents=True, exist_ok=True)
             # run.json last: if this process is killed meanwhile, the next one sees the earlier run and moves the rest
-            for name in (run_schema.RESOLVED, run_schema.METRICS, run_schema.DELIVERED, run_schema.RUN):
+            for name in (
+                run_schema.RESOLVED,
+                run_schema.METRICS,
+                run_schema.SYSTEM,
+                run_schema.DELIVERED,
+                run_schema.RUN,
+            ):
                 if (self.path / name).exists():
                     (self.path / name).replace(place / name)
         except OSError as error:
@@ -118,7 +125,11 @@ class RunFolder:
         run: RunRecord = self.run | {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
         run |= {"seal": seal_of(run, tracker), "status": run_schema.RUNNING, "ended": None, "error": None}
         run |= {"pid": os.getpid(), "host": socket.gethostname()}
+        with contextlib.suppress(OSError, KeyError):  # a container may have no name for its user
+            run["user"] = getpass.getuser()
         self._logged = _repaired(self.path / run_schema.METRICS)
+        if (system := self.path / run_schema.SYSTEM).exists():
+            cut_torn_line(system)
         self._begun = True
         self._write(run)
 
@@ -228,13 +239,15 @@ def read_result(folder: Path) -> ResultRecord | None:
     return records.parse_result(read_bytes(path), str(path)) if path.exists() else None
 
 
-def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, int]]:
+def read_metrics(folder: Path, start: int = 0, name: str = run_schema.METRICS) -> Iterator[tuple[MetricsLine, int]]:
     """Yield the records of `metrics.jsonl` from byte `start` on, each with the byte at which it ends.
+
+    `name` is that file, or `system.jsonl`, which has the same form.
 
     A last line without a line break is incomplete and skipped. A file shorter than `start` was replaced, and is read
     from its start. Raises HydromelError if a line is damaged.
     """
-    path = folder / run_schema.METRICS
+    path = folder / name
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -24,6 +24,7 @@ from runner.common.seal import is_made_here
 from runner.config.instantiate import build
 from runner.config.saved import locate_classes
 from runner.tracking.run_folder import is_alive, mark_dead, read_run
+from runner.tracking.several import parts_of
 from runner.tracking.tracker import CanRestore, DeliveryError, NoTracker, Tracker, is_delivered
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def _mark(root: Path, folder: Path) -> Path:
 
 
 def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -> int:
-    """Deliver the ended runs noted in `root` that the same target still lacks; return their number.
+    """Deliver the ended runs noted in `root` that the same targets still lack; return their number.
 
     A run calls this at its end with its own `tracker`, for earlier runs during which the store was unreachable.
 
@@ -93,14 +94,15 @@ def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -
     for mark in sorted((root / UNDELIVERED).glob("[0-9a-f]*")):
         try:
             folder = Path(mark.read_text(encoding="utf-8"))
-            if (folder / run_schema.RUN).exists():
-                if tracker_of(folder, trackers, plugins).target(folder) != tracker.target(folder):
-                    continue
-                state = sync_run(folder, tracker)
-                if state == "running":
-                    continue
-                count += state == "delivered"
-            mark.unlink(missing_ok=True)
+            if not (folder / run_schema.RUN).exists():
+                mark.unlink(missing_ok=True)
+                continue
+            own = {part.target(folder): part for part in parts_of(tracker).values()}
+            wanted = [part.target(folder) for part in parts_of(tracker_of(folder, trackers, plugins)).values()]
+            states = [sync_run(folder, own[target]) for target in wanted if target in own]
+            count += "delivered" in states
+            if len(states) == len(wanted) and "running" not in states:
+                mark.unlink(missing_ok=True)
         except DeliveryError:
             raise
         except (HydromelError, OSError, ValueError):
@@ -150,7 +152,8 @@ def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str
         tracker: Tracker = build(node, "tracker", {}, plugins, Tracker)
         tracker.check()
         trackers[key] = tracker
-    if not (trust or isinstance(trackers[key], NoTracker) or is_made_here(run, saved)):
+    sends = not all(isinstance(part, NoTracker) for part in parts_of(trackers[key]).values())
+    if sends and not (trust or is_made_here(run, saved)):
         shown = without_credentials(json.dumps(with_stable_names(node)))
         raise HydromelError(
             f"another installation made this run, so its tracker is not used ({shown:.200}); give "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -27,6 +28,7 @@ from runner.tracking.run_folder import read_metrics, read_result, read_run
 
 log = logging.getLogger(__name__)
 _LOCK_WAIT_SECONDS = 30.0
+_LONGEST_PAUSE_S = 600.0
 
 
 class Progress(TypedDict, total=False):
@@ -35,6 +37,8 @@ class Progress(TypedDict, total=False):
     fingerprint: str  # fingerprint of the folder when all of it had been sent (`fingerprint_of`)
     run_id: str  # MLflow's own id of the run
     metrics_bytes: int  # size of the part of metrics.jsonl that was sent
+    system_bytes: int  # the same of system.jsonl
+    events_bytes: int  # size of TensorBoard's file with what was sent
     artifacts: dict[str, str]  # hash of each file that was sent, by its name
 
 
@@ -43,6 +47,30 @@ class DeliveryError(HydromelError):
 
 
 _PROGRESS = TypeAdapter(dict[str, Progress])
+
+
+@dataclass
+class Pause:
+    """The pause after a failure to reach a store, which doubles with each further one."""
+
+    retry_s: float  # seconds of the first
+    failures: int = 0
+    _until: float = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """True while nothing is to be tried."""
+        return time.monotonic() < self._until
+
+    def lengthen(self) -> None:
+        """Note a failure."""
+        self.failures += 1
+        seconds = min(self.retry_s * 2 ** (self.failures - 1), _LONGEST_PAUSE_S)
+        self._until = time.monotonic() + seconds
+
+    def end(self) -> None:
+        """Note a success."""
+        self.failures, self._until = 0, 0.0
 
 
 class Tracker(Protocol):
@@ -196,7 +224,8 @@ def fingerprint_of(folder: Path) -> str:
     for path in (folder / run_schema.RUN, folder / run_schema.RESULT):
         digest.update(path.read_bytes() if path.exists() else b"-")
     plots = sorted(path for path in (folder / run_schema.PLOTS).rglob("*") if path.is_file())
-    for path in (folder / run_schema.METRICS, *plots):
+    samples = [path for path in [folder / run_schema.SYSTEM] if path.exists()]
+    for path in (folder / run_schema.METRICS, *samples, *plots):
         digest.update(f"{path.name} {path.stat().st_size if path.exists() else 0}\n".encode())
     return digest.hexdigest()
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.config.compose import explain, names_of, resolve
+from runner.config.schema import NOTES
 from runner.experiment.job import run_job
 from runner.terminal.command_line import failed
 from tests.faults import mutate
@@ -42,7 +43,7 @@ _GROUPS = (
     "task",
     "metric",
 )
-_NOT_HERE = ("resume", "runs_dir", "choices", "search", "repeat", "plugins")  # what names other work
+_NOT_HERE = ("resume", "runs_dir", *NOTES, "search", "repeat", "plugins")  # what names other work
 
 
 def configs(count: int, seed: int, folder: Path) -> Part:
@@ -124,7 +125,8 @@ def _running(options: dict[str, Any], folder: Path) -> Work:
 
     def work() -> int:
         try:
-            config = resolve(OmegaConf.create(options), options["choices"])
+            composed = {key: value for key, value in options.items() if key not in NOTES}
+            config = resolve(OmegaConf.create(composed), options["choices"])
         except (HydromelError, OmegaConfBaseException) as error:
             return failed(str(error) if isinstance(error, HydromelError) else explain(error))
         folder.mkdir()

@@ -20,10 +20,12 @@ TAGS = {
     "seed": "1",
 }
 CONFIG: dict[str, Any] = {
+    "choices": {"encoder": "rnn", "task": "tag", "tracker": "mlflow", "experiment": None},
+    "given": ["train.epochs", "encoder"],
     "seed": 1,
     "encoder": {"_target_": "runner.encoders.rnn.Recurrent", "hidden": 100, "cell": "lstm", "dropout": 0.0},
     "embedding": {"sizes": [1, 2, 3], "path": None},
-    "train": {"epochs": 2, "note": "x" * 900},
+    "train": {"epochs": 10, "patience": None, "note": "x" * 900},
     "tracker": {"_target_": "runner.tracking.tracker.NoTracker"},
 }
 
@@ -91,7 +93,7 @@ def result(run: RunFolder) -> dict[str, Any]:
         "baselines": {"most_frequent_tag": {"f1": 7.25, "accuracy": 88.5, "seconds": 0.1}},
         "speed": dict.fromkeys(SpeedRecord.__annotations__, 1234.5)
         | {"by_length": [dict.fromkeys(LengthRecord.__annotations__, 8)]},
-        "tokens": {"real": 900, "padded": 100, "supervised": 900, "truncated": 0},
+        "tokens": {"real": 900, "padded": 100, "padding_share": 0.1, "supervised": 900, "truncated": 0},
         "padding": {"spread": 80, "last_batch": 20, "rounding": 0},
         "characters": {"real": 300, "padded": 100},
         "seconds": dict.fromkeys(SECONDS_KEYS, 1.5),

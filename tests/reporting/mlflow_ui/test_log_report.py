@@ -103,11 +103,11 @@ def test_a_report_is_a_run_beside_its_runs_and_replaced_by_the_next(
     state = read_state(views[VIEW_TAG + key])
     assert state["searchFilter"] == "tags.`sweep.id` = 'night'"
     bars = [card["metricKey"] for card in state["compareRunCharts"] if card["type"] == "BAR"]
-    assert bars == ["test/f1", "speed/tok_s", "pad/fraction", "mem/peak_gib"]
+    assert bars == ["test/f1", "speed/real_tokens_per_s", "tokens/padding_share", "memory/peak_bytes"]
     (parallel,) = [
         card for card in read_state(views[f"{VIEW_TAG}{key}-runs"])["compareRunCharts"] if card["type"] == "PARALLEL"
     ]
-    assert parallel["selectedParams"] == ["batching.name"]
+    assert parallel["selectedParams"] == ["batching"]
 
     uri = f"sqlite:///{store}"
     assert compare.main(["mlflow:tests", "--tracking-uri", uri, "--out", str(tmp_path / "remote"), "--no-mlflow"]) == 0
@@ -231,7 +231,7 @@ def test_the_view_shows_strategies_and_their_figures(
             expected.add(f"{sum(values) / 2:.2f}")
     assert len(expected) == 5  # one f1, which depends on the seed only, and four speeds
     browser.set_window_size(1600, 2400)
-    browser.get(link.replace(open_ui.SERVER, server))
+    browser.get(link.replace(mlflow_store.LOCAL_SERVER, server))
     shown: set[str] = set()
     until = time.monotonic() + 90
     while time.monotonic() < until and not expected <= shown:

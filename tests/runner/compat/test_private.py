@@ -18,7 +18,13 @@ FILES = [path for package in ("runner", "tasks", "reporting") for path in (ROOT 
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 PRIVATE = re.compile(r"_[a-zA-Z]\w*")
 PRIVATE_PATH = re.compile(r"(hydra|omegaconf|mlflow|torch)(\.\w+)*\._[a-z]\w*(\.\w+)*")
-INTERNAL = ("mlflow.store", "mlflow.server", "mlflow.utils")  # without an underscore, but not documented either
+_OF_TENSORBOARD = ("tensorboard.compat", "tensorboard.plugins", "tensorboard.summary.writer")
+INTERNAL = (
+    "mlflow.store",
+    "mlflow.server",
+    "mlflow.utils",
+    *_OF_TENSORBOARD,
+)  # without an underscore, but not documented either
 DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 
 
@@ -56,7 +62,7 @@ def test_private_names_stand_in_compat_alone() -> None:
     uses = {path.relative_to(ROOT).as_posix(): list(private_uses(tree, own)) for path, tree in TREES.items()}
     in_compat = {path for path, names in uses.items() if names and path.startswith("runner/compat/")}
     assert {path: names for path, names in uses.items() if names and path not in in_compat} == {}
-    assert in_compat == {f"runner/compat/{name}.py" for name in ("hydra", "mlflow", "torch")}
+    assert in_compat == {f"runner/compat/{name}.py" for name in ("hydra", "mlflow", "tensorboard", "torch")}
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,12 @@ def test_a_group_takes_names_of_its_configs(group: str) -> None:
         with pytest.raises(HydromelError, match=rf"^{group}=.*: give the name of one of its configs. Allowed: "):
             for_hydra(f"{group}={value}")
     if group in NULLABLE:
-        assert for_hydra(f"{group}=null") == f"~{group}"
+        assert for_hydra(f"{group}=null") == [f"~{group}"]
     else:
         with pytest.raises(HydromelError, match=f"^{group}=null: give the name"):
             for_hydra(f"{group}=null")
     for override in (f"{group}=name", f"{group}=[a,b]", f"{group}=a,b", f"{group}=glob(*)", f"~{group}"):
-        assert for_hydra(override) == override
+        assert for_hydra(override) == [override]
 
 
 @pytest.mark.parametrize(

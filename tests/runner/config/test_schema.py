@@ -17,7 +17,7 @@ from runner.common.errors import HydromelError
 from runner.config.hashes import job_hash
 from runner.config.json_schema import config_schema
 from runner.config.saved import saved_model, saved_run, write_config
-from runner.config.schema import ModelConfig, RunConfig
+from runner.config.schema import NOTES, ModelConfig, RunConfig
 from tests.helpers.composed import config, run_config
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -165,8 +165,9 @@ def test_every_config_fits_the_json_schema(choice: str, schema: dict[str, Any]) 
 
 def test_the_json_schema_tells_mistakes_and_speaks_by_the_comments(schema: dict[str, Any]) -> None:
     plain = config("search=optuna", "run_plots=null", "features=[words,chars]")
-    del plain["choices"]  # written by composing
-    assert "choices" not in schema["properties"]
+    for note in NOTES:
+        del plain[note]
+        assert note not in schema["properties"]
     assert fits(plain, schema, schema)
     assert fits({"train": {"epochs": 3}, "max_length": "${oc.env:X}"}, schema, schema), "a part of the options"
     own = {"_target_": "mine.Encoder", "depth": 3}

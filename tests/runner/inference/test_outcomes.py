@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.common import run_schema
-from runner.tracking.mlflow_fields import artifacts
+from runner.tracking.fields import artifacts
 from tasks.metrics.metrics import blocks, loss_outcomes
 from tasks.spans.table import all_tags
 from tests.helpers.composed import label_files, run, tag_files

@@ -1,3 +1,4 @@
+import getpass
 import json
 import shutil
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError, without_credentials
-from runner.tracking import mlflow_fields, mlflow_store, mlflow_tracker
+from runner.tracking import fields, mlflow_store, mlflow_tracker
 from runner.tracking.mlflow_tracker import MlflowTracker
 from runner.tracking.run_folder import read_metrics, read_run
 from runner.tracking.tracker import DeliveryError, is_delivered
@@ -74,10 +75,15 @@ def test_a_run_is_all_there(tmp_path: Path, uri: str) -> None:
     assert there["info"] == ("run", "FINISHED", int(run["created"] * 1000), int(run["ended"] * 1000))
     assert there["tags"].items() >= (TAGS | {"sweep.id": "sweep-1", "experiment": "compare"}).items()
     assert there["tags"]["status"] == "finished"
-    assert there["params"]["encoder.hidden"] == "100"
+    about = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "hydromel", "mlflow.source.type": "LOCAL"}
+    about |= {"mlflow.source.git.commit": "f" * 40, "mlflow.source.git.dirty": "false"}
+    assert there["tags"].items() >= about.items()
     assert there["params"]["embedding.sizes"] == "[1, 2, 3]"
     assert there["params"]["train.note"] == "x" * 499 + "…"
     assert not [name for name in there["params"] if name.startswith("tracker")]
+    assert (there["params"]["encoder"], there["params"]["seed"]) == ("rnn", "1")
+    assert there["params"]["train.epochs"] == "10", "the default, but given"
+    assert "train.patience" not in there["params"]
     records = [record for record, _ in read_metrics(folder) if "train/loss" in record["metrics"]]
     points = [(record["step"], int(record["time"] * 1000), record["metrics"]["train/loss"]) for record in records]
     assert there["curves"]["train/loss"] == points
@@ -85,9 +91,9 @@ def test_a_run_is_all_there(tmp_path: Path, uri: str) -> None:
     assert [point[2] for point in there["curves"]["valid/f1"]] == [10.0, 20.0]
     assert "valid/broken" not in there["curves"]
     latest = {name: curve[-1][2] for name, curve in there["curves"].items()}
-    wanted = {"test/f1": 18.5, "best/f1": 20.0, "speed/tok_s": 1234.5, "speed/examples_s": 1234.5, "mem/peak_gib": 1.0}
-    wanted |= {"pad/characters": 0.25, "speed/matrix_share": 0.1, "energy/joules": 90.0}
-    wanted |= {"pad/fraction": 0.1, "seconds/forward": 1.5, "majority/f1": 0.0, "baseline/most_frequent_tag": 7.25}
+    wanted = {"test/f1": 18.5, "best/f1": 20.0, "speed/real_tokens_per_s": 1234.5, "memory/peak_bytes": 2.0**30}
+    wanted |= {"characters/padded": 100.0, "arithmetic/share": 0.1, "energy/joules": 90.0, "tokens/padding_share": 0.1}
+    wanted |= {"seconds/forward": 1.5, "majority/f1": 0.0, "baselines/most_frequent_tag/f1": 7.25}
     assert latest.items() >= wanted.items()
     assert "best/perplexity" not in latest
     assert there["inputs"] == [("wnut17", "d" * 36)]
@@ -246,7 +252,7 @@ def test_an_unreachable_store_is_tried_after_growing_pauses(tmp_path: Path, monk
         raise ConnectionRefusedError(111, "refused\nby\tthe server")
 
     monkeypatch.setattr(mlflow_tracker, "connect", refuse)
-    monkeypatch.setattr(mlflow_tracker.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     tracker = tracker_for("http://user:secret@localhost:1", retry_s=10.0)
     output = set()
     for second in range(0, 4000, 10):
@@ -318,13 +324,56 @@ def test_the_description_leads_to_the_experiments_charts(tmp_path: Path, uri: st
     assert f"--backend-store-uri '{uri}'" in tracker.describe()
     tracker.deliver(finished(tmp_path / "run"))
     assert tracker.describe().endswith("/#/experiments/2/runs?workflowType=machine_learning&compareRunsMode=CHART")
-    assert tracker_for("http://me:secret@host:5000/").describe() == "MLflow: http://host:5000/"
+    on_training = "http://host:5000/#/experiments?workflowType=machine_learning"
+    assert tracker_for("http://me:secret@host:5000/").describe() == f"MLflow: {on_training}"
+
+
+def test_an_experiment_is_marked_as_one_of_training_runs(tmp_path: Path, uri: str) -> None:
+    client = client_of(uri)
+    kind = "mlflow.experimentKind"
+    assert client.get_experiment_by_name("tests").tags[kind] == "custom_model_development"
+    client.create_experiment("older")
+    client.create_experiment("theirs", tags={kind: "genai_development"})
+    for name, expected in (("older", "custom_model_development"), ("theirs", "genai_development")):
+        mlflow_store.connect(uri, name, None, 10.0)
+        assert client.get_experiment_by_name(name).tags[kind] == expected
+
+
+def test_runs_of_a_sweep_have_a_parent_that_later_deliveries_keep(tmp_path: Path, uri: str) -> None:
+    folders = [finished(tmp_path / name, epochs=1) for name in ("a", "b")]
+    tracker_for(uri).deliver(folders[0], final=True)  # without the option
+    for folder in (*folders, folders[0]):
+        tracker_for(uri, parent_runs=True).deliver(folder, final=True)
+    client = client_of(uri)
+    runs = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    (parent,) = [run for run in runs if run_schema.TAG_PARENT in run.data.tags]
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.info.run_name for run in below} == {"a", "b"}
+    assert (parent.info.run_name, parent.info.status, len(runs)) == ("sweep-1", "FINISHED", 3)
+    assert parent.info.end_time == max(run.info.end_time for run in below)
+    assert parent.data.tags["mlflow.user"] == getpass.getuser()
+    assert not parent.data.tags.keys() & {run_schema.TAG_SWEEP, run_schema.TAG_RUN_ID}  # by which runs are compared
+
+
+def test_samples_of_the_machine_are_system_metrics(tmp_path: Path, uri: str) -> None:
+    run = start(tmp_path / "run")
+    samples = run.path / run_schema.SYSTEM
+    line = '{"time": %d, "step": %d, "epoch": 0, "metrics": {"system/cpu_utilization_percentage": 50.0}}\n'
+    samples.write_text(line % (1, 0))
+    tracker_for(uri).deliver(run.path)
+    samples.write_text(line % (1, 0) + line % (2, 1))
+    finish(run)
+    assert not is_delivered(run.path, tracker_for(uri))
+    tracker_for(uri).deliver(run.path, final=True)
+    (there,) = content_of(uri).values()
+    assert there["curves"]["system/cpu_utilization_percentage"] == [(0, 1000, 50.0), (1, 2000, 50.0)]
+    assert run_schema.SYSTEM in {path for path, _ in there["artifacts"]}
 
 
 def test_names_are_made_of_allowed_characters() -> None:
-    assert mlflow_fields.allowed_name("a/b c.d-e_f:g") == "a/b c.d-e_f:g"
-    assert mlflow_fields.allowed_name("B-(x)=ü*") == "B-_x__ü_"
-    assert len(mlflow_fields.allowed_name("x" * 999)) == 250
+    assert fields.allowed_name("a/b c.d-e_f:g") == "a/b c.d-e_f:g"
+    assert fields.allowed_name("B-(x)=ü*") == "B-_x__ü_"
+    assert len(fields.allowed_name("x" * 999)) == 250
 
 
 def test_passwords_are_cut_out() -> None:
@@ -334,5 +383,5 @@ def test_passwords_are_cut_out() -> None:
 
 def test_a_result_with_holes_has_a_summary() -> None:
     least: Any = {"quality": {"metric": "f1", "higher_is_better": True}, "updates": {"count": 3, "digest": "abc"}}
-    assert mlflow_fields.summary(least) == {"updates/count": 3.0}
-    assert mlflow_fields.summary(least | {"metrics": {"test": {"f1": None, "top": True}}}) == {"updates/count": 3.0}
+    assert fields.summary(least) == {"updates/count": 3.0}
+    assert fields.summary(least | {"metrics": {"test": {"f1": None, "top": True}}}) == {"updates/count": 3.0}

@@ -12,7 +12,7 @@ from runner.common import files, run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import cut_torn_line, write_json
 from runner.common.records import RESULT_KEYS
-from runner.tracking.mlflow_fields import artifacts
+from runner.tracking.fields import artifacts
 from runner.tracking.run_folder import RunFolder, is_alive, mark_dead, read_metrics, read_result, read_run
 from tests.helpers.run_folders import log_epoch, result, start
 

@@ -1,8 +1,8 @@
-"""The fields of a run in MLflow, as plain values: tags, params, metrics and a note, all from the run's folder.
+"""What trackers get of a run, as plain values from its folder: tags, params, figures, a note and files.
 
-Names are short, since MLflow's charts truncate long ones, and have a slash, which groups charts into sections:
-`test/f1`, `best/f1` (on valid, at the kept checkpoint), `majority/f1`, `speed/tok_s`, `pad/fraction`, `mem/peak_gib`,
-`seconds/forward`, `model/parameters`. Curves keep their names in training (`train/loss`, `valid/f1`).
+Names are those of the records, with `/` for `.`, after which pages group their charts: `speed/real_tokens_per_s` is
+`speed.real_tokens_per_s` of `result.json`. `test/f1` is `metrics.test.f1`, and `best/f1` is `metrics.valid.f1`, the
+kept checkpoint's, since `valid/f1` is a curve. Curves have their names in `metrics.jsonl` (`train/loss`, `valid/f1`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,23 @@ from typing import TypeGuard
 
 from runner.common import run_schema
 from runner.common.bounded import read_yaml
-from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.pages import markdown_text
 from runner.common.records import ResultRecord, RunRecord
+from runner.config.defaults import differing, flattened
 
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
-_NOT_PARAMS = ("tracker", "hydra")  # the destination of records is not a parameter of the experiment
-_SHORT = {"real_tokens_per_s": "tok_s", "examples_per_s": "examples_s", "updates_per_s": "updates_s"}
-_VARIANTS = ("_default", "_strict")  # suffixes of figures by other scoring rules, which MLflow does not get
+MOST_PARAMS = 40  # of a run; pages and comparisons of more are hard to read
+_NOT_PARAMS = ("tracker", "sweep", "search", "resume", "repeat", "plugins", "choices", "given", "run_plots", "hydra")
+_VARIANTS = ("_default", "_strict")  # suffixes of figures by other scoring rules, which trackers do not get
 _RECORDS = (run_schema.RUN, run_schema.RESOLVED, run_schema.RESULT, run_schema.METRICS)
-_FILES = (*_RECORDS, run_schema.VOCABS, run_schema.OUTCOMES, f"{run_schema.CHECKPOINTS}/{run_schema.BEST}")
+_FILES = (
+    *_RECORDS,
+    run_schema.SYSTEM,
+    run_schema.VOCABS,
+    run_schema.OUTCOMES,
+    f"{run_schema.CHECKPOINTS}/{run_schema.BEST}",
+)
 
 
 def allowed_name(name: str) -> str:
@@ -43,40 +49,49 @@ def tags(run: RunRecord, result: ResultRecord | None) -> dict[str, str]:
         "experiment": run.get("experiment"),
         "status": run["status"],
         "host": run.get("host"),
+        "mlflow.user": run.get("user"),
         "mlflow.source.name": "hydromel",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": note(run, result),
     }
     if result is not None:
+        commit = result["provenance"].get("git_commit") or ""
         values |= {
             "kernel": result.get("kernel"),
             "updates.digest": result["updates"]["digest"],
             "comparison_hash": result["provenance"]["comparison_hash"],
-            "mlflow.source.git.commit": result["provenance"].get("git_commit"),
+            "mlflow.source.git.commit": commit.removesuffix("+") or None,
+            "mlflow.source.git.dirty": str(commit.endswith("+")).lower() if commit else None,
         }
     return {allowed_name(key): str(value) for key, value in values.items() if value is not None}
 
 
 def params(folder: Path) -> dict[str, str]:
-    """Return the resolved config with dotted names, without the tracker's own; lists as JSON, long values cut.
+    """Return what tells a run from others, at most `MOST_PARAMS`: the choices, the seed, and the options that were set.
 
-    Classes are recorded by their stable names, so that runs still group by them after the code has moved.
+    Set are those that the command line named, even to their defaults, and those that differ from the defaults of the
+    chosen configs. `resolved.yaml`, a file of the run, has all others. Lists are JSON, and long values are cut.
+
     Raises HydromelError if `resolved.yaml` is missing or not a mapping.
     """
     path = folder / run_schema.RESOLVED
     config = read_yaml(path)
     if not isinstance(config, dict):
         raise HydromelError(f"{path}: a mapping is expected, not {type(config).__name__}")
-    kept = {key: value for key, value in config.items() if key not in _NOT_PARAMS}
-    return {allowed_name(key): _cut(value) for key, value in _flattened(with_stable_names(kept), "")}
+    choices, given, features = config.get("choices") or {}, config.get("given") or [], config.get("features") or {}
+    chosen = {"features": ", ".join(features), **{group: name for group, name in choices.items() if name is not None}}
+    options = flattened({key: value for key, value in config.items() if key not in _NOT_PARAMS})
+    named = {
+        key: value for key, value in options.items() if any(_is_at(key, name) for name in given if name not in chosen)
+    }
+    differ = {key: value for key, value in differing(config).items() if key in options}
+    groups = {group: name for group, name in chosen.items() if name and group not in _NOT_PARAMS}
+    known = groups | {"seed": config.get("seed")} | named | differ
+    return {allowed_name(key): _cut(value) for key, value in list(known.items())[:MOST_PARAMS]}
 
 
-def _flattened(config: Mapping[str, object], prefix: str) -> list[tuple[str, object]]:
-    flat: list[tuple[str, object]] = []
-    for key, value in config.items():
-        nested = isinstance(value, dict) and value
-        flat += _flattened(nested, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
-    return flat
+def _is_at(option: str, name: str) -> bool:
+    return f"{option}.".startswith(f"{name}.")
 
 
 def _cut(value: object) -> str:
@@ -88,43 +103,29 @@ def summary(result: ResultRecord) -> dict[str, float]:
     """Return the figures of a run, for bars and tables. Missing and non-finite values are left out.
 
     Of baselines and of the validation set only the main metric is included, and of F1 only its main variant, since
-    MLflow draws a chart for each name.
+    pages draw a chart for each name.
     """
     quality = result["quality"]["metric"]
-    metrics, tokens, memory = result.get("metrics", {}), result.get("tokens", {}), result.get("memory", {})
+    metrics = result.get("metrics", {})
+    of_baselines: dict[str, Mapping[str, object]] = {"majority": result.get("majority") or {}}
+    of_baselines |= {f"baselines/{name}": figures for name, figures in result.get("baselines", {}).items()}
     sections: dict[str, Mapping[str, object]] = {
-        "best": {quality: metrics.get("valid", {}).get(quality)},
         "test": {key: value for key, value in metrics.get("test", {}).items() if not key.endswith(_VARIANTS)},
-        "majority": {quality: (result.get("majority") or {}).get(quality)},
-        "baseline": {name: figures.get(quality) for name, figures in result.get("baselines", {}).items()},
-        "speed": {
-            **{_SHORT.get(key, key): value for key, value in result.get("speed", {}).items()},
-            "matrix_share": (result.get("arithmetic") or {}).get("share"),
-        },
-        "tokens": tokens,
-        "pad": {
-            "fraction": _padding_share(tokens),
-            "characters": _padding_share(result.get("characters") or {}),
-            **result.get("padding", {}),
-        },
-        "energy": {"joules": (result.get("energy") or {}).get("joules")},
+        "best": {quality: metrics.get("valid", {}).get(quality)},
+        **{name: {quality: figures.get(quality)} for name, figures in of_baselines.items()},
+        "speed": result.get("speed", {}),
+        "tokens": result.get("tokens", {}),
+        "padding": result.get("padding", {}),
+        "characters": result.get("characters") or {},
         "seconds": result.get("seconds", {}),
-        "mem": {f"{name}_gib": _gib(memory.get(f"{name}_bytes")) for name in ("peak", "before_training")},
+        "memory": result.get("memory", {}),
+        "energy": result.get("energy") or {},
+        "arithmetic": {"share": (result.get("arithmetic") or {}).get("share")},
         "model": result.get("model", {}),
-        "updates": {key: value for key, value in result["updates"].items() if key in ("count", "epochs")},
+        "updates": result["updates"],
     }
     named = {f"{section}/{key}": value for section, values in sections.items() for key, value in values.items()}
     return {allowed_name(name): float(value) for name, value in named.items() if _is_number(value)}
-
-
-def _padding_share(tokens: Mapping[str, object]) -> float | None:
-    """Return padding as a share of all positions in memory (of tokens, or of characters), 0 to 1."""
-    real, padded = tokens.get("real"), tokens.get("padded")
-    return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
-
-
-def _gib(size_bytes: object) -> float | None:
-    return size_bytes / 2**30 if _is_number(size_bytes) else None
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -142,11 +143,11 @@ def note(run: RunRecord, result: ResultRecord | None) -> str:
         return f"{first}\n\n{markdown_text(run['status'] + reason)}"
     metric, values = result["quality"]["metric"], summary(result)
     quality = [f"{split} {_shown(values, f'{split}/{metric}')}" for split in ("test", "best", "majority")]
-    share = values.get("pad/fraction")
+    share, peak = values.get("tokens/padding_share"), values.get("memory/peak_bytes")
     cost = [
-        f"{_shown(values, 'speed/tok_s')} real tokens/s",
+        f"{_shown(values, 'speed/real_tokens_per_s')} real tokens/s",
         f"padding {'—' if share is None else format(share, '.1%')}",
-        f"peak {_shown(values, 'mem/peak_gib')} GiB",
+        f"peak {'—' if peak is None else format(peak / 2**30, '.2f')} GiB",
         f"{_shown(values, 'seconds/total')} s in total",
     ]
     kernel = markdown_text(result.get("kernel") or "kernel unknown")
