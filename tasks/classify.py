@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
@@ -29,6 +30,7 @@ from tasks.predictions.inspectors import LabelInspector
 from tasks.predictions.label_sets import LabelSetInspector
 from tasks.targets import label_ids, label_lists, label_set_ids, labels_of_rows, place, target_vocab, unseen_labels
 
+log = logging.getLogger(__name__)
 # The metrics that may compare runs, by the number of labels per row; the first is the default.
 _QUALITIES = {
     "one": ("accuracy", "macro_f1"),
@@ -130,6 +132,11 @@ class Classify:
         Raises:
             HydromelError: rows without a label or with several, if each must have one; no label that is not ignored.
         """
+        if self.many and "labels" not in train.column_names:
+            log.warning(
+                "warning: task.labels=many, but the data set has one label per row (dataset.label_separator splits a "
+                "column)"
+            )
         return target_vocab(self._labels(train), self.ignore, "label")
 
     def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:

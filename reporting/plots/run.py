@@ -34,6 +34,7 @@ KINDS = {
     "missed": "#999999",
     "spurious": "#D55E00",
 }
+_TABLES = ("confusion", "type_confusion", "per_class", "per_type", "errors")  # of detail
 _ERRORS = pa.schema([NAMES, *((kind, pa.int64()) for kind in KINDS)])
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,11 @@ def figures(result: ResultRecord, lines: list[MetricsLine], folder: Path) -> dic
     metrics = result["metrics"]
     split, values = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
     tables = records.parse_tables(values)
+    if unread := [name for name in _TABLES if name in values and name not in tables]:
+        log.warning(
+            "warning: not drawn: %s of result.json, of an earlier version or damaged; a new run has them as rows",
+            ", ".join(unread),
+        )
     drawn = {"curves": curves(result, lines), "seconds": seconds(result)}
     for name, value in (("confusion", tables.get("confusion")), ("type_confusion", tables.get("type_confusion"))):
         if pairs := _read(value, folder, PAIRS):

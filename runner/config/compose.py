@@ -200,6 +200,9 @@ def explain(error: BaseException) -> str:
         return _unknown_config(error)
     if isinstance(error, OverrideParseException):
         reason = shortened(" ".join(error.message.split()).partition(" See ")[0], _LONGEST_LINE)
+        if "LexerNoViableAlt" in reason:
+            option = error.override.partition("=")[0]
+            return f"{shortened(error.override)}: such a value needs two pairs of quotes: {option}='\"...\"'"
         return f"{shortened(error.override)}: not of the form key=value ({reason})"
     if isinstance(error, MissingMandatoryValue) or isinstance(cause, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)

@@ -34,6 +34,15 @@ class Guess(Protocol):
         """The options that the files stand for."""
 
 
+_told: list[str] = []  # of which no run has taken note yet
+
+
+def take_told() -> list[str]:
+    """Return the lines that were logged here since the last call, for the record of the run that they are about."""
+    told, _told[:] = [*_told], []
+    return told
+
+
 def with_own_data(arguments: Sequence[str], tell: bool = True) -> list[str]:
     """Return arguments of a command with `data=FILE` or `data=TRAIN,VALID,TEST` replaced by the options for them.
 
@@ -64,7 +73,8 @@ def _expanded(value: str, others: tuple[str, ...], tell: bool) -> list[str]:
     guess = function([value] if Path(value).is_file() else value.split(","), _values(others))
     overrides = [f"{key}={written(option)}" for key, option in guess.options.items()] + [*others]
     if tell:
-        log.info("data=%s: %s; as: %s", value, guess.found, shlex.join(["hydromel", *overrides]))
+        _told.append(f"data={value}: {guess.found}; as: {shlex.join(['hydromel', *overrides])}")
+        log.info("%s", _told[-1])
     return overrides
 
 

@@ -36,7 +36,7 @@ from runner.text.bpe import pieces_of
 from runner.text.features import TokenFeature
 from runner.text.vocab import Vocab
 
-RULES = 5  # version of numericalising; raise it with a change, so that old cache files are not used
+RULES = 6  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
 _ABANDONED_SECONDS = 86_400.0  # older temporary files are removed, also those of other machines that share the cache
 SPLITS = ("train", "valid", "test")

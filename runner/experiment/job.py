@@ -24,6 +24,7 @@ from runner.common.files import CannotWrite, cannot_write
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.config.instantiate import find_plugin
+from runner.config.own_data import take_told
 from runner.config.saved import written_config
 from runner.config.schema import RunConfig
 from runner.terminal.command_line import failed
@@ -51,7 +52,7 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
     interruption.heed()
     try:
         _make_folder(folder)
-        with copied_to(folder / CONSOLE):
+        with copied_to(folder / CONSOLE, take_told()):
             return _run(folder, started, config)
     except HydromelError as error:
         return failed(str(error))

@@ -11,7 +11,7 @@ from runner.common.dtypes import DTYPES
 from runner.components.run_components import Components, build_strategy
 from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name_of
 from runner.data.counts import describe_counts
-from runner.data.numericalize import Data, arrange, describe_data, load_data
+from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
@@ -21,7 +21,7 @@ from runner.model import Model, build_model, descriptions, learn_scale, saved_fi
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
-from runner.profiling.malloc import choose_malloc
+from runner.profiling.malloc import choose_malloc, growth
 from runner.profiling.matmul import choose_matmul
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import Checkpoint, checkpoint_path, resume
@@ -74,6 +74,9 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     for description in descriptions(model, data.splits):
         if description.line is not None:
             log.info(description.line)
+    scored = data.vocabs[TARGET].known if not parts.task.causal and device.type == "cpu" else 0
+    if memory := growth(config.malloc, scored, settings.eval_batch_size):
+        log.info(memory)
     config, strategy = _choose_batching(config, components, run, model, data)
     per_epoch = len(strategy.updates(train.lengths, config.seed, 0))
     schedule = _schedule(components, settings, per_epoch)

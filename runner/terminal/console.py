@@ -15,7 +15,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -78,8 +78,10 @@ def show_messages() -> None:
 
 
 @contextlib.contextmanager
-def copied_to(path: Path) -> Iterator[None]:
+def copied_to(path: Path, before: Sequence[str] = ()) -> Iterator[None]:
     """Within the context, also append messages to `path`, including Python's warnings and a final traceback.
+
+    `before` are messages that it has shown already.
 
     Raises:
         HydromelError: the file cannot be written.
@@ -91,6 +93,8 @@ def copied_to(path: Path) -> Iterator[None]:
         handler = _shown(_Copy(path, encoding="utf-8", errors="backslashreplace"))
     except OSError as error:
         raise cannot_write(path, error) from error
+    for message in before:
+        handler.handle(logging.makeLogRecord({"msg": message}))
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(True)

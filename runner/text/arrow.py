@@ -98,8 +98,18 @@ def example_table(
 
     `notes` say what the reader left out or had to decide, and how often.
     """
+    if "labels" in columns:
+        notes = {**(notes or {}), "labels that a row has more than once, counted once": _repeated(columns["labels"])}
     table = pa.table({**columns, "line": pa.array(line, pa.int64())}).replace_schema_metadata({"path": str(path)})
     return with_notes(table, notes or {})
+
+
+def _repeated(lists: pa.ListArray) -> int:
+    """Return the number of strings in lists (B,) that are in the same list before them."""
+    ids = lists.flatten().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    rows = np.repeat(np.arange(len(lists)), np.diff(offsets_of(lists)))
+    distinct: IntArray = np.unique(rows * (ids.max(initial=0) + 1) + ids)
+    return int(ids.size - distinct.size)
 
 
 def with_notes(table: pa.Table, notes: Mapping[str, int]) -> pa.Table:

@@ -181,9 +181,11 @@ class Delimited(RawText, LocalCorpus):
 
         def filled(column: Column, what: str) -> pa.Array:
             values = named(column, f"{what}_column")
+            hint = "; for several labels per row, or none: task.labels=many dataset.label_separator=MARK"
+            hint = hint if what == "label" else ""
             refuse(
                 is_empty(values),
-                lambda row: f"{file.at(line[row])}: column {column}: the {what} is empty; every row needs one",
+                lambda row: f"{file.at(line[row])}: column {column}: the {what} is empty; every row needs one{hint}",
             )
             return values
 

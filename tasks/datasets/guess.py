@@ -58,6 +58,7 @@ NAMES = {*TEXTS, *TARGETS, *NUMBERS, *(name for pair in PAIRS for name in pair)}
 MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf", "-inf", "-"}  # of a number
 READERS = ("columns_file", "conllu", "csv", "jsonl", "labelled", "parquet", "sst_trees", "text", "tsv")
 DELIMITERS = "\t,;|"
+LABEL_SEPARATORS = ";|,"
 HEAD_BYTES = 2**18
 NO_TAGS = {"id", "form", "lemma", "feats", "head", "deps", "misc"}  # columns of CoNLL-U
 LEAST_LINES = 10  # fewest lines with a label from which a format is inferred
@@ -328,12 +329,30 @@ def _delimited(text: str, path: Path, given: Mapping[str, object]) -> Found | No
     columns = [Column(name, [row[place] for row in body]) for place, name in enumerate(names)]
     ask = ("dataset.text_columns=NAME", "dataset.label_column=NAME (null: none)")
     roles = roles_of(columns, path, given.get("dataset.text_columns"), given.get("dataset.label_column", ...), ask)
+    target = next((column for column in columns if column.name == roles.target), None)
+    if roles.kind == "label" and given.get("dataset.label_separator") is not None:
+        roles = replace(roles, kind="labels")
+    elif roles.kind == "label" and target and given.get("task.labels") != "one" and (between := _separator(target)):
+        raise HydromelError(
+            f"{path}: column {target.name} may hold several labels per row, separated by '{between}'; give "
+            f"task.labels=many 'dataset.label_separator=\"{between}\"', or task.labels=one"
+        )
     dataset = reader or ("tsv" if mark == "\t" else "csv")
     options: dict[str, object] = {} if (dataset, mark) in (("tsv", "\t"), ("csv", ",")) else {"delimiter": mark}
     if not has_header:
         options["header"] = False
     found = f"a table with the columns {_listed(columns)}" if has_header else f"a table of {most} columns"
     return _with_roles(str(dataset), found, roles, options, ("text_columns", "text_columns", "label_column"))
+
+
+def _separator(column: Column) -> str | None:
+    """Return what separates several labels in the values of a column: its parts are fewer than its values."""
+    values = {value for value in column.written if value}
+    for mark in LABEL_SEPARATORS:
+        parts = {part.strip() for value in values for part in value.split(mark)}
+        if sum(mark in value for value in values) > 1 and len(parts) < len(values):
+            return mark
+    return None
 
 
 def _rows(text: str, mark: str, given: Mapping[str, object]) -> list[list[str]]:

@@ -137,6 +137,15 @@ def test_a_table_that_is_gone_is_not_drawn(tmp_path: Path, caplog: pytest.LogCap
     assert "test_confusion.parquet: cannot be read (No such file" in caplog.text
 
 
+def test_tables_of_an_earlier_version_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = result(confusion={"A": {"A": 3}}, per_class={"A": {"f1": 1.0}})
+    assert {*figures(old, [], tmp_path)} == {"curves", "seconds"}  # type: ignore[arg-type]
+    assert caplog.messages == [
+        "warning: not drawn: confusion, per_class of result.json, of an earlier version or damaged; a new run has them "
+        "as rows"
+    ]
+
+
 def test_bars_of_errors_add_up_to_all_spans() -> None:
     assert tuple(KINDS) == KINDS_OF_ERRORS
     axis = error_kinds(ERRORS["counts"], pa.Table.from_pylist(ERRORS["per_type"]), "test").axes[0]

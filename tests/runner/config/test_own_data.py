@@ -150,5 +150,7 @@ def test_a_column_file_to_its_first_figure(
     assert "test f1 " in said
     from runner.config.saved import saved_run
 
+    first, _, _ = (tmp_path / "run" / "console.log").read_text(encoding="utf-8").partition("\n")
+    assert first.startswith("data=train.conll: one token per line in 2 columns (tab)")
     dataset = saved_run(tmp_path / "run", []).dataset
     assert (dataset["name"], dataset["train"], dataset["span_scheme"]) == ("columns_file", "train.conll", "IOB2")

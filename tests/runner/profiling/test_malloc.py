@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from runner.profiling.malloc import growth
+
 CODE = """
 import resource, sys, torch
 from runner.profiling.malloc import choose_malloc
@@ -37,3 +39,13 @@ def test_blocks_that_are_kept_are_not_cleared_anew() -> None:
     held, returned = held_and_faults("return")
     assert held == "return"
     assert kept < returned / 5
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator that cannot be told")
+def test_scores_of_very_many_targets_are_told() -> None:
+    line = (
+        "malloc=keep: 100,000 targets make blocks of 48 MiB, which may take several times the memory of malloc=return"
+    )
+    assert growth("keep", 100_000, 128) == line
+    assert growth("return", 100_000, 128) is None
+    assert growth("keep", 20_000, 128) is None

@@ -169,6 +169,20 @@ def test_a_missing_number_in_parquet_and_json(found):
     assert found('{"text": "a b", "score": 0.5}\n{"text": "c", "score": NaN}\n')["task"] == "regress"
 
 
+def test_a_column_of_several_labels_is_asked_for(found, unclear):
+    several = [("a film", "x;y"), ("b", "y"), ("c", "x"), ("d e", "y;x"), ("f", "")]
+    content = table(several, header="text,labels")
+    assert unclear(content, "a.csv") == (
+        "FILE: column labels may hold several labels per row, separated by ';'; give task.labels=many "
+        "'dataset.label_separator=\";\"', or task.labels=one"
+    )
+    options = found(content, "a.csv", {"dataset.label_separator": ";"})
+    assert (options["task"], options["task.labels"]) == ("classify", "many")
+    assert found(content, "a.csv", {"task.labels": "one"})["task"] == "classify"
+    places = [("a film", '"Rome, Italy"'), ("b c", '"Lima, Peru"'), ("d", '"Rome, Italy"')]
+    assert found(table(places), "a.csv")["task"] == "classify"
+
+
 def test_a_table_without_rows(unclear):
     message = "FILE: no rows but the names of the columns, text, label"
     assert unclear("text,label\n", "a.csv") == message

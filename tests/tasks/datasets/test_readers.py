@@ -358,6 +358,12 @@ def test_parts_of_marked_labels(read, fails):
     assert wrong.startswith("FILE:4: label '__label__M' is not COARSE:fine")
 
 
+def test_labels_that_a_row_has_twice_are_counted(read):
+    twice = read("labelled", "__label__a __label__b __label__a x\n__label__a __label__a __label__a y\n__label__b z")
+    assert notes_of(twice) == {"labels that a row has more than once, counted once": 3}
+    assert notes_of(read("csv", "text,label\na,x;y\nb,x\n", label_separator=";")) == {}
+
+
 def test_several_labels_in_a_column(read, tmp_path):
     text = "text,label\na,x; y ;\nb,\nc,z\nd, ; \n"
     assert [row["labels"] for row in rows(read("csv", text, label_separator=";"))] == [["x", "y"], [], ["z"], []]
