@@ -34,11 +34,11 @@ class Guess(Protocol):
         """The options that the files stand for."""
 
 
-_told: list[str] = []  # of which no run has taken note yet
+_told: list[str] = []  # the line about the arguments that were expanded last, until a run has taken it
 
 
 def take_told() -> list[str]:
-    """Return the lines that were logged here since the last call, for the record of the run that they are about."""
+    """Return the line about `data=` of the arguments that were expanded last, once, for the record of their run."""
     told, _told[:] = [*_told], []
     return told
 
@@ -54,6 +54,7 @@ def with_own_data(arguments: Sequence[str], tell: bool = True) -> list[str]:
     """
     given = [argument for argument in arguments if argument.startswith(_DATA)]
     others = [argument for argument in arguments if not argument.startswith(_DATA)]
+    _told.clear()
     if not given or given[-1] == f"{_DATA}null":
         return others
     if len(given) > 1:
@@ -62,20 +63,23 @@ def with_own_data(arguments: Sequence[str], tell: bool = True) -> list[str]:
         raise HydromelError(
             f"{given[0]} has no effect with resume=, which continues with the run's own data; leave it out"
         )
-    return _expanded(given[0].removeprefix(_DATA), tuple(others), tell)
+    overrides, line = _expanded(given[0].removeprefix(_DATA), tuple(others), tell)
+    _told.append(line)
+    return overrides
 
 
 @cache  # some commands compose several configs from the same arguments; they report only once
-def _expanded(value: str, others: tuple[str, ...], tell: bool) -> list[str]:
+def _expanded(value: str, others: tuple[str, ...], tell: bool) -> tuple[list[str], str]:
+    """Return the options, and the line about them, which is logged if `tell`."""
     module, _, name = configs.DATA.rpartition(".")
     function: Callable[[Sequence[str], Mapping[str, object]], Guess] = getattr(import_module(module), name)
     value = value.strip("'\"")
     guess = function([value] if Path(value).is_file() else value.split(","), _values(others))
     overrides = [f"{key}={written(option)}" for key, option in guess.options.items()] + [*others]
+    line = f"data={value}: {guess.found}; as: {shlex.join(['hydromel', *overrides])}"
     if tell:
-        _told.append(f"data={value}: {guess.found}; as: {shlex.join(['hydromel', *overrides])}")
-        log.info("%s", _told[-1])
-    return overrides
+        log.info("%s", line)
+    return overrides, line
 
 
 def _values(overrides: Sequence[str]) -> dict[str, object]:
