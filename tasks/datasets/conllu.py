@@ -96,6 +96,7 @@ def _values(cells: Cells, names: Sequence[str], column: str, option: str) -> pa.
     pairs = cells.column(place)
     values = pc.struct_field(pc.extract_regex(pairs, rf"(?:^|\|){re.escape(key)}=(?P<value>[^|]+)"), "value")
     if values.null_count == len(values):
-        keys = pc.struct_field(pc.extract_regex(pairs.unique(), r"(?:^|\|)(?P<key>[^=|]+)="), "key").drop_null()
+        parts = pc.split_pattern(pairs.unique(), "|").flatten()
+        keys = pc.struct_field(pc.extract_regex(parts, r"^(?P<key>[^=]+)="), "key").drop_null()
         raise unknown("key", key, keys.unique().to_pylist()[:12], f"{option}, {names[place]} in {cells.file.path}")
     return values.fill_null(UNSPECIFIED)

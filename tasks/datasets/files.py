@@ -24,6 +24,7 @@ from runner.common.errors import HydromelError, shortened
 from runner.common.types import FilePath, is_encoding
 
 MAX_BYTES = 2**31 - 1  # Arrow strings have 32-bit offsets
+SAVED = ("dataset_dict.json", "state.json")  # files in a folder of `save_to_disk`
 BYTE_ORDER_MARK = "\ufeff"
 STDIN = Path("-")
 Files = FilePath | Annotated[list[FilePath], Field(min_length=1)]  # paths and patterns
@@ -117,6 +118,10 @@ def _matching(pattern: str, where: str) -> Iterator[str]:
 
 def _missing(file: str, data_dir: str | None, where: str, places: Sequence[Path]) -> HydromelError:
     if folder := next((place for place in places if place.is_dir()), None):
+        if any((folder / name).is_file() for name in SAVED):
+            return HydromelError(
+                f"{where}: {folder} is a folder of save_to_disk; use dataset=hub dataset.path={folder}"
+            )
         return HydromelError(f"{where}: {folder} is a folder; give a file, or all with {folder}/*")
     if special := next((place for place in places if place.exists()), None):
         return HydromelError(f"{where}: {special} is not a regular file, such as a device or a named pipe")

@@ -62,6 +62,12 @@ LABEL_SEPARATORS = ";|,"
 HEAD_BYTES = 2**18
 NO_TAGS = {"id", "form", "lemma", "feats", "head", "deps", "misc"}  # columns of CoNLL-U
 LEAST_LINES = 10  # fewest lines with a label from which a format is inferred
+_MARKED = {  # encodings by the byte order mark; the longer ones first
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".conll": "columns_file", ".conllu": "conllu"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+|.+-[BIESLUM]")
@@ -181,8 +187,8 @@ def _found(path: Path, given: Mapping[str, object]) -> Found:
     head, is_whole = head_of(path, HEAD_BYTES)
     if reader == "parquet" or (reader is None and head.startswith(BINARY)):
         return _of_table(head_of_table(path), path, given)
-    is_utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    encoding = str(given.get("dataset.encoding", "utf-16" if is_utf16 else "utf-8"))
+    marked = next((name for mark, name in _MARKED.items() if head.startswith(mark)), "utf-8")
+    encoding = str(given.get("dataset.encoding", marked))
     text = decoded(path, head, encoding, is_whole).rstrip("\n")
     found = of_text(text if is_whole else text.rpartition("\n")[0] or text, path, given)
     return found if encoding == "utf-8" else replace(found, options={"encoding": encoding, **found.options})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,10 @@ from runner.text.arrow import offsets_of, utf8_bytes
 from tasks.datasets.arrow_columns import check_columns, class_names, column_of, corpus_table, top_columns
 from tasks.datasets.arrow_files import BATCH_ROWS, check_names
 from tasks.datasets.base import RULES_VERSION, HasTags, RawText
-from tasks.datasets.files import Files
+from tasks.datasets.files import SAVED, Files
 from tasks.datasets.split import SPLITS, Cut, cut_missing
+
+log = logging.getLogger(__name__)
 
 
 class PublishedSplit(Protocol):
@@ -122,7 +125,7 @@ class HubDataset(HasTags, RawText):
         from datasets.exceptions import DatasetsError
 
         path = self._local() or self.path
-        saved = any(Path(path, name).is_file() for name in ("dataset_dict.json", "state.json"))
+        saved = any(Path(path, name).is_file() for name in SAVED)
         options = ("config", "revision", "data_files", "streaming")
         if saved and (unused := [option for option in options if getattr(self, option) not in (None, False)]):
             raise HydromelError(
@@ -132,6 +135,8 @@ class HubDataset(HasTags, RawText):
             if saved:
                 loaded = load_from_disk(path)
                 return {"train": loaded} if isinstance(loaded, Dataset) else loaded
+            if self.streaming:
+                log.info("dataset.streaming=true: the columns of %s are read anew at the start of each run", path)
             files = {} if self.data_files is None else {"data_files": self.data_files}
             published: Mapping[str, PublishedSplit] = load_dataset(
                 path, self.config, revision=self.revision, streaming=self.streaming, **files

@@ -183,6 +183,21 @@ def test_a_column_of_several_labels_is_asked_for(found, unclear):
     assert found(table(places), "a.csv")["task"] == "classify"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_encodings_are_known_by_their_mark(found, encoding):
+    assert found(table(REVIEWS).encode(encoding), "a.csv") == CLASSIFY | {
+        "dataset": "csv",
+        "dataset.encoding": encoding,
+    }
+
+
+def test_a_folder_of_save_to_disk_is_named(tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "dataset_dict.json").write_text("{}")
+    with pytest.raises(HydromelError, match=r"saved is a folder of save_to_disk; use dataset=hub dataset\.path="):
+        guess([str(tmp_path / "saved")], {})
+
+
 def test_a_table_without_rows(unclear):
     message = "FILE: no rows but the names of the columns, text, label"
     assert unclear("text,label\n", "a.csv") == message

@@ -628,6 +628,12 @@ def test_trees(read):
     assert read("sst_trees", text, phrases="none")["tokens"].to_pylist() == [["Good", "-LRB-", "film"], ["Bad"]]
 
 
+def test_all_keys_of_a_column_are_named(fails):
+    line = "1\ta\tl\tN\tN\tCase=Nom|Number=Sing\t0\troot\t_\t_\n\n"
+    columns = {"tokens": "form", "tags": "feats.case"}
+    assert fails("conllu", line, columns=columns).endswith("did you mean 'Case'? Allowed: Case, Number")
+
+
 def test_trees_of_two_labels_leave_out_what_is_neutral(read, fails):
     table = read("sst_trees", "(3 (2 Good) (1 (4 -LRB-) (0 film)))\n(2 Bad)\n", labels="binary")
     assert [(" ".join(row["tokens"]), row["label"]) for row in rows(table)] == [
