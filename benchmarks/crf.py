@@ -253,7 +253,7 @@ def show(figures: list[dict[str, Any]], where: object) -> None:
     console.print(table)
     for name, by in product(OURS, ("median", "best")):
         ratios = [one["times_as_fast"][name][by] for one in figures]
-        console.print(f"{name}, by {by}: times as fast: least {min(ratios):.1f}, median {median(ratios):.1f}")
+        console.print(f"{name}, by {by}: {min(ratios):.1f} times as fast at least; median {median(ratios):.1f}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Condition:
     percent: bool
 
     def certain(self, interval: Mean) -> bool:
-        """Return True if the whole interval is on this condition's side of 0, or unknown."""
+        """Return True if the interval is unknown, or lies wholly on this condition's side of 0."""
         return all(end < 0 if self.below else end > 0 for end in interval.bounds or ())
 
 

@@ -294,7 +294,7 @@ def _points(table: records.LikelihoodTable) -> dict[str, Likelihood]:
 
 
 def _range(first: int, last: int) -> str:
-    """Return `1–9`, or from 1,000 on `1k–10k` for 1000 to 9999."""
+    """Return the label of a bin: `1–9`; from 1,000 on, the end is rounded up: `1k–10k` for 1000 to 9999."""
     if first == last:
         return short(first)
     return f"{short(first)}–{short(last + 1 if last == 10 * first - 1 and first >= 1000 else last)}"

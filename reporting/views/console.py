@@ -18,7 +18,7 @@ from runner.terminal.rich_tables import PlainConsole
 
 log = logging.getLogger(__name__)
 NARROWEST = 80  # least width, in columns of the terminal
-SPACE = 2  # columns of the terminal between the columns of a table
+SPACE = 2  # width of the gap between the columns of a table
 LONGEST_WORD = 16  # longer words may be broken over lines
 
 

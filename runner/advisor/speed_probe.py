@@ -69,7 +69,7 @@ class MicroBatchKind:
     train: Batch  # the training set as this strategy arranges it
     adds: bool  # true if gradients are added to those of other micro-batches
     pool: list[IntArray]  # the rows of each micro-batch of the plans
-    most_places: float = np.inf  # limit on the positions of a timed piece, which loses rows if need be
+    most_places: float = np.inf  # limit on the positions of a timed piece; larger ones are timed with fewer rows
     shapes: list[Shapes] = field(default_factory=list)  # the shape of each timed piece
     seconds: list[float] = field(default_factory=list)  # the time of each piece
     not_run: str = ""  # the kernel that this machine lacks to run them; empty if they run
@@ -123,7 +123,7 @@ class SpeedProbe:
         ]
 
     def _measure(self, kinds: list[MicroBatchKind], seconds: float) -> float:
-        """Time pieces of one kind after another; return the median time of the optimiser's step.
+        """Time pieces of each kind in turn; return the median time of the optimiser's step.
 
         Kinds of small batches come first: the C library keeps the memory that a large batch frees, and after it small
         batches would be faster than in a separate process.

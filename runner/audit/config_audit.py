@@ -38,7 +38,8 @@ from runner.training.setup import choose_device
 StrategySubject = ModelSubject | StreamSubject
 STREAMS, WINDOWS = 4, 3  # number of streams of a text, and of windows of each stream
 DROPOUT = 0.5  # rate of all dropout layers in the dropout check
-OWN_DROPOUT = ("order", "duplicates", "mixed_lengths", "extremes", "width")  # checks whose batches it runs
+# the dropout check runs the batches of these checks
+OWN_DROPOUT = ("order", "duplicates", "mixed_lengths", "extremes", "width")
 UPDATE_ROWS = 8  # largest batch size, so that a sample makes several updates
 
 
@@ -60,7 +61,7 @@ class AuditOptions:
 
 
 def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], options: AuditOptions) -> AuditReport:
-    """Audit one model under several strategies; those that ignore the mask are controls, unless there is no other.
+    """Audit one model under several strategies; those that ignore the mask are controls, unless all do.
 
     Args:
         configs: at least one config; they differ in `batching` only.

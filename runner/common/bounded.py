@@ -238,5 +238,5 @@ def check_uncompressed(arrays: BinaryIO, where: str) -> None:
     except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise HydromelError(f"{where} is damaged: {' '.join(str(error).split())}") from error
     if compressed:
-        raise HydromelError(f"{where} is damaged: its arrays are compressed, as this program never writes them")
+        raise HydromelError(f"{where} is damaged: its arrays are compressed, but this program compresses none")
     arrays.seek(0)

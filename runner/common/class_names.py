@@ -56,7 +56,7 @@ def registered(role: str) -> Mapping[str, str]:
 
 @cache
 def _registered_paths() -> Mapping[str, tuple[str, ...]]:
-    """Return the targets that `configs/` names under each role: the folder's name, or in train.yaml the key."""
+    """Return the targets in `configs/` by role; a role is the name of a folder, or a key of train.yaml."""
     by_role: dict[str, set[str]] = {}
     for entry in files("configs").iterdir():
         roles: list[tuple[str, object]] = []

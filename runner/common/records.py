@@ -74,7 +74,7 @@ class ChangeRecord(TypedDict, total=False):
 class RunRecord(TypedDict, total=False):
     """The content of `run.json`: the identity of a run, written first, and its status, kept current."""
 
-    run_id: Required[Annotated[str, StringConstraints(pattern="^[0-9A-Za-z_-]{1,64}$")]]  # in paths and queries
+    run_id: Required[Annotated[str, StringConstraints(pattern="^[0-9A-Za-z_-]{1,64}$")]]  # used in paths and queries
     created: Required[float]  # unix seconds
     cwd: Text  # working directory in which it was started
     seal: OnErrorOmit[str | None]  # seal of the installation that started it (runner/common/seal.py)

@@ -19,7 +19,7 @@ PREDICTIONS = "predictions"  # predictions on test, in the data set's own format
 OUTCOMES = "outcomes.npz"  # contribution of each test example to the headline figure (runner/inference/outcomes.py)
 TABLES = "tables"  # large detail tables of `result.json`, in Parquet (runner/tables/detail.py)
 EARLIER_TABLES = "tables.earlier"  # detail tables of `result.earlier.json`
-EARLIER = "earlier"  # records of runs that were not continued, by run_id: each a run's folder
+EARLIER = "earlier"  # folders of runs that were not continued, named by their run_id
 
 FILES = (RUN, RESOLVED, CONSOLE, METRICS, SYSTEM, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
 FOLDERS = (CHECKPOINTS, MODEL_FILES, PLOTS, PREDICTIONS, TABLES, EARLIER_TABLES, EARLIER)

@@ -28,7 +28,7 @@ _LOCK_SECONDS = 10.0
 
 
 def seal_of(run: RunRecord, tracker: Mapping[str, object]) -> str | None:
-    """Return the seal of a run with this config of its tracker; None, with a warning, if no key can be kept."""
+    """Return the seal of a run and its tracker's config; None, with a warning, if no key can be stored."""
     try:
         return _digest(_key(), run, tracker)
     except (OSError, RuntimeError, ValueError, Timeout) as error:  # RuntimeError: there is no home

@@ -46,6 +46,6 @@ def mappings_of(override: str) -> list[list[tuple[str, object]]]:
 
 
 def root_of(node: Container) -> Container:
-    """Return the whole config that a section, as of an error, is part of."""
+    """Return the whole config that contains a section, such as the section that an error is about."""
     with private_api("omegaconf", _CHECKED_OMEGACONF):
         return node._get_root()

@@ -71,7 +71,7 @@ def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | Str
 
 
 def check_fit(task: Task, batching: BatchingStrategy | StrategyChooser, max_length: int | None) -> None:
-    """Raise HydromelError unless task and strategy both read one text, or neither, and rows of one text stay whole."""
+    """Raise HydromelError if only one of task and strategy reads a single text, or if `max_length` cuts that text."""
     one_text = task.carries_state
     if one_text != batching.carries_state:
         reads = "one text" if one_text else "independent rows"

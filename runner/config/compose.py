@@ -51,7 +51,7 @@ def compose_from(
     """
     given = [item for override in as_overrides(overrides) for item in for_hydra(override)]
     for override in given:
-        if parsed(override).is_sweep_override():  # seed=1,2
+        if parsed(override).is_sweep_override():  # a sweep, such as seed=1,2
             raise HydromelError(f"{shortened(override)}: one value is taken here; only batching=a,b names several")
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:

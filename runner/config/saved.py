@@ -135,9 +135,9 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) ->
 
 
 def with_option(name: str, value: object, node: Plain) -> dict[str, object]:
-    """Return the same node with another value for each option of this name, at any depth.
+    """Return the node with `value` in place of the value of every option called `name`, at any depth.
 
-    In `configs/` they all refer to one option, `data_dir` or `batching.batch_size`; a saved config has only values.
+    In `configs/` these options refer to a single one, such as `data_dir`; a saved config has a value for each.
     """
     below = {key: apply_to_mappings(item, partial(with_option, name, value)) for key, item in node.items()}
     return below | ({name: value} if name in node else {})

@@ -91,7 +91,8 @@ def split_values(
     if isinstance(split.target, Ragged):
         numbers = torch.arange(split.target.rows.n_tokens, device=split.rows.device)
         numbered = replace(split, target=split.target.with_values(numbers))
-    parts: dict[InputKind, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in kinds}  # values, and their places
+    # values, and the positions of their tokens or rows
+    parts: dict[InputKind, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in kinds}
     per_token = set[InputKind]()
     model.eval()
     with torch.inference_mode(), torch.autocast(split.rows.device.type, torch.bfloat16, enabled=bf16):

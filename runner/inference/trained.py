@@ -202,7 +202,7 @@ class Predictor:
         return predict(run.model, batches, bf16=False, all_classes=all_classes), split
 
     def _no_predictions(self) -> PassagePredictions:
-        """Return the predictions of no rows, of the same types as those of some rows."""
+        """Return empty predictions, with the types that predictions of rows have."""
         column = self.inspector.column
         number: pa.DataType = pa.float32()
         if column == "value":

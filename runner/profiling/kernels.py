@@ -106,7 +106,7 @@ def runs(operation: Operation, dtype: torch.dtype, device_type: str, training: b
 
 @cache
 def warn_if_slow(dtype: torch.dtype) -> None:
-    """Warn once if this processor has no units for `dtype` and multiplies such matrices more slowly than float32."""
+    """Warn once if this processor has no units for `dtype` and multiplies its matrices more slowly than float32's."""
     cpu = torch.device("cpu")
     seconds, of_float32 = (median(product_seconds(_TIMED_SIZE, cpu, kind, _TIMES)) for kind in (dtype, torch.float32))
     ratio = seconds / of_float32

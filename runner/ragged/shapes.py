@@ -26,7 +26,7 @@ class Shapes:
     widths: IntArray  # length of the longest text, at least 1 and rounded up to a multiple
     tokens: IntArray  # real tokens
     cells: IntArray  # positions, padding included, in the rectangle or rectangles (`with_blocks`) of rows
-    pairs: IntArray  # pairs of positions of the same row in them: the cost of attention
+    pairs: IntArray  # pairs of `cells` of the same row: the cost of attention
 
     @classmethod
     def of(cls, rows: IntArray, widths: IntArray, tokens: IntArray, texts: int = 1) -> Shapes:

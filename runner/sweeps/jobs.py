@@ -93,7 +93,7 @@ class SweepJobs:
 def sweep_id(config: RunConfig) -> str:
     """Return the name of a sweep, of repeats or of a search; raise HydromelError if it has none."""
     if config.sweep.id is None:
-        raise HydromelError("sweep.id=null is for single runs; several runs need sweep.id=NAME, or leave it out")
+        raise HydromelError("sweep.id=null is for single runs; several runs need sweep.id=NAME, or no sweep.id at all")
     return str(config.sweep.id)
 
 

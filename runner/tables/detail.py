@@ -138,7 +138,7 @@ def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
         groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
         chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
         if any(chunk.compression != "UNCOMPRESSED" for chunk in chunks):
-            raise HydromelError(f"{path}: damaged, its columns are compressed, as this program never writes them")
+            raise HydromelError(f"{path}: damaged, its columns are compressed, but this program compresses none")
         if sum(group.num_rows for group in groups) > MOST_TABLE_ROWS:  # the file's own sum may be wrong
             raise HydromelError(f"{path}: more than {MOST_TABLE_ROWS:,} rows, the most that a table may have")
         table = file.read(schema.names)

@@ -112,7 +112,7 @@ def _cut(word: str) -> str:
 
 
 def failed(line: str) -> int:
-    """Log one line of error, with HYDRA_FULL_ERROR=1 after its traceback, and return the exit code.
+    """Log one line of error and return the exit code. HYDRA_FULL_ERROR=1 logs the traceback before it.
 
     A word of more than `_LONGEST_WORD` characters, such as the path of a file, is cut.
     """

@@ -231,7 +231,7 @@ def fingerprint_of(folder: Path) -> str:
 
 
 def from_working_directory(folder: Path, path: str) -> Path:
-    """Return `path` relative to the directory in which the run was started, wherever it is delivered.
+    """Return the absolute path that `path` named when the run was started, which may have been in another directory.
 
     Raises HydromelError if that directory does not exist (the run was copied from elsewhere).
     """

@@ -50,7 +50,8 @@ def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
 def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
     """Return the largest micro-batch of all updates to come: most positions in memory, then most real tokens.
 
-    Also return the number of times to run it: twice if updates have several, whose gradients then lie in memory too.
+    Also return how often to run it: twice if updates have several micro-batches, since the gradients of the first one
+    are then in memory too.
     """
     largest, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
     for updates in _plan(t):

@@ -119,7 +119,7 @@ def _svm(
     if n_weights > MOST_WEIGHTS or not epochs:
         return (
             f"{n_classes:,} labels x {len(used):,} words and pairs of words are {n_weights:,} weights, and "
-            f"{steps_per_epoch:,} steps per epoch; at most {MOST_WEIGHTS:,} and {MOST_SVM_STEPS:,} are made"
+            f"{steps_per_epoch:,} steps per epoch; the limits are {MOST_WEIGHTS:,} and {MOST_SVM_STEPS:,}"
         )
     svm = LinearSvm(len(used), n_classes, DECAY)
     train_svm(svm, rows[:, used], target_ids(train).numpy(), RATE, epochs, BATCH_SIZE)

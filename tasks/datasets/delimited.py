@@ -146,7 +146,7 @@ class Delimited(RawText, LocalCorpus):
         text_columns: a column by name or by position from 0, or several, which are joined by a space. For pairs of
             texts, a mapping of `a` and `b` to the columns of each.
         label_column: column by name or by position from 0 (null: none, for language models).
-        label_separator: what separates several labels in that column; spaces around labels are dropped, and an empty
+        label_separator: separator of several labels in that column; spaces around labels are dropped, and an empty
             field has no labels (null: a field is one label).
         group_column: column by name or by position from 0: rows with equal values stay together when splits are cut
             from the training set (null: none).

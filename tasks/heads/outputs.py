@@ -114,7 +114,7 @@ class IndependentOutput:
         return Loss(self._losses(scores, batch).sum(), batch.n_targets)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
+        """Return the terms of `loss`: (B,), one per row, or a packed `Ragged` with one per real token."""
         losses = self._losses(scores, batch)
         return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
 
@@ -255,7 +255,7 @@ class WeightedOutput(OutputHead):
         return Loss((losses.values if isinstance(losses, Ragged) else losses).sum(), batch.n_targets)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
+        """Return the terms of `loss`: (B,), one per row, or a packed `Ragged` with one per real token."""
         target, _ = class_ids(batch, len(self.weights))
         losses, weights = self.output.losses(scores, batch), self.weights.index_select(0, target)
         return losses.map(lambda values: values * weights) if isinstance(losses, Ragged) else losses * weights

@@ -98,7 +98,7 @@ class Comparison:
         }
 
     def per_type(self) -> pa.Table:
-        """Return the counts of each kind by type, in columns of these names after `name`."""
+        """Return the counts by type: the column `name` of types, and a column for each kind."""
         gold, predicted = self._types_of_matches()
         counts = np.zeros((len(KINDS), len(self.types)), dtype=np.int64)
         np.add.at(counts, (self.matches.kind, np.where(gold == len(self.types), predicted, gold)), 1)

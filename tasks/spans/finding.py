@@ -32,7 +32,7 @@ class Tagging:
 
     tags: pa.StringArray  # (N,) without nulls
     offsets: IntArray  # (B+1,) start of each row, and N
-    at: Callable[[int], str]  # the place of a position, for messages
+    at: Callable[[int], str]  # names a position (file and line) in messages
 
     @classmethod
     def of(cls, tags: pa.StringArray, offsets: IntArray, at: Callable[[int], str]) -> Tagging:
@@ -172,7 +172,7 @@ class TagRules:
 
     scheme: SpanScheme
     strict: bool  # False: illegal tags are kept and counted in the log
-    ignored: Sequence[str | int] = ()  # tags that are none, as missing ones are
+    ignored: Sequence[str | int] = ()  # values that are not tags, like missing ones
 
 
 def check_tags(tags: pa.Array, offsets: IntArray, rules: TagRules, at: Callable[[int], str]) -> None:

@@ -232,7 +232,7 @@ def observe_seeded(subject: Subject, batch: BatchSpec, seed: int) -> Observation
 
 
 def _hottest(steps: Sequence[TracedPart], lengths: Mapping[int, int]) -> int:
-    """Return the example whose last step differs most; of equal ones the longest."""
+    """Return the example whose last step differs most; the longest, if several differ equally."""
     sizes = dict.fromkeys(lengths, 0.0)
     for step in steps:  # later steps overwrite earlier ones
         for row, value, expected in zip(step.members, step.batched, step.single, strict=True):

@@ -67,7 +67,7 @@ class LineScorer:
         rows = Rows(lengths, _CPU)
         assert isinstance(batch.target, Ragged)
         if model.vocab.unk is None and bool((batch.target.values < 0).any()):
-            raise HydromelError(f"{model.where}: the text has unknown tokens, and the vocabulary has no {UNK}")
+            raise HydromelError(f"{model.where}: unknown tokens, but the vocabulary has no {UNK}; remove them")
         features = {name: Ragged(feature.values, rows, "packed") for name, feature in batch.features.items()}
         return Batch(features, Ragged(batch.target.values, rows, "packed"), np.arange(rows.n_rows))
 

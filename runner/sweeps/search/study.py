@@ -77,7 +77,7 @@ def ask(study: Study, options: SearchSettings, space: Space, defaults: Mapping[s
 
 
 def cut_off(study: Study, number: int) -> None:
-    """Mark an interrupted trial as failed. It does not count: the next trial has its number and its values."""
+    """Mark an interrupted trial as failed. It does not count: the next trial gets the same number and values."""
     from optuna.trial import TrialState
 
     study.set_user_attr(_CUT_OFF, [*study.user_attrs.get(_CUT_OFF, []), number])

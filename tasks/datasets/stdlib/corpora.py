@@ -340,7 +340,7 @@ def with_others(rows: list[Row]) -> list[Row]:
 def documented_functions(text: str) -> Iterator[tuple[list[str], list[str], int]]:
     """Yield each function with a docstring: the words of its code, those of the docstring's first paragraph, its line.
 
-    The code is without the docstring, and includes functions within the function.
+    The code leaves out the docstring, and includes nested functions.
     """
     lines = text.split("\n")
     for node in ast.walk(parse(text)):

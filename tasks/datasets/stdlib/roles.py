@@ -127,7 +127,7 @@ def in_bytes(position: Position, lines: list[str]) -> Position:
 
 
 class LogicalLine(NamedTuple):
-    """One row: its tokens, their IOB2 tags, and the first line in the file."""
+    """One row: its tokens, their IOB2 tags, and the number of its first line in the file."""
 
     tokens: list[str]
     tags: list[str]

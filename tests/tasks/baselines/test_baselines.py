@@ -74,7 +74,7 @@ def test_an_svm_of_too_many_weights_or_steps_is_left_out_and_said(
     result = run(tmp_path / "run", *label_files(tmp_path), *SMALL, "encoder=bow")
     (reason,) = result["baselines"]["svm"].values()
     assert caplog.text.count(f"baseline svm is left out: {reason}") == 1
-    assert "at most 134,217,728 and 10 are made" in reason
+    assert "the limits are 134,217,728 and 10" in reason
     assert not unbeaten_baselines(result).keys() & {"svm"}
 
 
