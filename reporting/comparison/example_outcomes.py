@@ -127,7 +127,7 @@ def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, Example
             if outcomes := read(run):
                 by_seed[seed] = outcomes
         except HydromelError as error:
-            problems.append(f"Left out on examples: {error}.")
+            problems.append(f"A run is left out of the intervals on examples: {error}.")
     return by_seed
 
 

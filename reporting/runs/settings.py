@@ -74,7 +74,7 @@ def _without_ignored(config: dict[str, object]) -> dict[str, object]:
 
 
 def _differences(values: Sequence[object], name: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield `train.epochs` and the values of all groups, for each setting that is not the same in all of them.
+    """Yield the name (such as `train.epochs`) and every group's value of each setting in which groups differ.
 
     A component that some groups lack is one setting (its class), and its differing options are further settings.
     """

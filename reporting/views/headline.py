@@ -54,7 +54,7 @@ def _names(leaders: Sequence[StrategySummary]) -> str:
 
 
 def _lead(leaders: Sequence[StrategySummary], ordered: Sequence[StrategySummary]) -> str:
-    """Return how many times as fast the first is as the reference; if it is the reference, as the second."""
+    """Return how many times as fast the first is as the reference, or as the second if it is the reference itself."""
     fastest, second = ordered[0], ordered[1]
     subject = f"{fastest.name} is " if len(leaders) > 1 else ""
     if fastest.against_padmask and (ratio := fastest.against_padmask.ratio):

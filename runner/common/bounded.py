@@ -109,7 +109,7 @@ def _check_own(path: Path) -> None:
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-        raise HydromelError(f"{path}: {what}; what a run writes must be files and folders of its own")
+        raise HydromelError(f"{path}: {what}; a run writes only to files and folders of its own; remove it")
 
 
 def read_lines(file: BinaryIO, where: str) -> Iterator[bytes]:

@@ -24,13 +24,13 @@ def find_run(name: str, runs: Path) -> Path | None:
     """Return the folder of a run, or None if there is none of this name.
 
     Args:
-        name: a folder, or below `runs` a folder, or the name or id in a run's `run.json`.
+        name: a folder, a folder below `runs`, or the name or id in the `run.json` of a run below `runs`.
         runs: the folder of all runs.
 
-    An existing path that is no run is returned as it is: whoever reads it says what it lacks.
+    An existing path that is not a run is returned as it is: the caller's reader says what it lacks.
 
     Raises:
-        HydromelError: the name fits several runs, or it is that of a folder with several.
+        HydromelError: the name fits several runs, or it names a folder of several runs.
     """
     path = Path(name).expanduser()
     for folder in (path, runs / path):

@@ -33,7 +33,7 @@ class Components:
     config: RunConfig  # with the values of the options that the training set decides
     parts: ModelParts
     batching: BatchingStrategy | StrategyChooser
-    optimizer: Factory[Optimizer]  # waits for `params`
+    optimizer: Factory[Optimizer]  # is called with `params` once the model exists
     schedule: Factory[Schedule]  # waits for `total_updates` and `updates_per_epoch`
     tracker: Tracker  # destination of records besides the run's folder
     plots: Plots | None  # plots of the finished run

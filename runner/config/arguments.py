@@ -14,7 +14,7 @@ _HOME = re.compile(
 
 
 def as_overrides(arguments: Sequence[str], tell: bool = True) -> list[str]:
-    """Return arguments of a command as overrides of the config: with the home directory for `~`, and no `data=`.
+    """Return arguments of a command as overrides: `~` is replaced by the home directory, `data=` by its options.
 
     Raises HydromelError as `with_own_data`, which takes `tell`.
     """

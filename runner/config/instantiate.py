@@ -174,7 +174,8 @@ def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Seque
         return
     for key, item in value.items():
         _check_nodes(item, f"{where}.{key}", given, plugins)
-        if TARGET not in value and _is_plain(item) and not _is_plain(value):  # one of several parts
+        # beside nodes, as in parts=[{_target_: ...}, 3]
+        if TARGET not in value and _is_plain(item) and not _is_plain(value):
             raise HydromelError(f"{where}.{key}={quoted(item)}: a node with _target_ is needed, as beside it")
     if TARGET in value:
         options = {key: item for key, item in value.items() if key != TARGET}

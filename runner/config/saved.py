@@ -36,7 +36,7 @@ def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = Non
     files (None: as in training).
 
     Raises:
-        HydromelError: no run's folder, a damaged config, or one that names what is not allowed.
+        HydromelError: `folder` is not a run's, or its config is damaged or names what is not allowed.
     """
     options = _read(folder, MODEL, plugins)
     if data_dir is not None:

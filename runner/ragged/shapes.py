@@ -45,7 +45,7 @@ def tokens_in(lengths: IntArray) -> IntArray:
 
 
 def places_in(lengths: IntArray) -> IntArray:
-    """Return the places of each row in a rectangle, (B,), padding within the row included, from `lengths` as above.
+    """Return the places of each row in a rectangle, (B,), with padding within the row; `lengths` are as in `texts_in`.
 
     The texts of a row are as wide as the longest of them. So a micro-batch has as many places as its number of rows
     times the most places of a row, whatever the number of texts, and plans need to know nothing about pairs.

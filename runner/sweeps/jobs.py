@@ -116,7 +116,7 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 
 def _acquired(path: Path) -> AbstractContextManager[object]:
-    """Return a lock, acquired, which the context releases; a message says so if it has to be waited for."""
+    """Return an acquired lock, which the context releases; a message is logged while another process holds it."""
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ class Checkpoint:
     """A checkpoint that was read."""
 
     path: Path
-    tensors: dict[str, Tensor]  # by path
+    tensors: dict[str, Tensor]  # path within the checkpoint -> tensor
     state: Any  # as `save_checkpoint` was given it
 
     @classmethod

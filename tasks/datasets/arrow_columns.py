@@ -109,7 +109,9 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
 
 
 def _names_in(feature: object) -> list[str] | None:
-    """Return the names of a `ClassLabel`, or of one in lists, as JSON; earlier versions write a list as a JSON list."""
+    """Return the names of a `ClassLabel` or of lists of it, given as JSON; None if `feature` is neither.
+
+    Earlier versions of `datasets` wrote a list type as a JSON list with one item."""
     if isinstance(feature, list):
         return _names_in(feature[0]) if feature else None
     if not isinstance(feature, dict):

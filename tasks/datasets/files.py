@@ -69,9 +69,9 @@ class TextFile:
 def find_all(files: str | Sequence[str], data_dir: str | None, where: str) -> list[Path]:
     """Return the paths of one split in the order of `files`; those of a pattern are in the order of their names.
 
-    A file is `data_dir/file` (None: the working directory), if missing the file of that name directly in `data_dir`, or
-    `-` for standard input. A name with `*`, `?` or `[...]` is a pattern unless there is a file of that name; `**`
-    stands for any folders, except links. `where` is the option, for messages.
+    A file is `data_dir/file` (None: the working directory) or, if that is missing, the file of that name directly in
+    `data_dir`; `-` is standard input. A name with `*`, `?` or `[...]` is a pattern unless there is a file of that name;
+    `**` stands for any folders, except links. `where` is the option, for messages.
 
     Raises:
         HydromelError: there is no such file, or a pattern has several `**`.
@@ -154,7 +154,7 @@ def read_text(path: Path, encoding: str) -> TextFile:
     """Read a file as text; it may be compressed by gzip, bzip2, xz or zstd.
 
     Raises:
-        HydromelError: the file cannot be read, is empty, too large, damaged, or as `decoded`.
+        HydromelError: the file cannot be read, is empty, too large or damaged; also the errors of `decoded`.
     """
     return TextFile(path, decoded(path, expand(content_of(path), str(path), MAX_BYTES), encoding))
 

@@ -35,9 +35,9 @@ class LabelSetOutput(nn.Module):
     Args:
         kind: sigmoid or hinge.
         n_labels: C.
-        threshold: a number; or how it is chosen before each evaluation on the validation set. `one` for all labels has
-            the best micro F1 there; `per_label`, each has the best F1 of its label. Among equally good ones it is the
-            one closest to 0.5, which is also the threshold of labels that the validation set lacks.
+        threshold: a number, or how it is chosen on the validation set before each evaluation: `one` threshold for all
+            labels, with the best micro F1; or `per_label`, each with the best F1 of its label. Among equally good
+            thresholds the closest to 0.5 is chosen. Labels that the validation set lacks have the threshold 0.5.
         smoothing: share of the target spread evenly over yes and no, 0 to below 1.
         weights: (C,) weight of a label's term in the rows that have the label; None: 1.
 

@@ -38,7 +38,7 @@ class SoftmaxVocabulary(nn.Module):
         super().__init__()
         own = nn.Linear(input_size, len(vocab))
         self.weight, self.bias = own.weight if tied is None else tied, own.bias
-        self.chunk, self.precision = max(1, chunk_scores // len(vocab)), precision  # tokens
+        self.chunk, self.precision = max(1, chunk_scores // len(vocab)), precision  # `chunk` is in tokens
         # <pad> is excluded through the bias (V,): adding -inf to the scores would be a pass over (N, V) values.
         pad_bias = torch.zeros(len(vocab))
         pad_bias[vocab.pad] = -torch.inf

@@ -110,7 +110,7 @@ class SoftmaxPool(Variant):
 
 
 class CausalAttention(Variant):
-    """Wrong: a causal mask only, although padding comes before the tokens, which all attend to it."""
+    """Wrong: a causal mask only, although padding comes before the tokens, so that every token attends to it."""
 
     def __init__(self, fixed: bool) -> None:
         super().__init__(fixed)

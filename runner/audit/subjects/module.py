@@ -243,7 +243,7 @@ class ModuleSubject(Generic[Example, Output]):
 
 
 def _continued(example: Any, kept: int) -> list[Any]:
-    """Return an example, its first tokens, and those followed by the others and by its first ones in reverse order.
+    """Return three sequences: the example, its first `kept` tokens, and these followed by others of its tokens.
 
     Raises:
         AdapterError: it is neither a tensor nor a list.

@@ -4,8 +4,8 @@ A word's vector is the mean of its own row and the rows of its n-grams; for a wo
 only. The layout is that of `FastText::saveModel` (versions 11 and 12), little endian; rows are memory-mapped.
 
 N-grams (Bojanowski et al. 2017) are those of the word enclosed in `<` and `>`, in UTF-8 characters, not bytes; `<` or
-`>` alone are none. The bucket of one is the 32-bit FNV-1a hash of its bytes modulo the number of buckets. Unlike
-standard FNV, fastText sign-extends each byte, so bytes from 128 on also flip the upper bits.
+`>` alone are not n-grams. The bucket of an n-gram is the 32-bit FNV-1a hash of its bytes modulo the number of buckets.
+Unlike standard FNV, fastText sign-extends each byte, so bytes from 128 on also flip the upper bits.
 """
 
 from __future__ import annotations

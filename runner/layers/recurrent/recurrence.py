@@ -95,7 +95,7 @@ class Recurrence(nn.Module):
         return x.with_values(output), None if state is None else end
 
     def _runs_rectangles(self, x: Ragged, state: RecurrentState | None) -> bool:
-        """Return whether rows run in blocks of similar lengths (CPU only); rows without padding are one block already."""
+        """Return whether rows run in blocks of similar lengths (CPU only); rows without padding are one block."""
         rows = x.rows
         if x.values.device.type != "cpu" or rows.stepwise:
             return False

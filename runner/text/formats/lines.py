@@ -88,7 +88,8 @@ def _label_fields(predictions: PassagePredictions) -> Iterator[list[str]]:
 class JsonLines(TextFields):
     """A format with one object per line; predictions are added as a field. Blank lines are kept."""
 
-    added: str | None = None  # by predictions (None: `free_name`); probabilities are in `{added}_probability`
+    # the field of the predictions (None: `free_name`); that of probabilities is `{added}_probability`
+    added: str | None = None
     second: TextFields = SECOND_TEXT  # fields of the second text, if rows are pairs
     tokenizer: Tokenizer = WHITESPACE
     taken: set[str] = field(default_factory=set, init=False, compare=False)  # names of the fields of the first object

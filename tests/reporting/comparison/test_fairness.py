@@ -215,7 +215,10 @@ def test_damaged_outcomes_are_told_and_the_rest_is_compared(tmp_path: Path, writ
     group, strategies = only(tmp_path)
     assert strategies["packed"].against_padmask is not None
     assert strategies["packed"].against_padmask.on_examples is None
-    assert any("Left out on examples" in caveat and "packed/outcomes.npz" in caveat for caveat in group.caveats)
+    assert any(
+        "left out of the intervals on examples" in caveat and "packed/outcomes.npz" in caveat
+        for caveat in group.caveats
+    )
 
 
 def test_valid_stands_in_where_the_data_has_no_test(tmp_path: Path, write_run: Any) -> None:

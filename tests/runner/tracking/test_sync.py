@@ -295,7 +295,7 @@ def test_links_in_a_run_s_folder_are_not_followed(
     uri = [f"sqlite:///{tmp_path}/mlflow.db"] if options == ["--uri"] else []
     assert sync(tmp_path / "runs", *options, *uri) == 1
     error = capsys.readouterr().err
-    assert f"{folder / link}: a link; what a run writes must be files and folders of its own" in error
+    assert f"{folder / link}: a link; a run writes only to files and folders of its own; remove it" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "shared").exists()
     assert not (tmp_path / "mlflow.db").exists()
@@ -307,7 +307,7 @@ def test_a_pipe_in_a_run_s_folder_is_not_waited_for(tmp_path: Path, capsys: pyte
     os.mkfifo(folder / run_schema.PLOTS / "pipe.svg")
     assert sync(folder) == 1
     assert (
-        "pipe.svg: neither a file nor a folder; what a run writes must be files and folders of its own"
+        "pipe.svg: neither a file nor a folder; a run writes only to files and folders of its own; remove it"
         in capsys.readouterr().err
     )
 
