@@ -122,8 +122,8 @@ class Classify:
             )
         if pairs == "apart" and self.given:
             raise HydromelError(
-                "task.pairs=apart: with task.scores=given or task.head=count the pooled vectors are the scores, and "
-                "those of two texts cannot be; use task.pairs=joined"
+                "task.pairs=apart: with task.scores=given or task.head=count a text's pooled vector is the scores, but "
+                "a pair has two such vectors; use task.pairs=joined"
             )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:

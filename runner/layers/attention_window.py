@@ -49,7 +49,7 @@ class AttentionWindow:
 
     def __init__(self, rows: Rows, causal: bool, memory: int | None, n_seen: IntArray | None, places: int) -> None:
         if not causal and n_seen is not None:
-            raise ValueError("only causal attention has a state; use causal=True or leave it out")
+            raise ValueError("only causal attention has a state; use causal=True or give no state")
         self.rows, self.causal, self.memory, self.places = rows, causal, memory, places
         self.keys = places + rows.width
         self.past_lengths = np.zeros(rows.n_rows, dtype=np.int64) if n_seen is None else np.minimum(n_seen, places)

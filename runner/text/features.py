@@ -87,7 +87,7 @@ class Bpe:
     A word becomes one or more tokens, none of which is unknown.
 
     Args:
-        merges: number of merges to learn; the vocabulary has up to as many strings in addition to the 256 bytes.
+        merges: number of merges to learn; the vocabulary has at most this number of strings plus the 256 bytes.
         min_count: pairs of pieces seen less often in the training set are not merged.
     """
 

@@ -4,7 +4,7 @@ Such a model then runs packed rows, (1, N), without leaking from row to row: the
 for encoders ignore where rows start. Packed rows are padded for the products of queries and keys only, in blocks of
 similar lengths, as in `runner.layers.attention`.
 
-Shapes: N tokens in all, H heads of size d, of which G are of keys and values; B rows, T the padded width.
+Shapes: N tokens in all, B rows, T the padded width; queries have H heads of size d, keys and values G heads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout
 from runner.ragged.ragged import Ragged
 
-NAME = "hydromel_rows"  # of the function in the registry of transformers
+NAME = "hydromel_rows"  # name of `attend` in transformers' registry of attention functions
 
 
 class CannotAttendInRowsError(Exception):

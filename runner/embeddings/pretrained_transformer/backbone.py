@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T", bound="PieceModel")
-TOLERANCE = 1e-9  # of packed rows and single rows, in float64, relative to the largest number
+TOLERANCE = 1e-9  # largest difference of packed and single rows in float64, relative to the largest number
 _TEST_LENGTHS = (7, 1, 4)
 
 
 class PieceModel(nn.Module):
     """A model that maps rows of pieces to vectors, each row as if it were alone."""
 
-    kind: str  # its type, as transformers calls it
-    size: int  # of a vector
+    kind: str  # `model_type` of transformers, such as bert
+    size: int  # numbers in a vector
     n_layers: int
     vocabulary: int  # number of pieces that have a vector
-    max_pieces: int | None  # of a row; None: no limit
+    max_pieces: int | None  # most pieces of a row; None: no limit
     pad: int  # the id of padding
-    n_segments: int  # segments that it distinguishes; 0: it knows none
-    causal: bool  # whether a vector depends on earlier pieces only
+    n_segments: int  # number of segments (token types) that the model distinguishes; 0: none
+    causal: bool  # true if a vector depends on earlier pieces only
 
 
 class RowDropout(nn.Module):
-    """Dropout in the place of torch's own, with the rows that the model is running on.
+    """A replacement of torch's dropout whose masks can be seeded by row.
 
     The modules of transformers do not pass rows on, so `Backbone` sets `row_ids` before each run.
     """
@@ -71,12 +71,12 @@ class Backbone(PieceModel):
     `runner.embeddings.pretrained_transformer.attention.attend`.
 
     Args:
-        model: loaded with that attention function.
-        dropout: probability in the place of the model's own; None: the model's own.
+        model: a model that was loaded with this attention function.
+        dropout: probability of dropout within the model; None: the model's own.
 
     Raises:
         CannotAttendInRowsError: the model computes its attention in another way.
-        HydromelError: the model mixes the rows of a batch all the same.
+        HydromelError: the model mixes the rows of a batch nevertheless.
     """
 
     def __init__(self, model: PreTrainedModel, dropout: float | None) -> None:
@@ -95,16 +95,16 @@ class Backbone(PieceModel):
         check_rows(self, single_row)
 
     def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
-        """Return the vectors of the last layer, or of `all_layers`, the input's first.
+        """Return the vectors of the last layer, or with `all_layers` those of the input and of every layer.
 
         They are rows of (length, size), in the layout of `ids`.
 
         Args:
-            ids: pieces, with their special ones.
-            segments: the segment of each piece, in the layout of `ids`; None: all are of the first.
+            ids: ids of pieces, including special ones.
+            segments: the segment of each piece, in the layout of `ids`; None: all pieces belong to the first.
         """
         rows, packed = ids.rows, ids.layout == "packed"
-        if ids.values.numel() == 0:  # decoders put no special pieces into empty rows
+        if ids.values.numel() == 0:  # possible with decoders, which add no special pieces to empty rows
             nothing = next(self.parameters()).new_zeros(*ids.values.shape, self.size)
             return [ids.with_values(nothing)] * (self.n_layers + 1 if all_layers else 1)
         self._bind(ids)
@@ -142,7 +142,7 @@ class Backbone(PieceModel):
         number_dropout_layers(self)
 
     def _attention_modules(self) -> list[tuple[nn.Module, float]]:
-        """Return the modules that call the attention function, and their probabilities of dropout in training."""
+        """Return the modules that call the attention function, each with its probability of dropout in training."""
         found: list[tuple[nn.Module, float]] = []
         ids = rows_for_tests([5], self.pad, self.vocabulary)
         was_training = self.training
@@ -178,7 +178,7 @@ def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> None:
     """Compare the last layer of packed and of padded rows with that of `single` ones, in float64.
 
     Raises:
-        HydromelError: they differ, so the model mixes the rows of a batch.
+        HydromelError: the vectors differ, so the model mixes the rows of a batch.
     """
     was_training, dtype = backbone.training, next(backbone.parameters()).dtype
     backbone.eval().to(torch.float64)
@@ -196,12 +196,12 @@ def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> None:
         if not difference <= TOLERANCE * max(1.0, largest):
             raise HydromelError(
                 f"embedding=pretrained: {backbone.kind} mixes the rows of a batch: {layout} rows differ from single "
-                f"ones by {difference:.1e} (of {largest:.1e}); it cannot be used"
+                f"ones by {difference:.1e} (of {largest:.1e}); use another model"
             )
 
 
 def _first_position(model: nn.Module) -> int:
-    """Return the position of a row's first piece: those of RoBERTa's family start after the padding's."""
+    """Return the position of a row's first piece: 0, but in RoBERTa's family it follows the id of padding."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return 0 if module.padding_idx is None else module.padding_idx + 1

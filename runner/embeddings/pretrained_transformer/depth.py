@@ -14,17 +14,17 @@ _PART = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 def depth_of(name: str, n_layers: int) -> int:
-    """Return the depth of a parameter by its name: 0 for embeddings, i + 1 for layer i, n_layers + 1 for the rest."""
+    """Return the depth of a parameter, given its name: 0 in embeddings, i + 1 in layer i, n_layers + 1 elsewhere."""
     if found := _LAYER.search(name):
         return int(found[1]) + 1
     return 0 if _EMBEDDINGS.search(name) else n_layers + 1
 
 
 def freeze(backbone: PieceModel, parts: Sequence[str | int]) -> None:
-    """Let the parameters of these parts stay as they are: `all`, `embeddings`, or layers such as `5` or `0-3`.
+    """Freeze the parameters of these parts: `all`, `embeddings`, or layers such as `5` or `0-3`.
 
     Raises:
-        ValueError: no part of this name.
+        ValueError: there is no part of this name.
     """
     frozen: set[int] = set()
     for part in map(str, parts):

@@ -41,35 +41,35 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, copy_to_device
 from runner.text.vocab import Vocab, vocab_of
 
-FOLDER = "pretrained"  # in the files of a run: the model's configuration and tokenizer
+FOLDER = "pretrained"  # folder in a run's folder with the model's configuration and tokenizer
 
 
 class TransformerEmbedding(nn.Module):
-    """An embedding of words by the pieces that a pretrained transformer makes of them, each in its row.
+    """An embedding of words in their context: a pretrained transformer reads each row as pieces of words.
 
     Args:
         feature: a feature of word forms (`runner.text.features.Forms`).
         path: folder, installed package or id of the Hugging Face Hub.
         revision: commit, branch or tag on the Hub; null: the newest.
         data_dir: folder that `path` may be relative to.
-        pool: the vector of a word: that of its first or last piece, their mean, or first and last concatenated.
+        pool: the vector of a word: that of its first or last piece, the mean of all, or first and last concatenated.
         specials: keep or drop the vectors of special pieces, such as [CLS], around each row. With keep, a row has a
             token more for its first special piece.
         layers: the layer whose vectors are used, from the last (-1), or several, which are averaged with learned
             weights (Peters et al. 2018, eq. 1).
-        window: number of pieces that the model reads at once, at most; null: as many as it has positions for.
-        overlap: pieces that neighbouring windows of a long row share.
-        frozen: parts whose parameters stay as they are: embeddings, all, or layers such as 0-3 or 5.
+        window: maximum number of pieces that the model reads at once; null: its number of positions.
+        overlap: number of pieces that neighbouring windows of a long row share, at least.
+        frozen: parts that are not trained: embeddings, all, or layers such as 0-3 or 5.
         rate: learning rate of the transformer as a multiple of the optimiser's.
         layer_decay: factor of the rate from each layer to the one below it; 1: the same rate everywhere.
         lora: adapters that are trained instead of the model's parameters; null: none.
-        recompute: compute what is inside layers again in the backward pass, which takes less memory and more time.
+        recompute: compute the values inside layers again in the backward pass: less memory, more time.
         inner_dropout: probability of dropout within the model; null: the model's own.
         files: folder with the files of a saved run, from which configuration and tokenizer are taken; the weights are
             those of its checkpoint. None: a new run.
 
     Raises:
-        HydromelError: a model that is not there, is damaged or mixes the rows of a batch.
+        HydromelError: the model is missing or damaged, or mixes the rows of a batch.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class TransformerEmbedding(nn.Module):
         self.extend_vocabulary(vocabs)
 
     def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Cut the words of extended vocabularies (see `runner.text.features.extend_vocabulary`)."""
+        """Cut the words of extended vocabularies into pieces (see `runner.text.features.extend_vocabulary`)."""
         vocab = vocabs[self.feature]
         self.table, self.eos = cut_words(vocab, self.tokenizer, self.around), vocab.eos
 
@@ -169,7 +169,7 @@ class TransformerEmbedding(nn.Module):
         elif not len(laid.place):
             pooled = vectors.new_zeros(rows.n_tokens, self.output_size)
         else:
-            # a word without pieces, which only padding is, takes that of another
+            # only padding has no pieces; it takes those of another word
             last = len(laid.place) - 1
             at = {"first": ends - laid.word_lengths, "last": ends - 1}
             chosen = [name for name in at if name in self.pool.split("_")]
@@ -182,7 +182,7 @@ class TransformerEmbedding(nn.Module):
         first = torch.cat([first, first], dim=-1) if self.pool == "first_last" else first
         longer = Rows(rows.host_lengths + 1, rows.device).with_seeds(rows.seeds)
         longer.stepwise = rows.stepwise
-        # where each token of the longer rows stands in [first pieces, words]
+        # for each token of the longer rows, its index among the first pieces followed by the words
         source = np.arange(longer.n_tokens) - np.repeat(np.arange(rows.n_rows) + 1, longer.host_lengths)
         source = source + rows.n_rows
         source[longer.host_offsets[:-1]] = np.arange(rows.n_rows)
@@ -194,7 +194,7 @@ class TransformerEmbedding(nn.Module):
         self.work["windows"] += rows.n_rows
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Return the number of pieces computed so far, padding apart, and of windows (`HasCounters`)."""
+        """Return the numbers of pieces (without padding) and of windows so far (`runner.interfaces.HasCounters`)."""
         return {"pieces": {**self.work}}
 
     def describe(self, splits: Mapping[str, Batch]) -> Description:
@@ -235,14 +235,14 @@ class TransformerEmbedding(nn.Module):
         return Description("pretrained", entry, line)
 
     def save_files(self, folder: Path) -> None:
-        """Write the configuration and the tokenizer to the files of a run (`runner.interfaces.HasFiles`)."""
+        """Write the configuration and the tokenizer to a run's folder (`runner.interfaces.HasFiles`)."""
         target = folder / FOLDER
         target.mkdir(parents=True, exist_ok=True)
         for pattern in (CONFIG, *TOKENIZER):
             for file in self.source.folder.glob(pattern):
                 if file.parent != target:
                     shutil.copyfile(file, target / file.name)
-        if isinstance(self.backbone, StaticTable):  # whose configuration does not have its size
+        if isinstance(self.backbone, StaticTable):  # a table's configuration does not contain its size
             shape = {"vocab_size": self.backbone.vocabulary, "hidden_dim": self.backbone.size}
             write_text(target / CONFIG, json.dumps({**self.source.read_config(), **shape}))
 
@@ -253,7 +253,7 @@ class TransformerEmbedding(nn.Module):
         return layer % (most + 1)
 
     def _longest(self, window: int | None, overlap: int) -> int | None:
-        """Return the most pieces of a window, with its special ones; None: no limit."""
+        """Return the maximum number of pieces of a window, special ones included; None: no limit."""
         most = self.backbone.max_pieces
         if window is not None and most is not None and window > most:
             raise ValueError(f"window={window}, but the model has positions for {most} pieces")
@@ -275,7 +275,7 @@ class TransformerEmbedding(nn.Module):
 
 
 def _seeds_of(rows: Rows, laid: Windows) -> Tensor | None:
-    """Return the dropout seeds of windows: that of their row."""
+    """Return the dropout seed of each window, which is that of its row."""
     return None if rows.seeds is None else rows.seeds.index_select(0, rows.send(laid.row))
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 CONFIG, WEIGHTS = "config.json", "*.safetensors"
-STATIC = "model2vec"  # the `model_type` of a table of vectors
-# What a tokenizer consists of, in the formats of different families.
+STATIC = "model2vec"  # `model_type` of a table of vectors
+# The files of a tokenizer, in the formats of different families.
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -54,7 +54,7 @@ class PretrainedFiles:
         """Return the content of `config.json`.
 
         Raises:
-            HydromelError: it is no JSON object.
+            HydromelError: the file is missing or is not a JSON object.
         """
         path = self.folder / CONFIG
         return parse(_CONFIG, read_bytes(path), str(path))
@@ -63,7 +63,7 @@ class PretrainedFiles:
         """Return the tensors of the first file of weights.
 
         Raises:
-            HydromelError: there is none, or it is damaged.
+            HydromelError: there is no such file, or it is damaged.
         """
         path = next(iter(sorted(self.folder.glob(WEIGHTS))), None)
         if path is None:
@@ -85,7 +85,7 @@ class PretrainedFiles:
         return config
 
     def load_tokenizer(self) -> PreTrainedTokenizerFast:
-        """Return the tokenizer, which splits words as they follow a space."""
+        """Return the tokenizer, set to split each word as if a space preceded it."""
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         is_table = self.read_config().get("model_type") == STATIC
@@ -133,7 +133,7 @@ class PretrainedFiles:
 
     @contextlib.contextmanager
     def _errors(self, part: str) -> Iterator[None]:
-        """Turn the errors of transformers, whose kinds are not documented, into one line."""
+        """Turn any error of transformers, which does not document their classes, into one line."""
         try:
             yield
         except HydromelError:
@@ -147,10 +147,10 @@ def find_files(path: str, revision: str | None, data_dir: str | None) -> Pretrai
     """Return the files of `path`: a folder (also relative to `data_dir`), an installed package, or an id of the Hub.
 
     Args:
-        revision: commit, branch or tag on the Hub; null: the newest. Only for the Hub.
+        revision: commit, branch or tag on the Hub; null: the newest. It must be null unless `path` is an id of the Hub.
 
     Raises:
-        HydromelError: there is none of these, or it has no `config.json`.
+        HydromelError: `path` is none of these, or has no `config.json`.
     """
     require_transformers()
     folder = Path(path).expanduser()
@@ -192,7 +192,7 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         with quiet():
             return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, *TOKENIZER, WEIGHTS]))
-    except Exception as error:  # the library raises errors of many kinds, also of its connection
+    except Exception as error:  # the library and its connection raise errors of many classes
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise HydromelError(
             f"embedding.path={name}: there is no folder or installed package of this name, and the Hugging Face Hub "
@@ -202,7 +202,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the progress bars, reports and warnings of transformers; what matters of them is in our own records."""
+    """Silence the progress bars, reports and warnings of transformers; our own records have what matters."""
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging
 

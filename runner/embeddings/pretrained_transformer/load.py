@@ -1,4 +1,4 @@
-"""Load a pretrained model as it is to be run: in rows, padded, or as a table; with adapters, or frozen in part."""
+"""Load a pretrained model for packed rows, for padded rows or as a table, possibly with adapters."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class Lora(TypedDict):
     rank: PositiveInt
     alpha: PositiveFloat
     dropout: Fraction
-    targets: Annotated[list[Text], Field(min_length=1)] | None  # ends of names of linear layers; None: those of peft
+    # ends of names of linear layers; None: the choice of peft
+    targets: Annotated[list[Text], Field(min_length=1)] | None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A pretrained model, and names of weights that are missing in its file, or not used, by kind."""
+    """A pretrained model, and the names of weights that its file lacks, or that are not used, by kind."""
 
     model: PieceModel
     not_fitting: dict[str, list[str]] = field(default_factory=dict)
@@ -48,10 +49,10 @@ def load_model(
     """Return the model of these files.
 
     Args:
-        has_weights: load them too; otherwise those of a checkpoint are loaded later.
+        has_weights: load the weights too; otherwise a checkpoint's are loaded later.
         dropout: probability within the model; None: its own.
         lora: train adapters instead of the model's parameters.
-        recompute: do not keep what is inside layers for the backward pass, but compute it again.
+        recompute: compute the values inside layers again in the backward pass instead of keeping them.
     """
     plain = files.read_config()
     if plain.get("model_type") == STATIC:
@@ -64,7 +65,7 @@ def load_model(
     register()
     model, not_fitting = _load(files, has_weights, NAME, lora, recompute)
     if takes_attention_functions(model):
-        # one whose attention has something more, such as Gemma 2's soft cap, runs padded as well
+        # models with additions to attention, such as Gemma 2's soft cap, also run padded
         with contextlib.suppress(CannotAttendInRowsError):
             return Loaded(Backbone(model, dropout), not_fitting)
     model, not_fitting = _load(files, has_weights, "eager", lora, recompute)
@@ -92,7 +93,7 @@ def _load(
     if lora is not None:
         _add_adapters(model, lora, files.source)
     if recompute:
-        # the name before transformers 5.20
+        # name of the argument before transformers 5.20
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return model, not_fitting

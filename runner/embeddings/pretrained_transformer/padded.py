@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class PaddedBackbone(PieceModel):
-    """A model of transformers without its head, as it is: DeBERTa, MPNet, Gemma 2, ...
+    """A model of transformers without its head and otherwise unchanged: DeBERTa, MPNet, Gemma 2, ...
 
-    Packed rows are padded within it. Its dropout is torch's own, which rows cannot seed.
+    It pads packed rows itself. Its dropout is torch's own, which cannot be seeded by row.
 
     Raises:
         HydromelError: the model mixes the rows of a batch.
@@ -31,7 +31,7 @@ class PaddedBackbone(PieceModel):
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
         self.pad = model.config.pad_token_id or 0
         positions = getattr(model.config, "max_position_embeddings", None)
-        # models that count positions from the padding's id have fewer
+        # models whose positions start after the id of padding have fewer
         self.max_pieces = None if positions is None else positions - 2
         self.n_segments = getattr(model.config, "type_vocab_size", 0)
         self.causal = bool(getattr(model.config, "is_decoder", False)) or "CausalLM" in str(model.config.architectures)

@@ -1,4 +1,4 @@
-"""Pieces of words: the tokenizer of a pretrained transformer cuts each distinct word once, as characters are spelled.
+"""Pieces of words: the tokenizer of a pretrained transformer cuts each distinct word of a vocabulary once.
 
 A word's pieces are those that it has after a space, so they do not depend on its neighbours. They equal those of
 transformers with `is_split_into_words=True`.
@@ -25,17 +25,17 @@ class PieceTable:
 
     pieces: IntArray  # (M,)
     offsets: IntArray  # (V+1,) start of each word's pieces; the last entry is M
-    unknown: int  # number of words that contain a piece the tokenizer does not know
+    unknown: int  # number of words with a piece that the tokenizer does not know
 
 
 @dataclass(frozen=True)
 class Specials:
-    """The special pieces around the pieces of a row, such as [CLS] and [SEP]; often none for decoders."""
+    """The special pieces around the pieces of a row, such as [CLS] and [SEP]; decoders often have none."""
 
     before: tuple[int, ...]
-    between: tuple[int, ...]  # the two texts of a pair
+    between: tuple[int, ...]  # the special pieces between the two texts of a pair
     after: tuple[int, ...]
-    second_segment: int  # the segment (token type) of a pair's second text; that of everything before it is 0
+    second_segment: int  # segment (token type) of a pair's second text; the first has 0
 
     @property
     def count(self) -> int:
@@ -57,7 +57,7 @@ class Specials:
 
 
 def unknown_piece(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Return the id of a word that has no piece, such as one control character."""
+    """Return the id that stands for a word without pieces, such as a single control character."""
     for name in ("unk_token_id", "pad_token_id", "eos_token_id"):
         found: int | None = getattr(tokenizer, name)
         if found is not None:
@@ -68,8 +68,8 @@ def unknown_piece(tokenizer: PreTrainedTokenizerFast) -> int:
 def cut_words(vocab: Vocab, tokenizer: PreTrainedTokenizerFast, specials: Specials) -> PieceTable:
     """Return the pieces of each word of a vocabulary.
 
-    Padding has none. Unknown words, and words of which the tokenizer makes nothing, are its unknown piece; the end of
-    a line, which is between the two texts of a pair, is what the tokenizer puts there.
+    Padding has none. Unknown words, and words for which the tokenizer returns no piece, become its unknown piece. The
+    line end between the two texts of a pair becomes the special pieces that the tokenizer puts there.
     """
     backend = tokenizer.backend_tokenizer
     encoded = backend.encode_batch([[word] for word in vocab.strings], is_pretokenized=True, add_special_tokens=False)

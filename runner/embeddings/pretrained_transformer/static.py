@@ -1,4 +1,4 @@
-"""A static encoder: a table with a vector for each piece, as model2vec distils it from a transformer."""
+"""A table with a vector for each piece, which model2vec distils from a transformer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StaticTable(PieceModel):
         """Return the table of the tensors of a file; the weights of pieces, if any, are multiplied in.
 
         Raises:
-            HydromelError: there is no table.
+            HydromelError: the file has no table.
         """
         vectors = tensors.get(TABLE)
         if vectors is None or vectors.dim() != 2:
