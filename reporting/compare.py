@@ -66,7 +66,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _draw_run_plots(found_runs: list[FoundRun]) -> None:
-    """Draw the plots of each finished run into its folder; MLflow has those of its own runs."""
+    """Draw the plots of each finished run into its folder; MLflow has the plots of its own runs."""
     for folder in (item.folder for item in found_runs if item.run is not None and item.folder.is_dir()):
         check_contents(folder)
         RunPlots().draw(folder)

@@ -141,7 +141,7 @@ class HasDescription(Protocol):
 
 @runtime_checkable
 class HasFiles(Protocol):
-    """A module that needs files besides its weights, such as a tokenizer, so that a run can be used without others.
+    """A module that needs files besides its weights, such as a tokenizer; they are saved with a run.
 
     Its constructor takes `files`, the folder that `save_files` wrote when the run was trained; None: a new run.
     """
@@ -429,7 +429,7 @@ class ReadsPairs(Protocol):
 
 @runtime_checkable
 class IgnoresTargets(Protocol):
-    """A task whose data may have targets that are none: a reader that checks tags allows them (`ignored_tags`)."""
+    """A task that ignores some targets; readers that check tags allow these (`ignored_tags`)."""
 
     ignore: Sequence[str | int]
 

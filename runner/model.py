@@ -83,7 +83,7 @@ def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab], files: Path | No
 
 
 def _check_context(embedding: nn.Module, task: Task) -> None:
-    """Raise a HydromelError if a part of the embedding reads later tokens, or whole rows where a text has none."""
+    """Raise a HydromelError if a part of the embedding reads more tokens of the row than the task allows."""
     for part in embedding.modules():
         if isinstance(part, ReadsContext):
             if task.causal and part.token_context != "earlier":
@@ -93,13 +93,13 @@ def _check_context(embedding: nn.Module, task: Task) -> None:
                 )
             if task.carries_state:
                 raise HydromelError(
-                    f"embedding: {type(part).__name__} reads whole rows, and task.unit=stream has windows of one text; "
+                    f"embedding: {type(part).__name__} reads whole rows, but task.unit=stream has windows of one text; "
                     "use task.unit=line"
                 )
 
 
 def learn_scale(model: nn.Module, train: Batch) -> None:
-    """Let the parts of a new model take what they need from the targets of the training set."""
+    """Call `learn_scale` of the parts of a new model that have it, with the training set."""
     for module in model.modules():
         if isinstance(module, LearnsTargetScale):
             module.learn_scale(train)

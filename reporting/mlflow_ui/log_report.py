@@ -197,7 +197,7 @@ def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_ur
 
 
 def _mlflow_in(tracker: Mapping[str, object]) -> Mapping[str, object] | None:
-    """Return the MLflow tracker of a run's config: its only one, or one of several; None if it has none."""
+    """Return the MLflow tracker in a run's config, alone or among several; None if there is none."""
     several = tracker.get("trackers")
     parts = list(several.values()) if isinstance(several, Mapping) else [tracker]
     found = [part for part in parts if isinstance(part, Mapping) and stable_name(str(part.get("_target_"))) == TRACKER]

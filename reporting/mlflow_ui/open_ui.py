@@ -72,7 +72,7 @@ def _has_display() -> bool:
 
 
 def _is_reachable(patience_s: float) -> bool:
-    """Wait for the server; return whether it accepts connections."""
+    """Wait for the server; return True if it accepts connections."""
     server = urlsplit(LOCAL_SERVER)
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:

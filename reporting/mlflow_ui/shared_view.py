@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RUNS_IN_A_CHART = 500
-SECTIONS = (("Quality and speed", 2), ("Curves", 2), ("Cost", 2), ("Compared", 2))  # name, and charts side by side
-SHORT = {  # titles of charts, where the name of the figure is no title
+# (name of a section, number of its charts side by side)
+SECTIONS = (("Quality and speed", 2), ("Curves", 2), ("Cost", 2), ("Compared", 2))
+SHORT = {  # figure -> title of its chart, if the name is not a good title
     "speed/real_tokens_per_s": "tokens/s",
     "tokens/padding_share": "padding",
     "memory/peak_bytes": "peak memory",
@@ -27,7 +28,7 @@ class ViewContents:
 
     params: Sequence[str]  # params that differ between runs; their axes come before those of metrics
     quality: Sequence[str]  # metrics on test, such as test/f1
-    figures: Sequence[str]  # one value per run: such as speed/real_tokens_per_s
+    figures: Sequence[str]  # figures with one value per run, such as speed/real_tokens_per_s
     curves: Sequence[str]  # many values per run: valid/f1, train/loss
     tags: Sequence[str]  # tags that group runs, besides their strategy
     filter: str

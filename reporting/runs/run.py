@@ -117,7 +117,7 @@ class FoundRun:
     sweep_id: str | None
     experiment: str | None
     status: str
-    labels: tuple[str, ...] = ()  # its name and id
+    labels: tuple[str, ...] = ()  # the run's name and id
     run: Run | None = None
     problem: str | None = None
 

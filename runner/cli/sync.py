@@ -49,7 +49,7 @@ def _sync(options: argparse.Namespace) -> int:
             try:
                 state: str = sync_run(folder, part, options.again, options.restore)
                 log.info("%s: %s", what, state)
-            except HydromelError as error:  # of one tracker; others may be reachable
+            except HydromelError as error:  # one tracker failed; others may be reachable
                 state = _not_delivered(what, error)
             counts[state] += 1
     states = ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -50,7 +50,7 @@ _FOLDERS = ("data_dir", "cache_dir", "runs_dir")
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit. Exit codes: 0, 1 (an error, in one line), 130 (interrupted)."""
     if arguments is not None:
-        sys.argv[1:] = arguments  # where Hydra reads them
+        sys.argv[1:] = arguments  # Hydra reads its arguments there
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.exit(exit_code(_show_help))
     if any(argument.partition("=")[0] == _SCHEMA_FLAG for argument in sys.argv[1:]):
@@ -220,7 +220,7 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
         key = override.partition("=")[0]
         if key in ("resume", "plugins") or key.startswith(
             "+tracker@"
-        ):  # a part of the node `tracker`, which is given too
+        ):  # an option inside the node `tracker`, which is also given
             continue
         options = _with_value(options, key, asked.resolved, override)
         if key in _FOLDERS and isinstance(given := options[key], str):

@@ -87,7 +87,7 @@ class RunRecord(TypedDict, total=False):
     error: OnErrorOmit[str | None]  # the line that says why the run failed
     pid: Count  # process that wrote the run
     host: Text  # machine of that process
-    user: Text  # who started that process
+    user: Text  # user who started that process
     advice: OnErrorOmit[AdviceRecord | None]  # choice of batching=auto, which a resumed run keeps
     init_from: OnErrorOmit[InitFromRecord | None]  # the run that it started from, kept for the same purpose
     changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # options that changed when the run was resumed

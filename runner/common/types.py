@@ -86,7 +86,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0, le=HUGE, allow_inf_nan=False), A
 # a probability of dropping, for example; 1 would drop everything
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_not_tiny)]
 Factor = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), AfterValidator(_not_tiny)]
-Layer = Annotated[int, Field(ge=-1000, le=1000)]  # of a stack; counted from its end if negative
+Layer = Annotated[int, Field(ge=-1000, le=1000)]  # index of a layer in a stack, counted from its end if negative
 Seconds = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]  # the system's timers overflow within a month
 
 Text = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printable)]  # also in names of columns and files

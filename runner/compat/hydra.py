@@ -20,9 +20,9 @@ def arguments_parser() -> ArgumentParser:
 
 
 def mappings_of(override: str) -> list[list[tuple[str, object]]]:
-    """Return the keys of each mapping in an override, `key={a: 1}`: as they are written, and their values.
+    """Return the keys of each mapping in an override, such as `key={a: 1}`: each as it is written, and its value.
 
-    Hydra itself makes each a dict, which keeps one value of equal keys.
+    Hydra itself makes a dict of each mapping, which keeps only one of several equal keys.
     """
     with private_api("hydra-core", CHECKED):
         from antlr4 import CommonTokenStream, InputStream

@@ -75,7 +75,7 @@ def without_compiler(method: Callable[Args, Result]) -> Callable[Args, Result]:
     """Return a method of torch's optimisers as it runs outside of torch.compile, and without gradients.
 
     torch wraps these methods so that its compiler leaves them out. The wrapper imports the compiler (`torch._dynamo`),
-    which takes a second or more, even if nothing is compiled.
+    which takes a second or more even if nothing is compiled.
     """
     with private_api("torch", CHECKED):
         wrapped: Callable[Args, Result] = inspect.unwrap(method)

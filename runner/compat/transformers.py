@@ -1,4 +1,4 @@
-"""An attribute of transformers that is not public."""
+"""A private API of transformers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ CHECKED = "5.23.0"
 def takes_attention_functions(model: PreTrainedModel) -> bool:
     """Return True if a model takes its attention function from the registry (`transformers.AttentionInterface`).
 
-    Others only warn when another function is set, and go on with their own.
+    Other models only warn when another function is set, and keep their own.
     """
     return bool(getattr(model, "_supports_attention_backend", False))

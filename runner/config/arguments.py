@@ -1,4 +1,4 @@
-"""What a command line may abbreviate: `~` in any value, and `data=FILE`."""
+"""Abbreviations on a command line: `~` in any value, and `data=FILE`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from runner.config.suggestions import suggestion
 from runner.config.validation import unknown_option
 
 _GROUP = "batching="
-_TRACKER, SEVERAL = "tracker", "several"  # a group, and its config that holds several others
+_TRACKER, SEVERAL = "tracker", "several"  # a group, and the name of its config that holds several others
 NULLABLE = ("metric", "search", "run_plots", "experiment")  # groups that may be null
 _LONGEST_LINE = 300  # most characters of a message of Hydra, since it may contain a value
 
@@ -71,11 +71,11 @@ def compose_from(
 def for_hydra(override: str) -> list[str]:
     """Return an override of the command line as Hydra takes it: `metric=null` is `~metric`.
 
-    `tracker=[mlflow,tensorboard]` is the choice of several trackers, and one for each of them.
+    `tracker=[mlflow,tensorboard]` becomes an override for several trackers, and one for each of them.
 
     Raises:
-        HydromelError: not of the form key=value, or a group that is given anything but names of its configs, for which
-            Hydra ends in a traceback.
+        HydromelError: the override is not of the form key=value, or gives a group anything but names of its configs;
+            Hydra would end in a traceback.
     """
     given = parsed(override)
     group, value = given.key_or_group, given.value()
@@ -102,7 +102,7 @@ def _several_trackers(override: str, names: Sequence[object]) -> list[str]:
     if not texts or SEVERAL in texts or any(texts.count(text) > 1 or not isinstance(text, str) for text in texts):
         raise HydromelError(f"{shortened(override)}: name each tracker once, as in {_TRACKER}=[mlflow,tensorboard]")
     for name in texts:
-        for_hydra(f"{_TRACKER}={name}")  # checks that it is a name
+        for_hydra(f"{_TRACKER}={name}")  # raises an error unless it is a name
     return [f"{_TRACKER}={SEVERAL}", *(f"+{_TRACKER}@{_TRACKER}.trackers.{name}={name}" for name in texts)]
 
 
@@ -125,7 +125,7 @@ def parsed(override: str) -> Override:
 def resolve(config: DictConfig, choices: Mapping[str, object], overrides: Sequence[str] = ()) -> RunConfig:
     """Return the typed config with all interpolations resolved, and the names chosen for its groups.
 
-    `overrides` are those of the command line, whose options the config notes as `given`.
+    `overrides` are those of the command line; the config lists their options in `given`.
 
     Raises:
         HydromelError: a value that is missing, or that is not allowed at the top level or in one of its sections.

@@ -1,4 +1,4 @@
-"""The default of each option, as the files in `configs/` have it, and what a run has instead."""
+"""The default of each option, read from `configs/`, and the options of a run that differ from it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def flattened(config: Plain, prefix: str = "") -> dict[str, object]:
 def differing(config: Plain) -> dict[str, object]:
     """Return the options of a resolved config that differ from the defaults of the configs chosen for its groups.
 
-    An option that no file in `configs/` has, such as one of a plugin, differs. Classes belong to the choices.
+    Options that no file in `configs/` has, such as a plugin's, count as different. Classes belong to the choices.
     """
     choices = config.get("choices")
     chosen = {str(group): [str(name)] for group, name in choices.items()} if isinstance(choices, Mapping) else {}
     if isinstance(features := config.get("features"), Mapping):
-        chosen.setdefault("features", list(map(str, features)))  # features=[words,chars] is no single choice
+        chosen.setdefault("features", list(map(str, features)))  # features=[words,chars] chooses several
     defaults = dict(_defaults_of(_ROOT))
     for group, names in chosen.items():
         for name in names:
@@ -67,9 +67,9 @@ def _defaults_of(name: str) -> dict[str, object]:
 
 
 def _parts(name: str, listed: list[object]) -> Iterator[tuple[str, str]]:
-    """Yield the files in the defaults list of the file `name`, each with the place of its options: `parts.words`."""
+    """Yield the files in the defaults list of the file `name`, each with the key of its options (`parts.words`)."""
     folder = name.rpartition("/")[0]
-    for entry in listed if folder else []:  # the entries of the root are the choices
+    for entry in listed if folder else []:  # the root's entries are the choices, which are handled elsewhere
         if isinstance(entry, str) and entry != "_self_":
             file, _, place = entry.partition("@")
             yield place, f"{folder}/{file}"

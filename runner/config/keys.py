@@ -11,7 +11,7 @@ import yaml
 from runner.common.errors import HydromelError, shortened
 from runner.compat.hydra import mappings_of
 
-Key = tuple[str, object]  # as it is written, and its value
+Key = tuple[str, object]  # (the key as it is written, its value)
 
 
 def text_of_key(key: object) -> str:
@@ -20,7 +20,7 @@ def text_of_key(key: object) -> str:
 
 
 def check_keys_of_override(override: str) -> None:
-    """Raise HydromelError if a mapping of `key=value` has keys of which one would replace another."""
+    """Raise HydromelError if two keys of a mapping in `key=value` are equal, so that one would replace the other."""
     for keys in mappings_of(override):
         if pair := _clash(keys):
             option = override.partition("=")[0].lstrip("+~")
@@ -29,9 +29,9 @@ def check_keys_of_override(override: str) -> None:
 
 
 def check_keys_of_files(folders: Sequence[str], choices: Mapping[str, object]) -> None:
-    """Check the same of the chosen configs, by group, in folders of the user's.
+    """Check the chosen configs (by group) in the user's folders in the same way.
 
-    Files that are no YAML are left to Hydra, which says so.
+    A file that is not YAML is left to Hydra, which reports it.
     """
     names = (f"{group.partition('@')[0]}/{name}.yaml" for group, names in choices.items() for name in _names(names))
     for path in dict.fromkeys(Path(folder, name) for name in names for folder in folders):
@@ -49,7 +49,7 @@ def check_keys_of_files(folders: Sequence[str], choices: Mapping[str, object]) -
 
 def _lost(pair: tuple[str, str], advice: str) -> str:
     if pair[0] == pair[1]:
-        return f"the key {pair[0]} stands there twice; give it once"
+        return f"the key {pair[0]} is given twice; give it once"
     return f"the keys {pair[0]} and {pair[1]} are one key to YAML, so a value would be lost; {advice}"
 
 

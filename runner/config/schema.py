@@ -38,7 +38,7 @@ def _node(value: object) -> object:
 Node = Annotated[dict[str, object], BeforeValidator(_node)]
 SweepNumber = Annotated[int, Field(ge=0, lt=2**63)]
 Plain = Mapping[str, object]  # a config as YAML has it, nothing left to interpolate
-NOTES = ("choices", "given")  # what a config notes on how it was composed; no options
+NOTES = ("choices", "given")  # fields on how a config was composed, which are not options
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "float64"]
@@ -122,7 +122,7 @@ class ModelConfig(Section):
     unicode: UnicodeForm = "none"
     malloc: Malloc = "return"
     choices: dict[Text, Text | None]  # the names that were chosen for the config's groups
-    given: list[Text] = Field(default_factory=list)  # the options and groups that the command line, or a search, named
+    given: list[Text] = Field(default_factory=list)  # options and groups that the command line or a search named
     _resolved: dict[str, object] = PrivateAttr(default_factory=dict)
 
     @classmethod

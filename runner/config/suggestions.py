@@ -1,4 +1,4 @@
-"""Suggestions for a key that the config does not have: the option that it resembles, or that other tools call so."""
+"""Suggestions for an unknown key: an option with a similar name, or one that other tools call by this name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from runner.common.errors import shortened
 from runner.config.groups import names_by_group
 
-# what other tools call an option or a group
+# option or group -> its names in other tools
 _OTHER_NAMES = {
     "encoder": "model arch architecture net network backbone",
     "optimizer": "optim",
@@ -36,9 +36,9 @@ _OTHER_NAMES = {
     "features.words.max_size": "vocab_size max_vocab max_vocab_size",
     "features.words.min_count": "min_freq",
 }
-_OUTSIDE = ("data", "hydra.run.dir")  # can be given, although they are no options of the config itself
-_MOST = 3  # suggestions in a message
-_CLOSE = 0.7  # from 0 to 1, of an option of another section
+_OUTSIDE = ("data", "hydra.run.dir")  # keys that can be given, although the config itself lacks them
+_MOST = 3  # most suggestions in a message
+_CLOSE = 0.7  # least similarity, 0 to 1, of an option of another section
 
 
 def suggestion(key: str, value: str, siblings: Iterable[str], config: Mapping[str, object]) -> str:
@@ -48,7 +48,7 @@ def suggestion(key: str, value: str, siblings: Iterable[str], config: Mapping[st
 
     Args:
         key: the full key that the config does not have.
-        value: what it was to become; empty if it is not known.
+        value: the value that was given for it; empty if unknown.
         siblings: the options of the same section.
         config: the composed config.
     """

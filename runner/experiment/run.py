@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRecord:
     """Train, evaluate, record and deliver one run, and return the content of its result.json.
 
-    The result is logged before what can be made later: plots, and the delivery to the tracker.
+    The result is logged before plots and the delivery to the tracker, which can be repeated later.
 
     If the folder holds a run with a checkpoint, that run is resumed; a finished one only if the config leaves something
     to train. `started` is the program's start in Unix time.

@@ -182,7 +182,7 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels or tags that the model was trained to tell apart; none if it predicts numbers.
+        """The labels or tags that the model can predict; none if it predicts numbers.
 
         The tags are those of the scheme that was learned (`task.train_scheme`).
         """
@@ -193,7 +193,8 @@ class Predictor:
         run, per_token = self.trained, self.inspector.column == "tags"
         ids = run.ids_of(table)
         rows = next(iter(ids.values())).rows
-        targets = torch.zeros(rows.n_tokens if per_token else table.num_rows, dtype=torch.int64)  # they are unknown
+        # placeholders for the unknown targets
+        targets = torch.zeros(rows.n_tokens if per_token else table.num_rows, dtype=torch.int64)
         split = Batch(ids, Ragged(targets, rows, "packed") if per_token else targets, np.arange(table.num_rows))
         if not per_token:
             split = arrange_texts(run.truncation.apply(split), run.task, run.vocabs)
@@ -202,7 +203,7 @@ class Predictor:
         return predict(run.model, batches, bf16=False, all_classes=all_classes), split
 
     def _no_predictions(self) -> PassagePredictions:
-        """Return empty predictions, with the types that predictions of rows have."""
+        """Return predictions for no rows, with the usual types of arrays."""
         column = self.inspector.column
         number: pa.DataType = pa.float32()
         if column == "value":

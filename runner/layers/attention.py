@@ -92,7 +92,7 @@ def dot_attention(
     Shapes: queries (B, H, T, d), keys and values (B, H, K, d). `dropout` drops attention weights.
     """
     drops = dropout.training and dropout.p > 0.0
-    # torch's fused kernels do not know dropout with a seed for each row
+    # torch's fused kernels do not support dropout with a seed per row
     if drops and window.rows.seeds is not None:
         return _weighted((queries * scale) @ keys.transpose(2, 3), values, window, dropout)
     return F.scaled_dot_product_attention(

@@ -89,7 +89,7 @@ class AttentionWindow:
         return visible & (key >= first[:, None, None, None])
 
     def _both_ways(self) -> Tensor | None:
-        """Return `mask` of queries that see later keys too: those of the row, or those at most `memory` away."""
+        """Return `mask` if queries also see later keys: all keys of the row, or those at most `memory` away."""
         real = length_mask(self.rows)
         if not self._slides or self.memory is None:
             return real
@@ -97,7 +97,7 @@ class AttentionWindow:
         near = (place - place[:, None]).abs() <= self.memory
         if real is None:
             return near
-        # queries in padding far behind their row would see no key
+        # queries in padding far behind their row would otherwise see no key
         return (near & real) | torch.eye(self.keys, dtype=torch.bool, device=self.rows.device)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Samples of the machine while a run trains: processor, memory, disk, network and GPUs, under MLflow's names.
+"""Samples of the machine while a run trains: processor, memory, disk, network and GPUs, with MLflow's names.
 
 A thread takes a sample every few seconds and appends it to the run's records, from which trackers get it. A sample
 takes about a millisecond, so training is not disturbed.
@@ -25,7 +25,7 @@ Sample = Mapping[str, float]
 
 
 def check_installed(seconds: float | None) -> None:
-    """Raise HydromelError if samples are wanted, every so many `seconds`, and psutil is not installed."""
+    """Raise HydromelError if samples are requested (`seconds` is not None) and psutil is not installed."""
     if seconds is None:
         return
     try:
@@ -37,10 +37,10 @@ def check_installed(seconds: float | None) -> None:
 
 
 class SystemMonitor:
-    """A context in which the machine is sampled every `seconds`, to lines of `path` as in `metrics.jsonl`.
+    """A context in which the machine is sampled every `seconds`; each sample is a `MetricsLine` appended to `path`.
 
-    The step of a line is the number of the sample. None seconds: nothing is sampled. If the file cannot be written, a
-    warning says so and sampling ends.
+    The step of a line is the number of the sample. With seconds=None nothing is sampled. If the file cannot be
+    written, a warning says so and sampling ends.
     """
 
     def __init__(self, path: Path, seconds: float | None) -> None:
@@ -124,7 +124,7 @@ def _gpus() -> Iterator[Callable[[], Sample]]:
             figures["memory_usage_megabytes"] = memory.used / _MEGABYTE
         with contextlib.suppress(pynvml.NVMLError):
             figures["utilization_percentage"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
-        with contextlib.suppress(pynvml.NVMLError):  # in milliwatts
+        with contextlib.suppress(pynvml.NVMLError):  # NVML's unit is milliwatts
             power, limit = pynvml.nvmlDeviceGetPowerUsage(handle), pynvml.nvmlDeviceGetEnforcedPowerLimit(handle)
             figures["power_usage_watts"], figures["power_usage_percentage"] = power / 1000, 100 * power / limit
         return {f"gpu_{place}_{name}": value for name, value in figures.items()}

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
-        self.register("type", Path, _path)  # of type=Path, also in groups of arguments
+        self.register("type", Path, _path)  # the parser of type=Path, also in groups of arguments
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         """Add an argument, with its default at the end of its help if that is a number or text."""

@@ -1,8 +1,8 @@
-"""What trackers get of a run, as plain values from its folder: tags, params, figures, a note and files.
+"""The content of a run's folder that trackers get, as plain values: tags, params, figures, a note and files.
 
-Names are those of the records, with `/` for `.`, after which pages group their charts: `speed/real_tokens_per_s` is
-`speed.real_tokens_per_s` of `result.json`. `test/f1` is `metrics.test.f1`, and `best/f1` is `metrics.valid.f1`, the
-kept checkpoint's, since `valid/f1` is a curve. Curves have their names in `metrics.jsonl` (`train/loss`, `valid/f1`).
+Names are those of the records with `/` instead of `.`, since pages group charts by it: `speed/real_tokens_per_s` is
+`speed.real_tokens_per_s` of `result.json`. `test/f1` is `metrics.test.f1`, and `best/f1` is `metrics.valid.f1` (of the
+best checkpoint), since `valid/f1` is a curve. Curves have their names in `metrics.jsonl` (`train/loss`, `valid/f1`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runner.common.records import ResultRecord, RunRecord
 from runner.config.defaults import differing, flattened
 
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
-MOST_PARAMS = 40  # of a run; pages and comparisons of more are hard to read
+MOST_PARAMS = 40  # most params of a run; with more, pages and comparisons are hard to read
 _NOT_PARAMS = ("tracker", "sweep", "search", "resume", "repeat", "plugins", "choices", "given", "run_plots", "hydra")
 _VARIANTS = ("_default", "_strict")  # suffixes of figures by other scoring rules, which trackers do not get
 _RECORDS = (run_schema.RUN, run_schema.RESOLVED, run_schema.RESULT, run_schema.METRICS)
@@ -67,10 +67,10 @@ def tags(run: RunRecord, result: ResultRecord | None) -> dict[str, str]:
 
 
 def params(folder: Path) -> dict[str, str]:
-    """Return what tells a run from others, at most `MOST_PARAMS`: the choices, the seed, and the options that were set.
+    """Return at most `MOST_PARAMS` params that distinguish a run: the choices, the seed, and the options that were set.
 
-    Set are those that the command line named, even to their defaults, and those that differ from the defaults of the
-    chosen configs. `resolved.yaml`, a file of the run, has all others. Lists are JSON, and long values are cut.
+    An option was set if the command line named it, even with its default value, or if it differs from the default in
+    the chosen configs. `resolved.yaml`, a file of the run, has all others. Lists are JSON, and long values are cut.
 
     Raises HydromelError if `resolved.yaml` is missing or not a mapping.
     """

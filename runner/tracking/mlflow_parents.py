@@ -1,6 +1,6 @@
 """Runs in MLflow that stand for a whole sweep, with its runs below them.
 
-Which sweep a run belongs to is in its records, so a run that is resumed or delivered later finds the same parent.
+A run's records name its sweep, so a run that is resumed or delivered later finds the same parent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-PARENT = "mlflow.parentRunId"  # MLflow's tag of a run below another
+PARENT = "mlflow.parentRunId"  # MLflow's tag for the parent of a run
 _OF_BOTH = ("mlflow.user", "mlflow.source.name", "mlflow.source.type")
 
 
@@ -37,7 +37,7 @@ def parent_of(client: MlflowClient, experiment_id: str, sweep_id: str, tags: Map
 
 
 def end_parent(client: MlflowClient, parent: str, run: RunRecord) -> None:
-    """Note that a run below the parent has ended: a parent ends with the run that ends last."""
+    """Record that a run below the parent has ended; the parent's end is that of the last such run."""
     last = client.get_run(parent).info.end_time or 0
     client.set_terminated(parent, "FINISHED", max(last, ended_at(run)))
 

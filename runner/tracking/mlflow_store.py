@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 LOCAL_SERVER = "http://127.0.0.1:5000"  # where `mlflow server` and `make ui` serve a file
-# Marks an experiment as one of training runs, as MLflow's page does; others open on an empty page for GenAI.
+# The tag with which MLflow's page marks an experiment of training runs; others open on an empty page for GenAI.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # default ports of database servers
 _ALLOWED = f"{SQLITE}FILE, postgresql://..., mysql://..., http(s)://HOST:PORT, databricks"
@@ -104,9 +104,9 @@ def _create_sqlite(path: Path) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    """Return the name under which a file is built, with nothing there.
+    """Return the temporary name under which a file is built, after removing what an earlier process left there.
 
-    A process that is killed meanwhile would otherwise leave a store that no later one could complete.
+    Otherwise a killed process would leave an incomplete store that no later process could complete.
     """
     new = path.with_name(f".{path.name}.new")
     # left by a process that was killed, with its journal
@@ -128,7 +128,7 @@ def _template() -> Path | None:
                 new = _unfinished(path)
                 create_schema(f"{SQLITE}{new}")
                 new.replace(path)
-    except (OSError, RuntimeError, Timeout):  # RuntimeError: there is no home
+    except (OSError, RuntimeError, Timeout):  # RuntimeError: the user has no home directory
         return None
     return path
 

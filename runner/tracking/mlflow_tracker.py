@@ -63,7 +63,7 @@ class MlflowTracker:
     artifact_location: FilePath | None
     timeout_s: Seconds
     retry_s: Seconds
-    parent_runs: bool = False  # that of runs from before this option
+    parent_runs: bool = False  # false for runs made before this option existed
     _connections: dict[str, tuple[MlflowClient, str]] = field(default_factory=dict, init=False)  # by absolute URI
     _pause: Pause = field(init=False)
 
@@ -144,7 +144,7 @@ class MlflowTracker:
         client, experiment_id = self._connected(folder)
         tags, parent = fields.tags(run, result), None
         sweep = run.get("sweep_id")
-        if self.parent_runs and sweep and "'" not in sweep:  # in no id of ours; MLflow's search has no way to write it
+        if self.parent_runs and sweep and "'" not in sweep:  # our ids have no quote; MLflow's search cannot escape it
             parent = parent_of(client, experiment_id, sweep, tags)
             tags |= {PARENT: parent}
         there = _find(client, experiment_id, run["run_id"]) or client.create_run(
@@ -170,7 +170,7 @@ class MlflowTracker:
         save_progress(folder, target, progress)
 
     def _send_records(self, folder: Path, client: MlflowClient, progress: Progress) -> None:
-        """Send what `metrics.jsonl` and `system.jsonl` have since the last time."""
+        """Send the records that were added to `metrics.jsonl` and `system.jsonl` since the last time."""
         for batch, end in _batches(folder, run_schema.METRICS, progress.get("metrics_bytes", 0)):
             client.log_batch(progress["run_id"], metrics=batch)
             progress["metrics_bytes"] = end

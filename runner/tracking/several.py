@@ -15,15 +15,15 @@ from runner.common.types import Name
 from runner.config.instantiate import check_kinds
 from runner.tracking.tracker import DeliveryError, Tracker
 
-_UNCHECKED = GetPydanticSchema(lambda source, handler: any_schema())  # protocols have no schema
+_UNCHECKED = GetPydanticSchema(lambda source, handler: any_schema())  # pydantic has no schema for protocols
 
 
 @dataclass(kw_only=True, eq=False)
 class SeveralTrackers:
-    """A tracker that passes everything on to others.
+    """A tracker that passes every call on to several trackers.
 
     Args:
-        trackers: the others, by name.
+        trackers: those trackers, by name.
     """
 
     trackers: dict[Name, Annotated[Tracker, _UNCHECKED]]
@@ -49,7 +49,7 @@ class SeveralTrackers:
 
 
 def parts_of(tracker: Tracker) -> Mapping[str, Tracker]:
-    """Return the trackers of which one consists, by name; one that is no `SeveralTrackers` is its only part."""
+    """Return the trackers in a `SeveralTrackers`, by name; any other tracker is its own only part."""
     return tracker.trackers if isinstance(tracker, SeveralTrackers) else {"": tracker}
 
 

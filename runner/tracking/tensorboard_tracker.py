@@ -1,7 +1,7 @@
 """Delivery of runs' folders to TensorBoard: one event file for each run, to which each delivery appends.
 
-The bytes of an event follow from its record, and a delivery continues at the noted size, so one that was interrupted is
-written again, not twice.
+The bytes of an event follow from its record, and a delivery continues at the size noted after the last one. So an
+interrupted delivery is overwritten, and no event is written twice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TensorboardTracker:
     """A tracker that writes an event file for each run, in a folder of its own.
 
     Args:
-        log_dir: the folder of the runs' folders; a relative one is relative to the run's working directory.
+        log_dir: the folder with a folder for each run; a relative path is relative to the run's working directory.
     """
 
     log_dir: FilePath
@@ -87,7 +87,7 @@ def _place(run: RunRecord) -> Path:
 
 
 def _events(folder: Path, progress: Progress, is_new: bool) -> Iterator[bytes]:
-    """Yield the events that the file lacks, and note in `progress` what was read for them."""
+    """Yield the events that the file lacks, and update `progress` with the bytes that were read."""
     run, result = read_run(folder), read_result(folder)
     if is_new:
         yield tensorboard.start(fields.params(folder), run["run_id"], run["created"])

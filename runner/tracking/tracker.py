@@ -37,8 +37,8 @@ class Progress(TypedDict, total=False):
     fingerprint: str  # fingerprint of the folder when all of it had been sent (`fingerprint_of`)
     run_id: str  # MLflow's own id of the run
     metrics_bytes: int  # size of the part of metrics.jsonl that was sent
-    system_bytes: int  # the same of system.jsonl
-    events_bytes: int  # size of TensorBoard's file with what was sent
+    system_bytes: int  # size of the part of system.jsonl that was sent
+    events_bytes: int  # size of TensorBoard's file after the last delivery
     artifacts: dict[str, str]  # hash of each file that was sent, by its name
 
 
@@ -53,23 +53,23 @@ _PROGRESS = TypeAdapter(dict[str, Progress])
 class Pause:
     """The pause after a failure to reach a store, which doubles with each further one."""
 
-    retry_s: float  # seconds of the first
+    retry_s: float  # seconds of the first pause
     failures: int = 0
     _until: float = 0.0
 
     @property
     def is_on(self) -> bool:
-        """True while nothing is to be tried."""
+        """True until the pause is over."""
         return time.monotonic() < self._until
 
     def lengthen(self) -> None:
-        """Note a failure."""
+        """Start the next, longer pause after a failure."""
         self.failures += 1
         seconds = min(self.retry_s * 2 ** (self.failures - 1), _LONGEST_PAUSE_S)
         self._until = time.monotonic() + seconds
 
     def end(self) -> None:
-        """Note a success."""
+        """Reset the pause after a success."""
         self.failures, self._until = 0, 0.0
 
 

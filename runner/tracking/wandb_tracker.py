@@ -1,7 +1,7 @@
 """Delivery of runs' folders to Weights & Biases.
 
-A run has the same id there as in `run.json`, so a later delivery continues it. History is sent with the number of
-updates as its step; W&B leaves out steps that it has.
+A run has the same id in W&B as in `run.json`, so a later delivery continues it. The step of its history is the number
+of updates; W&B ignores steps that it already has.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class WandbTracker:
     timeout_s: Seconds
     retry_s: Seconds
     _pause: Pause = field(init=False)
-    _open: dict[Path, Run] = field(default_factory=dict, init=False)  # by folder: a run stays open while it trains
+    # folder -> run of W&B, which stays open during training
+    _open: dict[Path, Run] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._pause = Pause(self.retry_s)
@@ -89,7 +90,7 @@ class WandbTracker:
         try:
             with lock(folder):
                 self._send(folder)
-        except Exception as error:  # whatever wandb raises: training must not end by it
+        except Exception as error:  # no error of wandb may end training
             self._pause.lengthen()
             if (run := self._open.pop(folder, None)) is not None:
                 with contextlib.suppress(Exception):
@@ -129,7 +130,7 @@ class WandbTracker:
             finish_timeout=self.timeout_s,
             finish_timeout_raises=True,
             silent=True,
-            console="off",  # the run's folder has what the console showed
+            console="off",  # the run's folder has the console's output
             save_code=False,
             disable_git=True,
             x_disable_stats=True,
@@ -155,7 +156,7 @@ def _server() -> str:
 
 
 def _has_key() -> bool:
-    """Return True if W&B would find a key, so that it does not ask for one in the middle of a run."""
+    """Return True if W&B finds a key; otherwise it would ask for one in the middle of a run."""
     if any(os.environ.get(name) for name in _KEYS):
         return True
     with contextlib.suppress(OSError, netrc.NetrcParseError):

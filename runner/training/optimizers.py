@@ -123,8 +123,8 @@ Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 def parameters_by_rate(model: nn.Module, decay_vectors: bool = True) -> list[dict[str, object]]:
     """Return groups of `params` with a common `learning_rate_factor`, those at the optimiser's own rate (1.0) first.
 
-    Parameters that are not trained are in none. Without `decay_vectors`, those of one dimension (biases, and the scales
-    of normalisations) have groups of their own with a `weight_decay` of 0.
+    Frozen parameters are in no group. Without `decay_vectors`, parameters of one dimension (biases, and the scales of
+    normalisations) are in separate groups with a `weight_decay` of 0.
     """
     factors = {
         module.get_parameter(name): factor

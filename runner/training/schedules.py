@@ -32,7 +32,7 @@ class Constant(_Pure):
         return 1.0
 
 
-# A number of updates, or a share of all updates (a float such as 0.1).
+# Length of the warm-up: a number of updates, or a share of all updates (a float such as 0.1).
 Warmup = NonNegativeInt | Fraction
 
 

@@ -15,7 +15,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build an optimiser with a group for each learning rate; the schedule multiplies a group's `initial_lr`.
 
-    Without `decay_vectors`, weight decay leaves out biases and normalisations (`parameters_by_rate`).
+    Without `decay_vectors`, biases and normalisations have no weight decay (`parameters_by_rate`).
     """
     optimizer = factory(params=parameters_by_rate(model, decay_vectors))
     for group in optimizer.param_groups:

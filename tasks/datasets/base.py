@@ -163,12 +163,12 @@ class RawText:
 
 @dataclass(kw_only=True)
 class HasTags:
-    """A part of readers of tags.
+    """A base for readers of tags: the options that say which tags are legal.
 
     Args:
         span_scheme: scheme of the tags (auto: worked out from the training set; null: plain tags, or none).
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
-        ignored_tags: tags that are none, which the task ignores; any scheme allows them.
+        ignored_tags: tags that the task ignores; they are legal in any scheme.
     """
 
     span_scheme: SpanScheme
@@ -177,7 +177,7 @@ class HasTags:
 
     @property
     def tag_rules(self) -> TagRules:
-        """What the tags of a file may be."""
+        """The rules by which the tags of a file are checked."""
         return TagRules(self.span_scheme, self.strict_tags, self.ignored_tags)
 
 

@@ -168,7 +168,7 @@ def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> 
 
 @dataclass(frozen=True)
 class TagRules:
-    """What the tags of a file may be."""
+    """The rules by which the tags of a file are checked."""
 
     scheme: SpanScheme
     strict: bool  # False: illegal tags are kept and counted in the log

@@ -45,7 +45,7 @@ class Parsed:
 
 
 def no_rows(columns: Collection[str]) -> Parsed:
-    """Return no rows with these columns, those of `OFFSETS` among them, of the same types as those of some rows."""
+    """Return an empty passage with these columns, `OFFSETS` included, in the types that they have otherwise."""
     tokens = pa.array([], STRINGS)
     with_places = with_offsets(WHITESPACE.spans(pa.array([], pa.string())))
     table = pa.table({name: with_places.get(name, tokens) for name in columns})

@@ -20,8 +20,8 @@ TOKENS_B = "tokens_b"  # the column of the second text of a pair
 class TextFields:
     """The fields of an object that may hold one text."""
 
-    tokens_field: str | None  # with a list of strings
-    text_field: str | None  # with a text, for objects without `tokens_field`, or the same field
+    tokens_field: str | None  # name of a field with a list of strings
+    text_field: str | None  # name of a field with a text, read if `tokens_field` is missing; may be the same
 
     def of(self, at: str, fields: Mapping[str, object]) -> str | list[str]:
         """Return an object's text, or its tokens; raise a HydromelError that begins with `at` if it has none."""
@@ -56,7 +56,7 @@ def table_of_objects(
 
     Args:
         names: the name of each object in error messages, such as `file:line`.
-        first: the fields that may hold the text of an object; of pairs, the first text.
+        first: the fields that may hold the text of an object; in pairs, the first text.
         second: the fields of the second text of a pair.
         tokenizer: splits the texts that are not given as tokens.
 
@@ -77,7 +77,7 @@ def table_of_objects(
 def _tokens(
     of: TextFields, objects: Sequence[Mapping[str, object]], names: Sequence[str], offsets: bool, tokenizer: Tokenizer
 ) -> dict[str, pa.Array]:
-    """Return the tokens of one text of each object, (B,) lists of strings; with `offsets` their places, too.
+    """Return the tokens of one text of each object, (B,) lists of strings; with `offsets` also their positions.
 
     The text of an object that has tokens is these tokens, joined by spaces.
     """

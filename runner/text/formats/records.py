@@ -29,7 +29,7 @@ class Records:
 
     form: Literal["csv", "json", "jsonl"]
     added: str | None = None
-    _rows: int = field(default=0, init=False)  # written so far
+    _rows: int = field(default=0, init=False)  # number of rows written so far
     _has_header: bool = field(default=False, init=False)
 
     def write(self, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
@@ -51,12 +51,12 @@ class Records:
         return text.getvalue().split("\n")[:-1]
 
     def _mark(self) -> str:
-        """Return what stands before the next record."""
+        """Return the characters before the next record."""
         self._rows += 1
         return "" if self.form == "jsonl" else "[" if self._rows == 1 else ","
 
     def end(self) -> list[str]:
-        """Return the lines behind the last record."""
+        """Return the lines after the last record."""
         return [] if self.form != "json" else ["]"] if self._rows else ["[]"]
 
 
@@ -84,7 +84,7 @@ def record_table(texts: pa.Table, predictions: PassagePredictions, added: str | 
     """Return the records of `Records` as a table, with unrounded numbers.
 
     Its columns are those of texts (`text`, `tokens`, `tokens_b`), and those of the predictions: strings, lists of
-    strings or float64, and as probabilities float32, lists of float32, or a struct with a field for each label.
+    strings or float64, and probabilities as float32, lists of float32, or a struct with a field for each label.
     """
     name = added or predictions.column
     kept = [column for column in ("text", *TOKENS) if column in texts.column_names]

@@ -16,7 +16,7 @@ from runner.config.compose import compose_config
     [
         ("{true: 2, 1: 3}", r"the keys true and 1 are one key.*\+\+task.label_weights.true=VALUE"),
         ("{1: 2, 1.0: 3}", "the keys 1 and 1.0 are one key"),
-        ("{a: 2, b: 1, a: 3}", "the key a stands there twice"),
+        ("{a: 2, b: 1, a: 3}", "the key a is given twice"),
     ],
 )
 def test_clashing_keys_of_the_command_line_are_refused(mapping: str, message: str) -> None:
