@@ -106,7 +106,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of the published data sets")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=900, help="updates of each; 900 read the text once")
+    parser.add_argument(
+        "--updates", type=int, default=900, help="updates of each model; 900 updates read the text once"
+    )
     parser.add_argument("--turn", type=int, default=20, help="updates per turn")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

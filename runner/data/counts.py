@@ -20,7 +20,7 @@ def count_split(whole: Batch, used: Batch, labels: Vocab) -> DataRecord:
 
     Args:
         whole: the split before rows were cut.
-        used: the split after it.
+        used: the split after rows were cut.
         labels: the possible targets; those that only valid or test has are `extra`.
     """
     if isinstance(whole.target, Ragged):

@@ -56,7 +56,7 @@ class TrainedModel:
     model: Model  # the model, in eval mode
     features: dict[str, TokenFeature]  # conversions of text to integer columns, by name
     vocabs: dict[str, Vocab]  # vocabularies of the features and the target
-    corpus: Corpus  # the data set of its training, which is not read
+    corpus: Corpus  # the data set that it was trained on; its files are not read
     truncation: Truncation  # truncation of rows in training
     malloc: Malloc  # setting for freed memory in training
 

@@ -84,7 +84,7 @@ class Training:
     measures: Measures
     metric_name: str  # the figure of `measures` that selects the best checkpoint
     vocabs: Mapping[str, Vocab]  # vocabularies of the features and the target
-    strategy: BatchingStrategy  # the configured one; `batching` is the one in use
+    strategy: BatchingStrategy  # the strategy of the config; `batching` is the strategy in use
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     train: Batch  # as `strategy.arrange` returns it

@@ -331,7 +331,7 @@ def _delimited(text: str, path: Path, given: Mapping[str, object]) -> Found | No
         names = [name if name.strip() and repeated[name] == 1 else place for place, name in enumerate(rows[0])]
     body = rows[has_header:]
     if not body:
-        raise HydromelError(f"{path}: no rows but the names of the columns, {', '.join(rows[0])}")
+        raise HydromelError(f"{path}: only a header, no rows; its columns are {', '.join(rows[0])}")
     columns = [Column(name, [row[place] for row in body]) for place, name in enumerate(names)]
     ask = ("dataset.text_columns=NAME", "dataset.label_column=NAME (null: none)")
     roles = roles_of(columns, path, given.get("dataset.text_columns"), given.get("dataset.label_column", ...), ask)
@@ -442,7 +442,7 @@ def _column(name: str, values: Sequence[object], has_class_names: bool = False) 
 def _of_table(table: pa.Table, path: Path, given: Mapping[str, object]) -> Found:
     """Return the content of a Parquet or Arrow file, from its first rows."""
     if not table.num_rows:
-        raise HydromelError(f"{path}: no rows but the names of the columns, {', '.join(table.column_names)}")
+        raise HydromelError(f"{path}: only a header, no rows; its columns are {', '.join(table.column_names)}")
     with_classes = class_names(table.schema)
     columns = [_column(name, table[name].to_pylist(), name in with_classes) for name in table.column_names]
     found = f"a table with the columns {_listed(columns)}"

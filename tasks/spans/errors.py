@@ -105,7 +105,7 @@ class Comparison:
         return pa.table([pa.array(self.types, pa.string()), *map(pa.array, counts)], names=["name", *KINDS])
 
     def _types_of_matches(self) -> tuple[IntArray, IntArray]:
-        """Return the gold and the predicted type of each match, K if it has no such span."""
+        """Return the gold and the predicted type of each match; K stands for a missing span."""
         # An index of -1 (no span) reads the appended last entry.
         gold, predicted = (np.append(side[2], len(self.types)) for side in (self.gold, self.predicted))
         return gold[self.matches.gold], predicted[self.matches.predicted]

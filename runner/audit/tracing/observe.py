@@ -41,7 +41,7 @@ class Setting:
 class RunOutput:
     """A subject's results for some examples, in the requested order: an output and a prediction for each.
 
-    The loss is a sum and its count; a plain mean has count 0.
+    The loss is a sum and the number of its terms; the number is 0 if the loss is already a mean.
     """
 
     outputs: list[Tensor]

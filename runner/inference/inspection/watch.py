@@ -73,7 +73,7 @@ class Layer:
     """The record of a recurrent layer of H units and P parts (gates, then states)."""
 
     parts: tuple[str, ...]  # names of the parts
-    correlation: FloatArray  # (P, H, F) of each part of each unit with each property; NaN where one does not vary
+    correlation: FloatArray  # (P, H, F) for part, unit and property; NaN if either does not vary
     closed: dict[str, FloatArray]  # gate -> (H,) share of tokens at which it is closed
     open: dict[str, FloatArray]  # gate -> (H,) share of tokens at which it is open
     shown: SingleArray  # (S, P, H) float32, the values at the first S tokens

@@ -199,7 +199,7 @@ def test_a_folder_of_save_to_disk_is_named(tmp_path):
 
 
 def test_a_table_without_rows(unclear):
-    message = "FILE: no rows but the names of the columns, text, label"
+    message = "FILE: only a header, no rows; its columns are text, label"
     assert unclear("text,label\n", "a.csv") == message
     assert unclear(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())})) == message
 
