@@ -207,13 +207,14 @@ def _with_experiment(client: MlflowClient, experiment: str, artifact_location: s
     return client, stored.experiment_id
 
 
-def page(server: str, experiment_id: str | None) -> str:
-    """Return the address at which MLflow's page opens on the charts of training runs, or (None) on all experiments.
+def page(server: str, experiment_id: str | None, charts: bool = True) -> str:
+    """Return the address at which MLflow's page opens on training runs, or (None) on all experiments.
 
-    Without these parameters it opens on an empty page for GenAI.
+    It opens on charts or, with `charts` false, on the table, in which runs below others can be unfolded. Without these
+    parameters it opens on an empty page for GenAI.
     """
-    workflow = "workflowType=machine_learning"
-    place = f"/{experiment_id}/runs?{workflow}&compareRunsMode=CHART" if experiment_id else f"?{workflow}"
+    workflow, mode = "workflowType=machine_learning", "&compareRunsMode=CHART" if charts else ""
+    place = f"/{experiment_id}/runs?{workflow}{mode}" if experiment_id else f"?{workflow}"
     return f"{without_credentials(server).rstrip('/')}/#/experiments{place}"
 
 

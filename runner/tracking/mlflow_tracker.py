@@ -119,11 +119,12 @@ class MlflowTracker:
         """Return the command and address that open the experiment in MLflow."""
         known = next(iter(self._connections.values()), None)
         experiment_id = known[1] if known else None
+        charts = not self.parent_runs  # which leave out runs below others that are folded
         if self.uri.startswith(("http:", "https:")):
-            return f"MLflow: {page(self.uri, experiment_id)}"
+            return f"MLflow: {page(self.uri, experiment_id, charts)}"
         file = Path(sqlite_path(self.uri)).absolute()
         uri = f"{SQLITE}{file}" if self.uri.startswith(SQLITE) else without_credentials(self.uri)
-        address = page(LOCAL_SERVER, experiment_id)
+        address = page(LOCAL_SERVER, experiment_id, charts)
         return f"MLflow: `mlflow server --workers 1 --backend-store-uri '{uri}'`, then {address}"
 
     def _absolute_uri(self, folder: Path) -> str:

@@ -350,6 +350,9 @@ def test_runs_of_a_sweep_have_a_parent_that_later_deliveries_keep(tmp_path: Path
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.info.run_name for run in below} == {"a", "b"}
     assert (parent.info.run_name, parent.info.status, len(runs)) == ("sweep-1", "FINISHED", 3)
+    tracker = tracker_for(uri, parent_runs=True)
+    tracker.deliver(folders[0], final=True)
+    assert tracker.describe().endswith("/runs?workflowType=machine_learning"), "the table, which shows the tree"
     assert parent.info.end_time == max(run.info.end_time for run in below)
     assert parent.data.tags["mlflow.user"] == getpass.getuser()
     assert not parent.data.tags.keys() & {run_schema.TAG_SWEEP, run_schema.TAG_RUN_ID}  # by which runs are compared
