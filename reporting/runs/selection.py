@@ -42,7 +42,7 @@ def select_runs(runs: list[Run]) -> SelectedRuns:
 
 
 def all_turns(seeds: Seeds) -> list[Run]:
-    """Return the runs of every turn, for measures of time: each turn measures it anew."""
+    """Return the runs of every turn, for measures of time: each turn measures time anew."""
     return [run for turns in seeds.values() for run in turns.values()]
 
 

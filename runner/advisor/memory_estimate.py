@@ -221,8 +221,8 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
     chosen: list[tuple[IntArray, int]] = [
         (all_sorts, width),
         (all_sorts[:: 2 if most > 2 else 1], width),
-        (np.append(order[: most - 1], order[-1]), width),  # nearly even
-        (np.append(order[:1], order[len(order) - most + 1 :]), width),  # very uneven
+        (np.append(order[: most - 1], order[-1]), width),  # almost equal lengths
+        (np.append(order[:1], order[len(order) - most + 1 :]), width),  # very different lengths
         (all_sorts, max(1, width // 2)),
         (all_sorts, max(1, width // 4)),
     ]

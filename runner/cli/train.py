@@ -119,7 +119,10 @@ def _check_arguments() -> None:
     flags = [argument for argument in sys.argv[1:] if argument not in overrides]
     tell = not any(flag.startswith(("--cfg", "-c")) for flag in flags)  # these print only the config
     if {"-m", "--multirun"} & {*flags} and (data := next((o for o in overrides if re.match("data=.*,", o)), None)):
-        log.info("%s: the files of the splits, in every run; sweep the options of dataset= to vary the data", data)
+        log.info(
+            "%s names the files of the splits, the same in every run; sweep the options of dataset= to vary the data",
+            data,
+        )
     sys.argv[1:] = [*flags, *(item for override in as_overrides(overrides, tell) for item in for_hydra(override))]
 
 

@@ -228,7 +228,7 @@ class TokensRecord(TypedDict, total=False):
 
     real: Count
     padded: Count
-    padding_share: Figure  # of all positions in memory, 0 to 1
+    padding_share: Figure  # share of all positions in memory, 0 to 1
     supervised: Count  # targets that were learned from
     truncated: Count  # tokens cut off the training split, counted once
 

@@ -29,8 +29,8 @@ class ModelParts:
     measures: Measures
     corpus: Corpus  # not read yet
     features: dict[str, TokenFeature]  # integer columns of each token, by name
-    embedding: Factory[Embedding]  # waits for `vocabs`
-    encoder: Factory[Encoder]  # waits for `input_size`, `causal` and `carries_state`
+    embedding: Factory[Embedding]  # built once it is given `vocabs`
+    encoder: Factory[Encoder]  # built once it is given `input_size`, `causal` and `carries_state`
 
     @classmethod
     def of(cls, config: ModelConfig, plugins: Sequence[str]) -> ModelParts:

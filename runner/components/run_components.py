@@ -33,8 +33,8 @@ class Components:
     config: RunConfig  # with the values of the options that the training set decides
     parts: ModelParts
     batching: BatchingStrategy | StrategyChooser
-    optimizer: Factory[Optimizer]  # is called with `params` once the model exists
-    schedule: Factory[Schedule]  # waits for `total_updates` and `updates_per_epoch`
+    optimizer: Factory[Optimizer]  # built once it is given `params`
+    schedule: Factory[Schedule]  # built once it is given `total_updates` and `updates_per_epoch`
     tracker: Tracker  # destination of records besides the run's folder
     plots: Plots | None  # plots of the finished run
 
@@ -60,7 +60,7 @@ class Components:
 
 
 def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | StrategyChooser:
-    """Return the batching strategy of a node, or the chooser of one; raises also for a class that lacks a method."""
+    """Return the batching strategy of a node, or a chooser of strategies; raise if its class lacks a method."""
     batching: object = build(node, "batching", {}, plugins)
     if not isinstance(batching, BatchingStrategy | StrategyChooser):
         raise HydromelError(

@@ -61,7 +61,7 @@ def _where(update: int) -> str:
 
 
 def release_memory(device: torch.device) -> None:
-    """Return the memory that torch's allocator holds in reserve; on a CPU it holds none."""
+    """Give back to the device the memory that torch's allocator holds in reserve; on a CPU it holds none."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -97,7 +97,7 @@ class Dialect:
         # A row takes one line, and one more for each line end inside its fields.
         n_lines = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
         line = 1 + np.cumsum(n_lines) - n_lines
-        if n_lines.sum() != len(file.lines):  # for Arrow it ends a row
+        if n_lines.sum() != len(file.lines):  # Arrow ends a row at a CR
             raise HydromelError(f"{file.path}: a CR outside quotes, in a file whose lines end in LF; quote the field")
         return columns, line
 

@@ -206,7 +206,8 @@ def arithmetic_verdict(
 ) -> Verdict:
     """Compare batches in coarser arithmetic with float64; the tolerance is the error of the single-example runs.
 
-    The subject is cast to the arithmetic; `check` is its name, and `reference` has single-example runs in it.
+    The subject is cast to the arithmetic; `check` is the name of this arithmetic, in which the runs of
+    `reference` were made.
     """
     coarse = Auditor(subject, mode, reference, seed, explained=explained)
     return coarse.over(check, ("mixed_lengths", "extremes"), list(not_finite(reference)))
