@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
     show_messages()
     try:
-        return compare(_parser().parse_args(arguments))
+        return compare(parser().parse_args(arguments))
     except (HydromelError, OSError) as error:
         return failed(str(error))
 
@@ -122,13 +122,13 @@ def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list
     return find.unique(found_runs)
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def parser() -> Parser:
+    command = Parser(
         prog="hydromel-compare",
         description="Compare finished runs by batching strategy: quality, throughput, padding, memory.",
         epilog="Runs that differ only in batching, seed and turn are compared; other runs form separate tables.",
     )
-    add = parser.add_argument
+    add = command.add_argument
     what = "run, sweep or experiment: a folder, a name or an id below --runs; or mlflow:EXPERIMENT (default: all runs)"
     add("what", nargs="*", type=run_name, metavar="WHAT", help=what)
     add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (default: runs)")
@@ -157,7 +157,7 @@ def _parser() -> Parser:
     add("--run-plots", action="store_true", help="also draw the curves and errors of each run, in plots/ of its folder")
     add("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
     add("--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs")
-    return parser
+    return command
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ COMMANDS = {
     "generate": ("runner.cli.generate", "continue prompts with a language model"),
     "inspect": ("runner.cli.inspect", "show which cells and gates of a language model track which feature of a text"),
     "lr": ("runner.cli.lr_range", "learning-rate range test"),
+    "init": ("runner.cli.init", "make a folder for a project: config, plugin, test, data, CI file"),
     "sync": ("runner.cli.sync", "deliver records that a tracker has missed"),
 }
 _HELP = """usage: hydromel [COMMAND] [ARGUMENT ...]
@@ -56,6 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code(lambda: _about(first))
     if first and first[0] not in "-+~" and "=" not in first:
         return exit_code(lambda: _refuse(first))
+    if first in ("-sc", "--shell-completion") and given[1:2] and given[1].startswith("query="):
+        return exit_code(lambda: _complete(given))
+    return _run(TRAIN, given)
+
+
+def _complete(given: list[str]) -> int:
+    """Print the words that complete the line of a shell, one a line, then those that Hydra proposes."""
+    # imports pydantic, which help and version should not wait for
+    from runner.cli.completion import LINE, proposals
+
+    modules = {name: module for name, (module, _) in COMMANDS.items()}
+    found, line = proposals(os.environ.get(LINE, "hydromel "), modules)
+    sys.stdout.write("".join(f"{word}\n" for word in found))
+    sys.stdout.flush()
+    if line is None:
+        return 0
+    os.environ[LINE] = line
     return _run(TRAIN, given)
 
 

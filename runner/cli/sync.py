@@ -28,7 +28,7 @@ _NOT_DELIVERED = "not delivered"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit codes: 0, 1 (a run could not be delivered, or the input is bad), 130 (interrupted)."""
-    return exit_code(lambda: _sync(_parser().parse_args(arguments)))
+    return exit_code(lambda: _sync(parser().parse_args(arguments)))
 
 
 def _sync(options: argparse.Namespace) -> int:
@@ -73,19 +73,19 @@ def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
     return tracker
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="hydromel-sync", description="Deliver records that the trackers of runs have missed.")
-    add = parser.add_argument
+def parser() -> Parser:
+    command = Parser(prog="hydromel-sync", description="Deliver records that the trackers of runs have missed.")
+    add = command.add_argument
     named = "runs: folders, names or ids below --runs, or folders with runs below them (default: all runs)"
     add("named", nargs="*", type=run_name, metavar="RUN", help=named)
-    add_runs_flag(parser)
+    add_runs_flag(command)
     add("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
     add("--experiment", default="hydromel", help="MLflow experiment used with --uri")
     add("--trust", action="store_true", help="also use the trackers of runs that another installation made")
-    add_plugins_flag(parser)
+    add_plugins_flag(command)
     add("--again", action="store_true", help="also deliver runs that are marked as delivered; nothing is stored twice")
     add("--restore", action="store_true", help="bring back runs that were deleted in MLflow")
-    return parser
+    return command
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
         form = argparse.RawDescriptionHelpFormatter
+        self.arguments: list[argparse.Action] = []  # all that were added to the parser itself
         super().__init__(prog, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
         self.register("type", Path, _path)  # the parser of type=Path, also in groups of arguments
 
@@ -35,7 +36,9 @@ class Parser(argparse.ArgumentParser):
         default, text = options.get("default"), options.get("help", "")
         known = type(default) in (int, float, str) and default not in ("", argparse.SUPPRESS)
         shown = f"{text} (default: %(default)s)" if known and "%(default)" not in text else text
-        return super().add_argument(*names, **options | {"help": shown})
+        action = super().add_argument(*names, **options | {"help": shown})
+        self.arguments.append(action)
+        return action
 
     def add_count(
         self, flag: str, help: str, default: int | None = None, least: int = 1, most: int | None = None, why: str = ""
