@@ -250,7 +250,7 @@ class LearnsTargetScale(Protocol):
     """
 
     def learn_scale(self, train: Batch) -> None:
-        """Take the constants, before the first update."""
+        """Compute the constants from `train`, before the first update."""
 
 
 # The input of a metric: losses, or predictions as `Head.predict` returns them (ids, sets of labels, or numbers).

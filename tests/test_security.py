@@ -235,7 +235,7 @@ def test_a_config_that_hurts(given: Path, capfd: pytest.CaptureFixture[str], att
         (huge(run_schema.METRICS), "compare", "metrics.jsonl: more than 2,147,483,648 bytes"),
         (huge(run_schema.METRICS), "resume", "metrics.jsonl: more than 2,147,483,648 bytes"),
         (pipe(f"{run_schema.CHECKPOINTS}/{run_schema.BEST}"), "predict", "there is no checkpoint"),
-        (linked(run_schema.CONSOLE, "../victim"), "resume", "console.log: a link; what a run writes must be"),
+        (linked(run_schema.CONSOLE, "../victim"), "resume", "console.log: a link; a run writes only"),
         (linked(run_schema.METRICS, "../victim"), "resume", "metrics.jsonl: a link"),
         (linked(run_schema.LOCK, "../victim"), "resume", "run.lock: a link"),
         (linked(run_schema.LOCK, "../victim"), "sync", "run.lock: a link"),

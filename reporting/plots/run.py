@@ -34,7 +34,7 @@ KINDS = {
     "missed": "#999999",
     "spurious": "#D55E00",
 }
-_TABLES = ("confusion", "type_confusion", "per_class", "per_type", "errors")  # of detail
+_TABLES = ("confusion", "type_confusion", "per_class", "per_type", "errors")  # the tables of detail that plots need
 _ERRORS = pa.schema([NAMES, *((kind, pa.int64()) for kind in KINDS)])
 log = logging.getLogger(__name__)
 

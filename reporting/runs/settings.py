@@ -131,7 +131,7 @@ def split_by_batch_size(runs: list[Run]) -> list[list[Run]]:
 
 
 def differing_batch_sizes(groups: Sequence[tuple[str, list[Run]]]) -> list[dict[str, str]]:
-    """Return, for each group (title, runs), the batch size of most of its runs, if groups of its title differ in it."""
+    """Return the most frequent batch size of each group (title, runs), where groups of the same title differ in it."""
     usual = []
     for title, runs in groups:
         # `null` (a strategy without a batch size) counts only if no run of the group has a size.

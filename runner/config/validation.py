@@ -52,7 +52,7 @@ def missing_option(name: str, where: str) -> str:
 
 
 def bad_value(where: str, value: object, error: ValidationError) -> str:
-    """Return the message for the value at the key `where`, or for the item of it that is wrong."""
+    """Return the message for the value at the key `where`, or for the wrong item in it."""
     return _innermost(_located(where, value, detail) for detail in error.errors())
 
 

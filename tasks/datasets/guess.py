@@ -432,7 +432,7 @@ def _json_lines(lines: Sequence[str], path: Path, given: Mapping[str, object]) -
 
 
 def _column(name: str, values: Sequence[object], has_class_names: bool = False) -> Column:
-    """Return a column. If it is named like a target, missing values are accepted here: the reader reports their rows."""
+    """Return a column. If it is named like a target, missing values are accepted here; the reader reports them."""
     present = [value for value in values if value is not None]
     if name.lower() in (*TARGETS, *NUMBERS) and not any(isinstance(value, list) for value in present):
         values = present

@@ -164,5 +164,5 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, name: str, kind: str)
         (folder / name).symlink_to(tmp_path)
     else:
         os.mkfifo(folder / name)
-    with pytest.raises(HydromelError, match=f"{name}: (a link|neither a file nor a folder); what a run writes must be"):
+    with pytest.raises(HydromelError, match=f"{name}: (a link|neither a file nor a folder); a run writes only"):
         check_contents(folder)
