@@ -19,6 +19,7 @@ from reporting.runs.selection import SelectedRuns, all_turns, first_turns, selec
 from reporting.statistics import intervals
 from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
 from runner.common.records import PADDING_CAUSES, PeakBatchRecord, finite
+from runner.terminal.progress import track
 
 SLOWEST = "size1"  # the simplest strategy, which speed-ups are relative to
 
@@ -123,7 +124,7 @@ def groups(runs: list[Run], compare_options: CompareOptions) -> list[RunGroup]:
     sizes = settings.differing_batch_sizes([(key[0], same_size) for key, same_size in parts])
     return [
         _group(same_size, size | differing[key], compare_options)
-        for (key, same_size), size in zip(parts, sizes, strict=True)
+        for (key, same_size), size in zip(track(parts, "comparing", len(parts)), sizes, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError, did_you_mean
 from runner.common.run_names import folders_of_runs
+from runner.terminal.progress import track
 
 NAMES_SHOWN = 12  # sweeps and experiments listed in the error when no name fits
 
@@ -34,7 +35,8 @@ def unique(found_runs: list[FoundRun]) -> list[FoundRun]:
 
 def scan(root: Path) -> list[FoundRun]:
     """Return every run below `root`, in the order of their paths."""
-    return [read(folder) for folder in folders_of_runs(root)]
+    folders = list(folders_of_runs(root))
+    return [read(folder) for folder in track(folders, "reading runs", len(folders))]
 
 
 def _select(name: str, runs: Path) -> list[FoundRun]:

@@ -17,6 +17,7 @@ from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
 from runner.common.files import write_output
 from runner.common.pages import markdown_text, page_template
+from runner.terminal.progress import track
 
 PNG_GROUPS = 4  # groups with PNG plots for Markdown: drawing those of many groups would take longer than all the rest
 LONGEST_NAME = 80  # characters of a file name made from the names on the command line
@@ -25,7 +26,8 @@ LONGEST_NAME = 80  # characters of a file name made from the names on the comman
 def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
     """Write index.html, report.md, report.json and PNG plots over older ones; return their paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = [plots(group, place < PNG_GROUPS) for place, group in enumerate(comparison.groups)]
+    groups = track(comparison.groups, "drawing plots", len(comparison.groups))
+    drawn = [plots(group, place < PNG_GROUPS) for place, group in enumerate(groups)]
     images: list[Path] = []
     shown: list[list[str]] = []  # the lines of Markdown that show the plots of each group
     for place, (group, own) in enumerate(zip(comparison.groups, drawn, strict=True)):

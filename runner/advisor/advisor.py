@@ -23,6 +23,7 @@ from runner.data.numericalize import Data
 from runner.interfaces import StrategyChooser, Task
 from runner.model import Model, device_of
 from runner.profiling import accounting
+from runner.terminal.progress import show_seconds, stage
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import checkpoint_path
 from runner.training.setup import build_optimizer
@@ -69,7 +70,9 @@ def predict_costs(
     # loaded. A GPU needs no such figure, since its allocator counts tensors only.
     resident_bytes = accounting.Memory(probe.device).before
     costs: list[CandidateRecord | str] = []
-    for candidate, memory, seconds in zip(candidates, memories, probe.predict(candidates, probe_seconds), strict=True):
+    with stage("timing batches", probe_seconds, look=show_seconds):
+        predicted = probe.predict(candidates, probe_seconds)
+    for candidate, memory, seconds in zip(candidates, memories, predicted, strict=True):
         if isinstance(memory, str) or isinstance(seconds, str):
             costs.append(memory if isinstance(memory, str) else str(seconds))
             continue

@@ -33,6 +33,7 @@ from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
 from runner.ragged.scored import scored_predictions
 from runner.ragged.shapes import Updates, tokens_in
+from runner.terminal.progress import track
 from runner.training.setup import choose_device
 
 
@@ -91,7 +92,7 @@ def plan_strategies(
     model = build_model(parts, data.vocabs).to(dtype=DTYPES[config.dtype])
     estimator = memory_estimator(config, parts.task, data, model)
     planned, candidates, unfit = [], [], dict(left_out)
-    for variant in configs:
+    for variant in track(configs, "planning", len(configs)):
         try:
             batching = build_strategy(variant.batching, variant.plugins)
             arranged = arrange(parts, batching, train, variant.max_length)

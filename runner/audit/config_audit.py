@@ -31,6 +31,7 @@ from runner.interfaces import START, Loss, StreamStrategy
 from runner.model import Model, build_model, device_of, learn_scale, parameter_count
 from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
 from runner.ragged.ragged import Ragged
+from runner.terminal.progress import stage, track
 from runner.training.checkpoint import load_checkpoint
 from runner.training.loop import backward
 from runner.training.setup import choose_device
@@ -139,7 +140,7 @@ def _audit(
             exact = SingleReference(subjects[0].reference(), torch.float64)
             first = subjects[0].reference()
             causality = causality_verdict(first, exact, mode) if causal else None
-            for subject in subjects:
+            for subject in track(subjects, f"auditing, mode {mode}", len(subjects)):
                 auditor = Auditor(subject, mode, exact.of(subject), seed, explained=options.explains(subject))
                 if (key := subject.layout_key) not in layouts:
                     layouts[key] = list(auditor.verdicts())
@@ -149,10 +150,10 @@ def _audit(
                 report.verdicts += _check_strategy(auditor, subject, mode, seed)
                 if mode == "eval" and options.heat:
                     report.heats.append(auditor.heat(subject.tokens))
-        for arithmetic in options.arithmetics:
+        for arithmetic in track(options.arithmetics, f"auditing arithmetic, mode {mode}", len(options.arithmetics)):
             report.verdicts += _check_arithmetic(subjects, exact, arithmetic, mode, seed, options)
     model.train()
-    with with_dropout(model, DROPOUT):
+    with with_dropout(model, DROPOUT), stage("auditing dropout"):
         report.verdicts += _check_dropout(subjects, seed, options)
 
 

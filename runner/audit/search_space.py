@@ -16,6 +16,7 @@ from runner.common.errors import HydromelError
 from runner.config.compose import compose_config, compose_strategies, names_of, under
 from runner.config.instantiate import alternatives
 from runner.config.schema import Node, RunConfig, name_of
+from runner.terminal.progress import track
 
 SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # dimension of vectors, and options that hold one
 SMALL_DATA = ("features.words.max_size=30", "threads=1")
@@ -103,7 +104,7 @@ def audit_space(
     overrides = [override for override in overrides if not override.startswith("batching=")]
     if chosen is None:
         chosen = [combination.overrides for combination in combinations(overrides, config_dir)]
-    for combination in chosen:
+    for combination in track(chosen, "auditing", len(chosen)):
         whole = compose_config([*combination, *overrides, *SMALL_DATA], config_dir)
         config = RunConfig.of({key: _small(value) for key, value in whole.resolved.items()})
         choice = " ".join(dict.fromkeys([*combination, *overrides]))

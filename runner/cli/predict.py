@@ -17,6 +17,7 @@ from runner.cli.text_io import STDIO, lines_of, writing
 from runner.common.errors import HydromelError
 from runner.common.printable import printable
 from runner.terminal.command_line import Parser, exit_code
+from runner.terminal.progress import stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,7 +67,11 @@ def _predict(options: argparse.Namespace) -> int:
             predictions = replace(predictions, probability=None)
         return run.with_spans(predictions, table) if options.spans else predictions
 
-    with writing(options.output) as sink, _writer(sink, wanted, options) as write:
+    with (
+        writing(options.output) as sink,
+        _writer(sink, wanted, options) as write,
+        stage("predicting", shown=not sink.isatty()) as bar,
+    ):
         nothing = no_rows(columns)
         write(Passage(name, 1, []), nothing, predicted(nothing.table))  # the header, if the format has one
         for passage in passages(wanted.groups(lines, name), name, options.chunk):
@@ -74,6 +79,7 @@ def _predict(options: argparse.Namespace) -> int:
             write(passage, parsed, predicted(parsed.table))
             rows += parsed.table.num_rows
             tokens += sum(len(parsed.table[name].combine_chunks().flatten()) for name in texts)
+            bar.detail = f"{rows:,} rows  {tokens / (time.perf_counter() - started):,.0f} tok/s"
     seconds = time.perf_counter() - started
     speed = f"{rows:,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / seconds:,.0f} tokens/s"
     PlainConsole(file=sys.stderr).print(speed)  # standard output is for predictions

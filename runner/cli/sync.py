@@ -17,6 +17,7 @@ from runner.cli.run_arguments import add_plugins_flag, add_runs_flag
 from runner.common.errors import HydromelError
 from runner.common.run_names import find_run, run_name
 from runner.terminal.command_line import Parser, exit_code
+from runner.terminal.progress import track
 from runner.tracking.mlflow_tracker import MlflowTracker
 from runner.tracking.several import parts_of
 from runner.tracking.sync import run_folders, sync_run, tracker_of
@@ -38,7 +39,7 @@ def _sync(options: argparse.Namespace) -> int:
     roots = [folder or Path(name) for folder, name in zip(named, options.named, strict=True)] or [options.runs]
     folders = list(dict.fromkeys(path for root in roots for path in run_folders(root)))
     counts, trackers = Counter[str](), dict[str, Tracker]()
-    for folder in folders:
+    for folder in track(folders, "delivering", len(folders)):
         try:
             tracker = given or tracker_of(folder, trackers, options.plugins, options.trust)
         except HydromelError as error:

@@ -37,6 +37,7 @@ from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
+from runner.sweeps.order import Interleave
 from runner.terminal.command_line import FULL_ERROR, Parser, exit_code, failed
 from runner.terminal.console import show_messages
 from runner.terminal.interruption import interruption
@@ -140,7 +141,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
     hydra_config = HydraConfig.get()
     output, choices = Path(hydra_config.runtime.output_dir), dict(hydra_config.runtime.choices)
     if hydra_config.mode == RunMode.MULTIRUN:
-        jobs.sweep = output
+        jobs.sweep, jobs.count = output, Interleave.jobs
         _sweep_job(config, jobs, hydra_config)
         return
     try:

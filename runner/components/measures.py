@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,25 +16,47 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.scored import scored_losses, scored_predictions
 from runner.text.vocab import Vocab
 
+LOSS = "loss"  # name of the figure
+
+
+class MeanLoss:
+    """The loss that training minimises, per target, without dropout; the mean of a split, not of its batches."""
+
+    scales: Mapping[str, Scale] = {LOSS: Scale("", higher_is_better=False)}
+    input_kind: InputKind = "losses"
+
+    def start(self, vocabs: Mapping[str, Vocab]) -> None:
+        self._total: Tensor | float = 0.0  # float64, so that rounding does not depend on the batches
+        self._count = 0
+
+    def update(self, losses: Tensor, batch: Batch) -> None:
+        """Add the losses of a batch's targets, or rows."""
+        self._total = self._total + losses.double().sum()
+        self._count += batch.n_targets
+
+    def compute(self) -> dict[str, float]:
+        """Return the figure `loss`; NaN if no target has one."""
+        return {LOSS: float(self._total) / self._count if self._count else math.nan}
+
 
 @dataclass(frozen=True)
 class Measures:
     """The metrics that every evaluation of a run computes."""
 
-    metrics: tuple[Metric, ...]  # the task's metric, and the configured one if there is one; not started
+    metrics: tuple[Metric, ...]  # the task's metric, the configured one if there is one, and the loss; not started
     main: str  # name of the figure by which runs are compared
     n_targets: int = 0  # once started: number of targets that a model can predict
 
     @classmethod
     def of(cls, task: Task, added: Metric | None = None) -> Measures:
-        """Return the task's measures; a metric that the config adds becomes the main one.
+        """Return the task's measures and the loss; a metric that the config adds becomes the main one.
 
         Raises:
             HydromelError: the added metric has no figures, has one with the name of a figure of the task, or does not
                 measure predictions of the task's kind.
         """
         if added is None:
-            return cls((task.metric,), task.main_metric)
+            return cls((task.metric, MeanLoss()), task.main_metric)
         if not added.scales:
             raise HydromelError(f"metric: {type(added).__name__} has no figures; name at least one")
         own: InputKind = "predictions" if task.metric.input_kind == "losses" else task.metric.input_kind
@@ -42,12 +65,12 @@ class Measures:
                 f"metric: {type(added).__name__} measures {added.input_kind}, but task={task.name} predicts {own}; use "
                 "another metric, or metric=null"
             )
-        if common := sorted(added.scales.keys() & task.metric.scales.keys()):
+        if common := sorted(added.scales.keys() & {*task.metric.scales, LOSS}):
             raise HydromelError(
                 f"metric: task={task.name} measures '{common[0]}' itself; give the figure of {type(added).__name__} "
                 "another name, or use metric=null"
             )
-        return cls((task.metric, added), next(iter(added.scales)))
+        return cls((task.metric, added, MeanLoss()), next(iter(added.scales)))
 
     @property
     def scales(self) -> dict[str, Scale]:

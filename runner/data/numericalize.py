@@ -31,6 +31,7 @@ from runner.interfaces import BatchingStrategy, Corpus, HasUnseenTargets, Strate
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
+from runner.terminal.progress import stage, track
 from runner.text.arrow import notes_of
 from runner.text.bpe import pieces_of
 from runner.text.features import TokenFeature
@@ -104,7 +105,8 @@ def _numericalize(
     given: Mapping[str, Vocab] | None,
 ) -> Data:
     """Read every split and map its strings to integers, with vocabularies from the training set only, or given ones."""
-    tables = corpus.read()
+    with stage(f"reading {corpus.name}"):
+        tables = corpus.read()
     for needed in ("train", "valid"):
         if needed not in tables:
             raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
@@ -130,7 +132,7 @@ def _numericalize(
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in texts.values()])
     vocabs[TARGET] = with_unseen(task, vocabs[TARGET], tables)
     data = Data({}, vocabs, {}, {}, {}, fingerprint, cached=False)
-    for split in (split for split in SPLITS if split in tables):
+    for split in track([split for split in SPLITS if split in tables], "numericalising", len(tables)):
         ids_of = columns_of(texts[split], features, vocabs)
         data.oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
         whole = task.encode(ids_of, tables[split], vocabs)

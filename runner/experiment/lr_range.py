@@ -22,6 +22,7 @@ from runner.components.run_components import Components
 from runner.config.schema import RunConfig
 from runner.experiment.preparation import prepare
 from runner.interfaces import START
+from runner.terminal.progress import track
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.tracker import NoTracker
 from runner.training.bookkeeping import NotFinite
@@ -115,7 +116,7 @@ def measure_range(config: RunConfig, rates: FloatArray, smoothing: float) -> Ran
     components = replace(Components.of(config), tracker=NoTracker())
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, RunFolder.open(Path(folder)) as run:
         training = prepare(components.config, components, run, time.time()).training
-        return measure(stepper(training), map(float, rates), smoothing)
+        return measure(stepper(training), map(float, track(rates, "testing rates", len(rates))), smoothing)
 
 
 def stepper(t: Training) -> Callable[[float], float]:

@@ -21,6 +21,7 @@ from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
 from runner.ragged.ragged import Ragged
 from runner.tables.detail import set_apart
+from runner.terminal.progress import track
 from runner.tracking.provenance import provenance
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 from runner.training.out_of_memory import evaluate_within_memory, measure_if_memory_suffices, memory_record
@@ -122,7 +123,7 @@ def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, Figures
     models = task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
     by_name: dict[str, Figures] = {}
     seconds, start = 0.0, time.perf_counter()
-    for name, values in models:
+    for name, values in track(models, "baselines"):
         # seconds of all models so far, since a model may build on the previous one
         seconds += time.perf_counter() - start
         if isinstance(values, str):

@@ -23,11 +23,13 @@ from runner.inference.trained import write_vocabs
 from runner.model import save_files
 from runner.profiling.accounting import Memory
 from runner.profiling.system_monitor import SystemMonitor, check_installed
+from runner.terminal.progress import stage
 from runner.tracking.run_folder import RunFolder, read_result
 from runner.tracking.sync import deliver_pending, mark_undelivered, unmark
 from runner.tracking.tracker import NoTracker, Tracker, deliver_or_warn
 from runner.training.checkpoint import checkpoint_path
 from runner.training.loop import fit
+from runner.training.watch import watched
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
         # warns.
         try:
             if components.plots is not None:
-                components.plots.draw(run.path)
+                with stage("drawing plots"):
+                    components.plots.draw(run.path)
         except (HydromelError, OSError) as error:
             log.warning("warning: the plots of %s were not drawn: %s", run.path, error)
         try:
@@ -111,7 +114,7 @@ def _train_and_test(config: RunConfig, components: Components, run: RunFolder, s
     try:
         memory = Memory(training.clock.device)
         training.clock.seconds["startup"] += time.time() - started
-        with SystemMonitor(run.path / run_schema.SYSTEM, config.system_metrics_s):
+        with watched(training), SystemMonitor(run.path / run_schema.SYSTEM, config.system_metrics_s):
             fit(training)
         result = finish(prepared, memory.state())
         run.flush()
@@ -128,7 +131,8 @@ def _train_and_test(config: RunConfig, components: Components, run: RunFolder, s
 
 def _deliver(folder: Path, tracker: Tracker, root: Path) -> bool:
     """Deliver the records of a run that has ended; a failure is a warning, and the note in `root` stays."""
-    delivered = deliver_or_warn(tracker, folder, final=True)
+    with stage("delivering records"):
+        delivered = deliver_or_warn(tracker, folder, final=True)
     if delivered:
         unmark(root, folder)
     return delivered

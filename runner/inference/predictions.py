@@ -23,6 +23,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_rows
 from runner.ragged.scored import scored_predictions
+from runner.terminal.progress import track
 from runner.training.bookkeeping import check_scores
 from runner.training.loop import metric_input
 from runner.training.state import Training
@@ -48,7 +49,15 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool, all_classes: boo
     Raises:
         HydromelError: scores are NaN.
     """
+    return _predict(model, batches, bf16, all_classes, with_losses=False)[0]
+
+
+def _predict(
+    model: Model, batches: Iterable[Batch], bf16: bool, all_classes: bool, with_losses: bool
+) -> tuple[Predictions, Tensor | Ragged | None]:
+    """Return predictions as `predict`, and if asked the losses (`Head.losses`) in float64, in the split's own order."""
     values, probability, index, lengths, has_nan = [], list[Tensor](), [], [], []
+    losses: list[Tensor | Ragged] = []
     model.eval()
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
@@ -60,17 +69,24 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool, all_classes: boo
                 if predicted.ndim == 1 and not all_classes:
                     of_classes = of_classes.gather(1, predicted[:, None])[:, 0]
                 probability.append(of_classes.float())
+            if with_losses:
+                losses.append(metric_input(model.head, "losses", scores, batch))
             index.append(batch.index)
             lengths.append(batch.targets_per_row)
     check_scores(has_nan)
     rows = Rows(np.concatenate(lengths), CPU)
+    order_of_rows = np.argsort(np.concatenate(index))
     # Rows have several predictions, so they are put into the split's order token by token.
-    _, order = select_rows(rows, np.argsort(np.concatenate(index)))
+    in_split, order = select_rows(rows, order_of_rows)
 
     def in_order(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts).cpu().index_select(0, order)
 
-    return Predictions(in_order(values).numpy(), in_order(probability).numpy() if probability else None)
+    predictions = Predictions(in_order(values).numpy(), in_order(probability).numpy() if probability else None)
+    if per_token := [part.tokens() for part in losses if isinstance(part, Ragged)]:
+        return predictions, Ragged(in_order(per_token).double(), in_split, "packed")
+    per_row = [part for part in losses if isinstance(part, Tensor)]
+    return predictions, torch.cat(per_row).cpu().double()[torch.from_numpy(order_of_rows)] if per_row else None
 
 
 def split_values(
@@ -96,8 +112,9 @@ def split_values(
     per_token = set[InputKind]()
     model.eval()
     with torch.inference_mode(), torch.autocast(split.rows.device.type, torch.bfloat16, enabled=bf16):
-        batches = (batching.evaluation_batches(source, batch_size) for source in (split, numbered))
-        for batch, numbered_batch in zip(*batches, strict=True):
+        made, numbered_batches = (batching.evaluation_batches(source, batch_size) for source in (split, numbered))
+        batches = track(made, "evaluating", split.real_tokens, lambda batch: batch.real_tokens)
+        for batch, numbered_batch in zip(batches, numbered_batches, strict=True):
             scores, state = model(batch, state if batch.carries_state else None)
             has_nan.append(scores.isnan().any())
             for kind in parts:
@@ -125,8 +142,11 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     predictions, own = None, t.task.metric.input_kind
     if own != "losses":
         batches = t.batching.evaluation_batches(split.to(t.clock.device), batch_size)
-        predictions = predict(t.model, batches, t.bf16)
+        shown = track(batches, "predicting", split.real_tokens, lambda batch: batch.real_tokens)
+        predictions, losses = _predict(t.model, shown, t.bf16, all_classes=False, with_losses=True)
         values[own] = torch.from_numpy(predictions.values)
+        assert losses is not None
+        values["losses"] = losses
     if others := kinds - values.keys():
         values |= split_values(t.model, t.batching, split, batch_size, t.bf16, others)
     t.clock.lap("evaluation")

@@ -38,6 +38,7 @@ from runner.model import Model, build_model, device_of, saved_files
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import places_in
+from runner.terminal.progress import track
 from runner.text.features import TokenFeature, extend_vocabulary
 from runner.text.formats.base import STRINGS, PassagePredictions
 from runner.text.tokenizers import OFFSETS
@@ -200,7 +201,8 @@ class Predictor:
             split = arrange_texts(run.truncation.apply(split), run.task, run.vocabs)
         by_length = batches_by_length(places_in(split.lengths), batch_size)  # packed, from short to long
         batches = map(split.to(device_of(run.model)).select, by_length)
-        return predict(run.model, batches, bf16=False, all_classes=all_classes), split
+        shown = track(batches, "predicting", split.real_tokens, lambda batch: batch.real_tokens)
+        return predict(run.model, shown, bf16=False, all_classes=all_classes), split
 
     def _no_predictions(self) -> PassagePredictions:
         """Return predictions for no rows, with the usual types of arrays."""

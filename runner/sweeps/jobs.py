@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 from runner.terminal.command_line import failed
 from runner.terminal.interruption import PASSED_ON
+from runner.terminal.progress import JOB
 
 log = logging.getLogger(__name__)
 JOB_LOCK = "job.lock"  # in a job's folder; the sweep that runs the job holds it
@@ -37,6 +39,7 @@ class SweepJobs:
         self.failed: list[str] = []
         self.done = 0
         self.sweep: Path | None = None
+        self.number, self.count = 0, 0  # of the job that runs, from 1, and of all jobs; 0: unknown
         self.search: Callable[[], int] | None = None  # started when Hydra is done: a search composes configs of its own
 
     def run(self, config: RunConfig, title: str) -> bool:
@@ -46,6 +49,7 @@ class SweepJobs:
         speeds. `title` are the job's options, for messages. Raises KeyboardInterrupt if it was interrupted.
         """
         assert self.sweep is not None
+        self.number += 1
         name = folder_name(config)
         folder = self.sweep / name
         try:
@@ -56,9 +60,9 @@ class SweepJobs:
                     log.info("%s: finished earlier, skipped", name)
                     code = 0
                 else:
-                    log.info("--- %s: %s", name, title)
+                    log.info("--- %s%s: %s", self._place(), name, title)
                     write_config(config, folder)
-                    code = _in_fresh_process(folder)
+                    code = _in_fresh_process(folder, self._place())
         except HydromelError as error:
             return self.note_failure(title, failed(str(error)))
         if code == 130:
@@ -67,6 +71,10 @@ class SweepJobs:
             return self.note_failure(name, code)
         self.done += 1
         return True
+
+    def _place(self) -> str:
+        """Return the place of the job that runs, such as `job 3/8, `; empty if their number is unknown."""
+        return f"job {self.number}/{self.count}, " if self.count else ""
 
     def note_failure(self, name: str, code: int) -> bool:
         """Record a failed job and return False; a job that ended with 1 has printed the reason."""
@@ -128,8 +136,8 @@ def _acquired(path: Path) -> AbstractContextManager[object]:
         raise cannot_write(path.parent, error) from error
 
 
-def _in_fresh_process(folder: Path) -> int:
-    with start_job(folder) as process:
+def _in_fresh_process(folder: Path, place: str) -> int:
+    with start_job(folder, place=place) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -137,13 +145,16 @@ def _in_fresh_process(folder: Path) -> int:
             raise
 
 
-def start_job(folder: Path, output: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+def start_job(folder: Path, output: BinaryIO | None = None, place: str = "") -> subprocess.Popen[bytes]:
     """Run `folder`/resolved.yaml in a process that ends when this one does; `output` gets what it prints.
+
+    `place` is the job's place in a sweep, which it shows before its bars.
 
     The job watches its stdin, whose other end closes when this process ends, even by SIGKILL.
     """
     errors = None if output is None else subprocess.STDOUT
-    return subprocess.Popen(job_command(folder), stdin=subprocess.PIPE, stdout=output, stderr=errors)
+    environment = os.environ | {JOB: place.removesuffix(", ")}
+    return subprocess.Popen(job_command(folder), stdin=subprocess.PIPE, stdout=output, stderr=errors, env=environment)
 
 
 def job_command(folder: Path) -> list[str]:

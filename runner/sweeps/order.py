@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
@@ -15,6 +18,8 @@ class Interleave(Callback):
     All launchers use this order; other sweepers define their own order and are not changed.
     """
 
+    jobs = 0  # number of jobs of this process's sweep; 0: none, or unknown
+
     def on_multirun_start(self, config: DictConfig, **given: object) -> None:
         """Reorder the values of the named experiment (`params`) and the command (`task`), which the sweeper reads."""
         hydra = config.hydra
@@ -23,6 +28,7 @@ class Interleave(Callback):
         params, task = reordered(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
         with flag_override(hydra, ["readonly", "struct"], False):
             hydra.sweeper.params, hydra.overrides.task = params, task
+        Interleave.jobs = count_jobs([*(f"{key}={value}" for key, value in params.items()), *task])
 
 
 def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, object], list[str]]:
@@ -37,3 +43,12 @@ def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, obj
         last += of_command or [f"{key}={params[key]}" for _ in range(key in params)]
     others = [override for override, named in zip(task, keys, strict=True) if named not in ORDER]
     return {key: value for key, value in params.items() if key not in ORDER}, [*others, *last]
+
+
+def count_jobs(overrides: list[str]) -> int:
+    """Return the number of jobs that Hydra's basic sweeper makes of these overrides; 0 for a glob."""
+    parsed = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(overrides)}
+    swept = [override for override in parsed.values() if override.is_sweep_override()]
+    if any(isinstance(override.value(), Glob) or not override.is_discrete_sweep() for override in swept):
+        return 0
+    return math.prod(len(list(override.sweep_string_iterator())) for override in swept)

@@ -49,6 +49,7 @@ def run_repeats(
             "and sweep.id"
         )
     jobs.sweep = Path(asked.runs_dir) / sweep_id(asked)
+    jobs.count = count
     folders = []
     for seed in range(first, first + count):
         seeded = deepcopy(config)

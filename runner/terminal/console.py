@@ -21,6 +21,7 @@ from types import TracebackType
 
 from runner.common.files import cannot_write
 from runner.common.printable import printable
+from runner.terminal.progress import print_above, show_progress
 
 _format_warning = warnings.formatwarning
 # all messages of these loggers are shown; of others only warnings and errors
@@ -40,8 +41,10 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # sys.stdout is looked up for each line: programs and tests replace it
         file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        line = self.format(record)
         try:
-            print(self.format(record), file=file, flush=True)
+            if not print_above(line, file):
+                print(line, file=file, flush=True)
         except BrokenPipeError:
             raise
         except OSError:  # a full disk must not end a run; the line stays buffered
@@ -67,7 +70,8 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def show_messages() -> None:
-    """Show messages on the console from now on, Python's own ones `printable`; further calls change nothing."""
+    """Show messages and bars on the console from now on; further calls change nothing. Python's own are `printable`."""
+    show_progress()
     warnings.formatwarning = _printable_warning
     sys.excepthook = _print_traceback
     root = logging.getLogger()

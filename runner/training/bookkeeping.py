@@ -13,6 +13,7 @@ from runner.batching.plan import digest, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.records import shown
+from runner.components.measures import LOSS
 from runner.ragged.shapes import tokens_in
 from runner.tracking.tracker import deliver_or_warn
 from runner.training.checkpoint import is_finite
@@ -58,20 +59,26 @@ def group_by_length(longest: IntArray) -> list[tuple[int, list[int]]]:
 
 
 def record_losses(t: Training, is_complete: bool) -> None:
-    """Record the mean loss, the mean gradient norm and the learning rate of every `log_every` updates.
+    """Record the mean loss, the mean and the largest gradient norm and the learning rate of every `log_every` updates.
 
-    The remaining updates are recorded if the segment is complete. If not, they are recorded later, so that a run that
+    A mean over few updates would look like a jump of the curve, so the rest of an epoch joins the updates before it if
+    it is shorter than half of `log_every`. Updates that are not recorded yet are part of checkpoints, so that a run that
     was stopped and resumed has the same records as one that was not.
     """
-    unrecorded, full_rate = t.progress.unrecorded, t.optimizer.param_groups[0]["initial_lr"]
-    while unrecorded and (is_complete or len(unrecorded) >= t.settings.log_every):
-        part, rest = unrecorded[: t.settings.log_every], unrecorded[t.settings.log_every :]
-        step = t.progress.updates - len(rest)
-        loss, norm = (float(np.mean(column)) for column in zip(*part, strict=True))
-        rate = full_rate * t.schedule.factor(step - 1)  # the last update's rate; schedules count from 0
-        figures = {"train/loss": loss, "train/gradient_norm": norm, "train/lr": rate}
+    unrecorded, every = t.progress.unrecorded, t.settings.log_every
+    full_rate = t.optimizer.param_groups[0]["initial_lr"]
+    while len(unrecorded) >= 1.5 * every or (is_complete and unrecorded):
+        n = every if len(unrecorded) >= 1.5 * every else len(unrecorded)
+        part, unrecorded = unrecorded[:n], unrecorded[n:]
+        step = t.progress.updates - len(unrecorded)
+        losses, norms = zip(*part, strict=True)
+        figures = {
+            "train/loss": float(np.mean(losses)),
+            "train/gradient_norm": float(np.mean(norms)),
+            "train/gradient_norm_max": max(norms),
+            "train/lr": full_rate * t.schedule.factor(step - 1),  # the last update's rate; schedules count from 0
+        }
         t.run.log(step, t.progress.epoch + 1, figures)
-        unrecorded = rest
     t.progress.unrecorded = unrecorded
 
 
@@ -92,7 +99,7 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
     places = costs.real_tokens + costs.padded_tokens
     log.info(
         f"epoch {progress.last_epoch:3d}  updates {progress.updates:6,d}  loss {mean_loss:8.4f}  "
-        f"valid {t.metric_name} {quality:>8}  {tokens_per_s:9,.0f} tok/s  "
+        f"valid loss {metrics[LOSS]:8.4f}  {t.metric_name} {quality:>8}  {tokens_per_s:9,.0f} tok/s  "
         f"padding {100 * costs.padded_tokens / max(1, places):4.1f} %  {costs.training_seconds:7.1f} s"
     )
     if t.clock.total() > _LIVE_AFTER_S:
@@ -102,9 +109,12 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
 def check_finite(t: Training, first: int, losses: list[float], norms: list[float], updates: list[IntArray]) -> None:
     """Check losses and gradient norms of some updates, the first of which has the number `first`, counted from 1.
 
+    Whoever watches the run sees the losses from here on.
+
     Raises:
         NotFinite: a loss or a norm is NaN or infinite.
     """
+    t.live.losses.extend(losses)
     for place, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             value = f"norm of the gradient is {norm}" if math.isfinite(loss) else f"loss is {loss}"

@@ -7,7 +7,7 @@ nothing is logged, counted or waited for, so that a GPU never idles; all bookkee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def fit(t: Training) -> None:
     with interruption.deferred():
         # A run that was interrupted within an epoch and resumed with fewer updates ends there, with an evaluation.
         while not progress.is_over(settings) or progress.evaluated_at < progress.updates:
-            updates = t.batching.updates(t.train.lengths, t.seed, progress.epoch)
+            updates = t.epoch_updates()
             losses: list[float] = []
             while progress.update < len(updates) and not progress.is_over(settings):
                 losses += train_segment(t, updates[progress.update : _segment_end(t, len(updates))])
@@ -107,7 +107,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         check_parameters(t)
         add_costs(t, updates[: len(values)], supervised, seconds, t.clock.intervals(marks))
         t.progress.unrecorded += zip(values, norm_values, strict=True)
-        record_losses(t, is_complete=len(values) == len(updates))
+        record_losses(t, is_complete=False)
         t.progress.update += len(values)
     if smaller is not None:
         use_micro_batch(t, smaller, t.progress.updates + 1)
@@ -233,11 +233,8 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     """
 
     def measured() -> dict[str, object]:
-        def batches() -> Iterator[Batch]:
-            return t.batching.evaluation_batches(t.valid, t.eval_batch_size)
-
-        choose_on_valid(t.model, batches, t.bf16)
-        return evaluate(t.model, t.measures.start(t.vocabs), batches(), t.bf16)
+        choose_on_valid(t.model, t.valid_batches, t.bf16)
+        return evaluate(t.model, t.measures.start(t.vocabs), t.valid_batches(), t.bf16)
 
     metrics = evaluate_within_memory(t, measured)
     value = metrics.get(t.metric_name)

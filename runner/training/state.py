@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import torch
 from pydantic import ConfigDict, GetPydanticSchema, with_config
 from pydantic_core.core_schema import any_schema
 
+from runner.common.arrays import IntArray
 from runner.common.records import PeakBatchRecord
 from runner.components.measures import Measures
 from runner.config.schema import TrainSettings
@@ -19,6 +21,7 @@ from runner.model import Model
 from runner.profiling.accounting import Clock, CostCounters
 from runner.profiling.energy import EnergyMeter
 from runner.ragged.batch import Batch
+from runner.terminal.progress import track
 from runner.text.vocab import Vocab
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.tracker import Tracker
@@ -62,6 +65,15 @@ class Progress:
         return self.epoch >= settings.epochs or self.updates >= most or self.waited >= patience
 
 
+@dataclass
+class Live:
+    """What another thread may read of a run in training, besides `Progress`; no part of a checkpoint."""
+
+    before_epoch: int = 0  # updates before the current epoch
+    epoch_updates: int = 0  # updates of the current epoch
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=50))  # of the last updates, as far as known
+
+
 @with_config(ConfigDict(strict=True, revalidate_instances="always"))
 @dataclass(frozen=True)
 class Origin:
@@ -74,7 +86,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that a run trains with. Only `progress`, `costs` and the state inside torch's objects change.
+    """Everything that a run trains with. Only `progress`, `costs`, `live` and the state inside torch's objects change.
 
     The model and both data sets are on the device.
     """
@@ -99,6 +111,7 @@ class Training:
     origin: Origin
     costs: CostCounters = field(default_factory=CostCounters)
     progress: Progress = field(default_factory=Progress)
+    live: Live = field(default_factory=Live)
 
     @property
     def batching(self) -> BatchingStrategy:
@@ -111,3 +124,14 @@ class Training:
     def eval_batch_size(self) -> int:
         """Rows per evaluation batch: `train.eval_batch_size`, or fewer if memory ran out."""
         return self.progress.eval_batch_size or self.settings.eval_batch_size
+
+    def epoch_updates(self) -> list[IntArray]:
+        """Return the updates of the current epoch: the rows of each."""
+        updates = self.batching.updates(self.train.lengths, self.seed, self.progress.epoch)
+        self.live.before_epoch, self.live.epoch_updates = self.progress.updates - self.progress.update, len(updates)
+        return updates
+
+    def valid_batches(self) -> Iterable[Batch]:
+        """Return the batches of an evaluation on the validation set."""
+        batches = self.batching.evaluation_batches(self.valid, self.eval_batch_size)
+        return track(batches, "evaluating valid", self.valid.real_tokens, lambda batch: batch.real_tokens)

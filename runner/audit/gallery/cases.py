@@ -15,6 +15,7 @@ from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.verdict import AuditReport
 from runner.audit.gallery import layers, sequences
 from runner.audit.subjects.module import Collate, ExampleMetric, LossFunction, Padding
+from runner.terminal.progress import track
 from runner.terminal.rich_tables import PlainConsole, plain_table
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
@@ -154,7 +155,10 @@ class GalleryResult:
 
 def run_gallery() -> list[GalleryResult]:
     """Audit every bug and its fixed twin."""
-    return [GalleryResult(bug, bug.named_in(bug.audit(fixed=False)), bug.audit(fixed=True).passed) for bug in BUGS]
+    return [
+        GalleryResult(bug, bug.named_in(bug.audit(fixed=False)), bug.audit(fixed=True).passed)
+        for bug in track(BUGS, "auditing known bugs", len(BUGS))
+    ]
 
 
 def print_results(results: Sequence[GalleryResult]) -> None:

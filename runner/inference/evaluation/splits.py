@@ -25,6 +25,7 @@ from runner.interfaces import BatchingStrategy, HasLossTables, StreamStrategy
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.terminal.progress import track
 from runner.training.loop import evaluate
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class SplitEvaluation:
         for line in describe_counts(counts, run.truncation):
             log.info(line)
         split = arrange_texts(split, run.task, run.vocabs)
-        batches = self.batching.evaluation_batches(split.to(device_of(run.model)), batch_size)
+        made = self.batching.evaluation_batches(split.to(device_of(run.model)), batch_size)
+        batches = track(made, f"evaluating {name}", split.real_tokens, lambda batch: batch.real_tokens)
         return name, evaluate(run.model, run.measures.start(vocabs), batches, bf16=False)
 
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, object]:
