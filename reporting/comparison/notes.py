@@ -86,7 +86,7 @@ def caveats(selected: SelectedRuns) -> list[str]:
     """Return a sentence for each caveat that applies to these runs."""
     runs = selected.runs
     sentences = [_machines(runs), _order(selected), _busy(runs), _code(runs), _left_out(selected.left_out)]
-    sentences += [_turns(selected), _seeds(selected), _no_quality(runs), _not_above_baselines(runs)]
+    sentences += [_turns(selected), _seeds(selected), _no_quality(runs)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -164,8 +164,16 @@ def _seeds(selected: SelectedRuns) -> str:
         return (
             "The strategies do not have the same seeds: differences and speed-ups are taken over the seeds both have."
         )
+    advice = "Run three seeds or more: seed=1,2,3."
     if all(len(seeds) == 1 for seeds in sets):
-        return "One seed only: no interval over seeds can be given, and a difference in quality may be chance."
+        return (
+            "One seed only: no interval over seeds can be given, and a difference in quality may be chance. " + advice
+        )
+    if all(len(seeds) == 2 for seeds in sets):
+        return (
+            "Two seeds only: their intervals are more than three times as wide as those of three seeds would be "
+            "(Student's t with 1 degree of freedom), so hardly any difference is significant. " + advice
+        )
     return ""
 
 
@@ -174,8 +182,8 @@ def _no_quality(runs: list[Run]) -> str:
     return without and f"Left out of quality, since {runs[0].metric} on {runs[0].split} is not finite: {without}."
 
 
-def _not_above_baselines(runs: list[Run]) -> str:
-    """Name the runs whose quality on test is not better than the majority or another simple model."""
+def not_above_baselines(runs: list[Run]) -> str:
+    """Return a warning that names the runs not better on test than a simple model; empty if there are none."""
     unbeaten: dict[str, list[str]] = {}
     for run in runs:
         for name in unbeaten_baselines(run.result):

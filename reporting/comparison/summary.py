@@ -5,11 +5,12 @@ All views (console, Markdown, HTML, plots) show these objects, and report.json h
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from reporting.comparison.equal_updates import StrategyUpdates, is_known_wrong, sentences
-from reporting.comparison.notes import caveats, notes, ratios_within_noise, speed_noise
+from reporting.comparison.notes import caveats, not_above_baselines, notes, ratios_within_noise, speed_noise
 from reporting.comparison.predicted import PredictedPlan, Prediction, predictions
 from reporting.comparison.significance import ComparisonRule, QualityVerdict, Verdicts, rule_for, verdicts
 from reporting.runs import measures, settings
@@ -107,6 +108,7 @@ class RunGroup:
     sentences: list[str]  # sentences on equal updates, and on speed ratios within noise
     notes: list[str]  # sentences on how the figures were made
     caveats: list[str]
+    unbeaten: str  # warning about simple models that the runs do not beat; empty if they beat all
 
 
 def groups(runs: list[Run], compare_options: CompareOptions) -> list[RunGroup]:
@@ -165,6 +167,7 @@ def _group(runs: list[Run], own_settings: dict[str, str], compare_options: Compa
         sentences=sentences(updates, sample.split) + ratios_within_noise(against.by_strategy, noise),
         notes=notes(rule, against, noise, sample.split, confidence),
         caveats=caveats(selected) + against.problems,
+        unbeaten=not_above_baselines(selected.runs),
     )
 
 
@@ -213,9 +216,10 @@ def _strategy(
 
 
 def _common_target(runs: list[Run], higher: bool) -> float | None:
-    """Return the worst of the runs' best qualities; None if there are no evaluations."""
+    """Return the worst of the runs' best qualities; None if no run has one."""
     best, worst = (max, min) if higher else (min, max)
-    return worst((best(item.quality for item in run.evaluations) for run in runs if run.evaluations), default=None)
+    defined = [[item.quality for item in run.evaluations if not math.isnan(item.quality)] for run in runs]
+    return worst((best(qualities) for qualities in defined if qualities), default=None)
 
 
 def _time_to_reach(run: Run, target: Target, rule: ComparisonRule, unit: Literal["seconds", "tokens"]) -> float | None:

@@ -37,7 +37,9 @@ def plots(group: RunGroup, with_png: bool) -> list[Plot]:
                 continue
             caption = CAPTIONS[name].format(metric=shortened(group.metric), split=group.split)
             try:
-                drawn.append(drawing.plot(name, caption, draw(group), with_png))
+                figure = draw(group)
+                drawing.entitle(figure, shortened(group.title), INK)
+                drawn.append(drawing.plot(name, caption, figure, with_png))
             except Exception as error:  # whatever matplotlib raises for numbers that it cannot scale, such as 1e308
                 log.warning(
                     "warning: %s: the plot '%s' was not drawn: %s", group.title, name, shortened(str(error), 200)
@@ -66,6 +68,8 @@ def _quality(group: RunGroup) -> Figure:
     times = [evaluation.seconds for evaluation in evaluations if evaluation.seconds > 0]
     if times and max(times) > 50 * min(times):  # else the fastest curve would be squeezed against the left edge
         drawing.logarithmic(axes, "x")
+    if group.unit == "%":
+        drawing.end_at_100(axes)
     return drawing.labelled(figure, axes, "training time (s)", _metric(group, "valid"), 2)
 
 
@@ -110,6 +114,8 @@ def quality_speed(group: RunGroup) -> Figure:
     room = max(0.6 * (max(values) - min(values)), 0.01 * abs(max(values)), 1e-6)
     # The limits follow the points: the interval of two seeds may be far wider than any difference between them.
     axes.set_ylim(min(values) - room, max(values) + room)
+    if group.unit == "%":
+        drawing.end_at_100(axes)
     if not group.higher_is_better:
         axes.invert_yaxis()  # better is up
     return drawing.labelled(figure, axes, "real tokens per second", _metric(group, group.split), 3)

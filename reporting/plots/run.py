@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from reporting.plots.style import BLUE, GREY, ORANGE, PHASES, SETTINGS, new_figure, save
+from reporting.plots.style import BLUE, GREY, ORANGE, PHASES, SETTINGS, end_at_100, entitle, new_figure, save
 from runner.common import records, run_schema
 from runner.common.bounded import MOST_METRICS_BYTES, read_bytes
 from runner.common.errors import HydromelError, shortened
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 40  # most labels in a plot, since more could not be read; it then shows a part
 LONGEST_LABEL = 40  # most characters of a label
+CURVES = {  # names in legends
+    "train/loss": "train",
+    "valid/loss": "valid",
+    "train/gradient_norm": "mean",
+    "train/gradient_norm_max": "maximum",
+}
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 KINDS = {
     "right": "#009E73",
@@ -74,11 +80,13 @@ def figures(result: ResultRecord, lines: list[MetricsLine], folder: Path) -> dic
             ", ".join(unread),
         )
     drawn = {"curves": curves(result, lines), "seconds": seconds(result)}
+    predicted = None
     for name, value in (("confusion", tables.get("confusion")), ("type_confusion", tables.get("type_confusion"))):
         if pairs := _read(value, folder, PAIRS):
             drawn[name] = confusion(pairs, split)
+            predicted = set(pairs["predicted"].to_pylist())
     if scores := _read(tables.get("per_class") or tables.get("per_type"), folder, SCORES):
-        drawn["f1_by_class"] = f1_by_class(scores, split)
+        drawn["f1_by_class"] = f1_by_class(scores, split, predicted)
     if (errors := tables.get("errors")) and (per_type := _read(errors["per_type"], folder, _ERRORS)):
         drawn["errors"] = error_kinds(errors["counts"], per_type, split)
     in_spans = tables.get("calibration_in_spans")
@@ -87,20 +95,51 @@ def figures(result: ResultRecord, lines: list[MetricsLine], folder: Path) -> dic
         drawn["calibration"] = reliability(known, split)
     if "by_position" in tables and "by_frequency" in tables:
         drawn["likelihood"] = likelihood(tables, split)
+    for figure in drawn.values():
+        entitle(figure, shortened(result.get("name", "")))
     return drawn
 
 
 def curves(result: ResultRecord, lines: list[MetricsLine]) -> Figure:
-    """Draw training loss and quality on valid over updates."""
-    quality = result["quality"]["metric"]
-    figure = new_figure(9, 3.2)
-    left, right = figure.subplots(1, 2)
-    for axis, name, colour in ((left, "train/loss", BLUE), (right, f"valid/{quality}", ORANGE)):
-        points = [(line["step"], value) for line in lines if (value := line["metrics"].get(name)) is not None]
-        axis.plot(*zip(*points, strict=True), color=colour, marker="o" if len(points) < 30 else None, markersize=4)
-        axis.set(xlabel="updates", ylabel=shortened(name.replace("/", " ")))
+    """Draw losses, quality on valid, norms of the gradient and the learning rate over updates; what was recorded.
+
+    A value that is not finite is a gap.
+    """
+    quality, unit = result["quality"]["metric"], result["quality"].get("unit", "")
+    panels = {
+        "loss": {"train/loss": BLUE, "valid/loss": ORANGE},
+        f"valid {shortened(quality)}{f', {shortened(unit)}' if unit else ''}": {f"valid/{quality}": ORANGE},
+        "norm of the gradient": {"train/gradient_norm": BLUE, "train/gradient_norm_max": GREY},
+        "learning rate": {"train/lr": BLUE},
+    }
+    if quality == "loss":
+        del panels["valid loss"]
+    drawn = {
+        title: names
+        for title, names in panels.items()
+        if any(name in line["metrics"] for name in names for line in lines)
+    }
+    figure = new_figure(9, 0.6 + 2.6 * max(1, math.ceil(len(drawn) / 2)))
+    grid = figure.subplots(max(1, math.ceil(len(drawn) / 2)), 2, squeeze=False).ravel()
+    for axis, (title, names) in zip(grid, drawn.items(), strict=False):
+        for name, colour in names.items():
+            points = [(line["step"], line["metrics"][name]) for line in lines if name in line["metrics"]]
+            if points:
+                steps = [step for step, _ in points]
+                values = [math.nan if value is None else value for _, value in points]
+                dots = "o" if len(points) < 30 else None
+                axis.plot(steps, values, color=colour, marker=dots, markersize=4, label=CURVES.get(name))
+        if len(names) > 1:
+            axis.legend(frameon=False, fontsize=9)
+        axis.set(xlabel="updates", ylabel=title)
+        axis.set_xlim(left=0)
+        if title == "learning rate":
+            axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    figure.suptitle(shortened(result.get("name", "")), fontsize=11)
+        if unit == "%" and title.startswith("valid"):
+            end_at_100(axis)
+    for axis in grid[len(drawn) :]:
+        axis.set_visible(False)
     return figure
 
 
@@ -145,7 +184,7 @@ def confusion(pairs: pa.Table, split: str) -> Figure:
     names = _labels(labels)
     room = max(1.6, 0.6 + 0.11 * max(map(len, names), default=0))  # for names beside the table and below it
     size = max(3.5, 0.42 * len(labels) + room)
-    figure = new_figure(size, size)
+    figure = new_figure(size + 0.9, size)
     axis = figure.subplots()
     shares = np.zeros((len(labels), len(labels)))
     for row, column, count in zip(gold, predicted, counts, strict=True):
@@ -153,7 +192,9 @@ def confusion(pairs: pa.Table, split: str) -> Figure:
             share = shares[places[row], places[column]] = count / total[row]
             colour = "white" if share > 0.5 else "black"
             axis.text(places[column], places[row], f"{count}", ha="center", va="center", color=colour, fontsize=7)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(image, ax=axis, shrink=0.8, label="share of the gold label, % (in the cells: counts)")
+    bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100"])
     axis.set_xticks(range(len(labels)), names, rotation=90)
     axis.set_yticks(range(len(labels)), names)
     title = split + _part(len(labels), len(errors), "labels with the most errors")
@@ -176,17 +217,23 @@ def _part(shown: int, all_: int, which: str) -> str:
     return f": the {shown} of {all_:,} {which}" if shown < all_ else ""
 
 
-def f1_by_class(scores: pa.Table, split: str) -> Figure:
-    """Draw F1 of each class or span type with its support, the most frequent `MOST_LABELS` in order from the top."""
+def f1_by_class(scores: pa.Table, split: str, predicted: Collection[str] | None) -> Figure:
+    """Draw F1 of each class or span type with its support, the most frequent `MOST_LABELS` in order from the top.
+
+    F1 of a class that is neither gold nor `predicted` (None: unknown) is undefined, a gap.
+    """
     shown = largest(scores, "support", MOST_LABELS).to_pylist()[::-1]
-    figure = new_figure(6, 0.3 * len(shown) + 1.1)
+    figure = new_figure(6, 0.3 * len(shown) + 1.3)
     axis = figure.subplots()
-    axis.barh(range(len(shown)), [row["f1"] for row in shown], color=BLUE)
-    axis.set_yticks(range(len(shown)), _labels(row["name"] for row in shown))
     for place, row in enumerate(shown):
-        axis.text(row["f1"] + 1, place, f"{row['f1']:.1f}  (n={row['support']:,.0f})", va="center", fontsize=9)
+        is_defined = row["support"] or (predicted is not None and row["name"] in predicted)
+        axis.barh(place, row["f1"] if is_defined else math.nan, color=BLUE)
+        value = f"{row['f1']:.1f}" if is_defined else "undefined"
+        axis.text(102, place, f"{value}  (n={row['support']:,.0f})", va="center", fontsize=9)
+    axis.set_yticks(range(len(shown)), _labels(row["name"] for row in shown))
+    axis.set_ylim(-0.6, len(shown) - 0.4)
     part = _part(len(shown), scores.num_rows, "most frequent")
-    axis.set(xlabel=f"F1 on {split}{part}, %", xlim=(0, 125), xticks=range(0, 101, 20))
+    axis.set(xlabel=f"F1 on {split}{part}, %", xlim=(0, 100), xticks=range(0, 101, 20))
     return figure
 
 

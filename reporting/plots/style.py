@@ -157,6 +157,24 @@ def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def entitle(figure: Figure, name: str, colour: str = "black") -> None:
+    """Write the name of a run or a group above the panels, below a legend outside of them."""
+    if len(figure.axes) > 1 and not figure.legends:
+        figure.suptitle(name, fontsize=11, color=colour)
+        return
+    panel = figure.axes[0]
+    title = ": ".join(filter(None, (name, panel.get_title())))
+    panel.set_title(title, fontsize=11, color=colour)
+
+
+def end_at_100(axes: Axes) -> None:
+    """Let a vertical axis of percentages end at 0 and 100 at the most; points on its ends are drawn whole."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0.0, low), min(100.0, high))
+    for line in axes.lines:
+        line.set_clip_on(False)
+
+
 def legend(figure: Figure, columns: int) -> None:
     """Add a legend above the panels."""
     figure.legend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class Evaluation:
 
     step: int
     seconds: float
-    quality: float
+    quality: float  # NaN where it is undefined, such as the correlation of equal predictions
     tokens: float | None  # real tokens trained on so far; None in old records
 
 
@@ -161,8 +162,9 @@ def _read_evaluations(path: Path, key: str) -> tuple[Evaluation, ...]:
         while evaluations and evaluations[-1].step >= step:
             evaluations.pop()
         seconds, quality = metrics["train/seconds"], metrics[key]
-        if seconds is not None and quality is not None:  # null: not finite
-            evaluations.append(Evaluation(step, seconds, quality, metrics.get("train/tokens")))
+        if seconds is not None:  # null: not finite
+            value = math.nan if quality is None else quality
+            evaluations.append(Evaluation(step, seconds, value, metrics.get("train/tokens")))
     return tuple(evaluations)
 
 

@@ -26,6 +26,8 @@ def show(comparison: ComparisonReport) -> None:
     """Print the whole comparison."""
     console = PlainConsole(width=None)
     console.width = max(console.width, NARROWEST)
+    for line in report.warnings(comparison):
+        console.print(Text(f"Warning: {line}", style="bold yellow"))
     for table in report.first_tables(comparison):
         console.print()
         _print(console, table)

@@ -73,6 +73,7 @@ def _page(comparison: ComparisonReport, drawn: list[list[Plot]]) -> str:
         report=comparison,
         overviews=report.first_tables(comparison),
         sections=sections,
+        warnings=report.warnings(comparison),
         left_out=report.last_lines(comparison),
     )
 

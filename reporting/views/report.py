@@ -61,6 +61,16 @@ def first_tables(report: ComparisonReport) -> list[Table]:
     return changes + tables.overviews(report.groups, report.confidence)
 
 
+def warnings(report: ComparisonReport) -> list[str]:
+    """Return the lines at the top: groups whose runs are not better than a simple model."""
+    several = len(report.groups) > 1
+    return [
+        f"{tables.heading(group)}: {group.unbeaten}" if several else group.unbeaten
+        for group in report.groups
+        if group.unbeaten
+    ]
+
+
 def last_lines(report: ComparisonReport) -> list[str]:
     """Return the lines below the groups: on the baseline, on conditions, and on runs that were left out."""
     return (tables.change_lines(report.history) if report.history else []) + left_out(report)
@@ -111,6 +121,7 @@ def to_csv(groups: list[RunGroup]) -> str:
 def to_markdown(report: ComparisonReport, images: list[list[str]]) -> str:
     """Return the report as Markdown. `images` are the lines that show the plots of each group."""
     parts = [f"# {markdown_text(title(report))}"]
+    parts += [f"**Warning: {markdown_text(line)}**" for line in warnings(report)]
     parts += [table_format.markdown(table) for table in first_tables(report)]
     for group, shown in zip(report.groups, images, strict=True):
         parts.append(f"## {markdown_text(tables.heading(group))}")

@@ -1,4 +1,4 @@
-"""The contact of a command with its user: messages, tables, arguments, interruption.
+"""The contact of a command with its user: messages, tables, bars of progress, arguments, interruption.
 
 Every package but `runner.common` may import it, including `reporting`.
 """

@@ -98,9 +98,9 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
     tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
     places = costs.real_tokens + costs.padded_tokens
     log.info(
-        f"epoch {progress.last_epoch:3d}  updates {progress.updates:6,d}  loss {mean_loss:8.4f}  "
-        f"valid loss {metrics[LOSS]:8.4f}  {t.metric_name} {quality:>8}  {tokens_per_s:9,.0f} tok/s  "
-        f"padding {100 * costs.padded_tokens / max(1, places):4.1f} %  {costs.training_seconds:7.1f} s"
+        f"epoch {progress.last_epoch:3d}  updates {progress.updates:5,d}  loss {mean_loss:6.4f}  "
+        f"valid loss {metrics[LOSS]:6.4f}  {t.metric_name} {quality:>6}  {tokens_per_s:7,.0f} tok/s  "
+        f"padding {100 * costs.padded_tokens / max(1, places):4.1f} %  {costs.training_seconds:6.1f} s"
     )
     if t.clock.total() > _LIVE_AFTER_S:
         deliver_or_warn(t.tracker, t.run.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from runner.terminal.progress import Stage, clock, stage
@@ -15,6 +16,11 @@ _SAMPLES = 25  # readings over which the speed is measured
 
 def watched(t: Training) -> AbstractContextManager[Stage]:
     """Return a context with a bar of the current epoch: tokens per second, loss, and the time that is left."""
+    return stage("preparing", look=looker(t))
+
+
+def looker(t: Training) -> Callable[[Stage], None]:
+    """Return the function that updates the bar."""
     epochs, first, started = t.settings.epochs, t.progress.updates, time.monotonic()
     readings: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)  # times, and updates until then
 
@@ -40,4 +46,4 @@ def watched(t: Training) -> AbstractContextManager[Stage]:
             parts.append(f"loss {sum(live.losses) / len(live.losses):.4f}")
         bar.detail = "  ".join(parts)
 
-    return stage("preparing", look=look)
+    return look

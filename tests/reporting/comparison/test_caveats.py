@@ -5,25 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reporting.comparison.summary import CompareOptions, groups
+import pytest
+
+from reporting import compare
+from reporting.comparison.summary import CompareOptions, RunGroup, groups
 from reporting.runs import find
 
 
-def caveats(folder: Path) -> list[str]:
+def group_of(folder: Path) -> RunGroup:
     (group,) = groups([item.run for item in find.scan(folder) if item.run], CompareOptions(None, 0.95, 1.0))
-    return group.caveats
+    return group
 
 
-def test_a_comparison_says_which_runs_do_not_beat_the_simplest_models(tmp_path: Path, write_run: Any) -> None:
+def test_a_comparison_says_which_runs_do_not_beat_the_simplest_models(
+    tmp_path: Path, write_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     simple = {"majority": {"f1": 41.0}, "baselines": {"most_frequent_tag": {"f1": 50.0, "seconds": 0.1}}}
     write_run(tmp_path / "a", "padmask", 1, f1=40.0, change=simple)
     write_run(tmp_path / "b", "packed", 1, f1=42.0, change=simple)
-    assert (
-        "Not better on test f1 than the simplest models: majority (padmask seed 1); most_frequent_tag (all runs)."
-        in caveats(tmp_path)
-    )
+    warning = "Not better on test f1 than the simplest models: majority (padmask seed 1); most_frequent_tag (all runs)."
+    assert group_of(tmp_path).unbeaten == warning
+    for view, heading in (("index.html", "<table>"), ("report.md", "## ")):
+        assert compare.main([str(tmp_path), "--out", str(tmp_path / "out"), "--no-mlflow"]) == 0
+        page = (tmp_path / "out" / view).read_text(encoding="utf-8").replace("\\_", "_")
+        assert page.count(warning) == 1
+        assert page.index(warning) < page.index(heading), "on top"
+    assert capsys.readouterr().out.startswith("Warning: Not better on test f1")
 
 
 def test_runs_that_beat_them_get_no_warning(tmp_path: Path, write_run: Any) -> None:
     write_run(tmp_path / "a", "padmask", 1, f1=60.0, change={"majority": {"f1": 0.0}, "baselines": {}})
-    assert not any("simplest" in caveat for caveat in caveats(tmp_path))
+    assert group_of(tmp_path).unbeaten == ""
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(1, "One seed only: "), (2, "Two seeds only: "), (3, "")])
+def test_few_seeds_say_that_three_are_needed(tmp_path: Path, write_run: Any, seeds: int, expected: str) -> None:
+    for strategy in ("padmask", "packed"):
+        for seed in range(seeds):
+            write_run(tmp_path / f"{strategy}{seed}", strategy, seed + 1)
+    said = [caveat for caveat in group_of(tmp_path).caveats if "three seeds or more" in " ".join(caveat.split())]
+    assert [caveat.startswith(expected) for caveat in said] == ([True] if expected else [])

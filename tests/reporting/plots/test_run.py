@@ -12,10 +12,19 @@ import pyarrow as pa
 import pytest
 
 from reporting.compare import main as compare_main
-from reporting.plots.run import KINDS, MOST_LABELS, RunPlots, error_kinds, figures, likelihood, reliability
+from reporting.plots.run import (
+    KINDS,
+    MOST_LABELS,
+    RunPlots,
+    error_kinds,
+    f1_by_class,
+    figures,
+    likelihood,
+    reliability,
+)
 from runner.common import run_schema
 from runner.common.errors import HydromelError
-from runner.tables.detail import pair_table, set_apart
+from runner.tables.detail import SCORES, pair_table, set_apart
 from tasks.metrics.metrics import by_name
 from tasks.spans.errors import KINDS as KINDS_OF_ERRORS
 
@@ -86,6 +95,47 @@ def test_each_table_that_is_there_is_drawn(tmp_path: Path) -> None:
     assert set(figures(result(), [], tmp_path)) == {"curves", "seconds"}
 
 
+def test_curves_have_gaps_and_end_at_100() -> None:
+    lines = []
+    for step, f1 in ((20, None), (40, 99.0), (60, None), (80, 99.5)):
+        metrics = {"train/loss": 1.0, "train/gradient_norm": 2.0, "train/gradient_norm_max": 3.0, "train/lr": 0.1}
+        metrics |= {"valid/loss": 0.5, "valid/f1": f1}
+        lines.append({"time": 0.0, "step": step, "epoch": 1, "metrics": metrics})
+    drawn = figures(spans(), lines, Path())
+    for figure in drawn.values():
+        assert "a-run" in figure.get_suptitle() + figure.axes[0].get_title()
+    panels = {axis.get_ylabel(): axis for axis in drawn["curves"].axes}
+    assert list(panels) == ["loss", "valid f1, %", "norm of the gradient", "learning rate"]
+    assert [line.get_label() for line in panels["loss"].lines] == ["train", "valid"]
+    assert [line.get_label() for line in panels["norm of the gradient"].lines] == ["mean", "maximum"]
+    quality = panels["valid f1, %"]
+    assert np.isnan(quality.lines[0].get_ydata()).tolist() == [True, False, True, False]
+    assert quality.get_ylim()[1] == 100
+
+
+def test_undefined_f1_is_a_gap_and_the_axis_ends_at_100() -> None:
+    rows = [
+        {"name": name, "precision": f1, "recall": f1, "f1": f1, "support": support}
+        for name, f1, support in (("LOC", 100.0, 3), ("PER", 0.0, 2), ("EVENT", 0.0, 0), ("ORG", 0.0, 0))
+    ]
+    (axis,) = f1_by_class(pa.Table.from_pylist(rows, schema=SCORES), "test", {"LOC", "EVENT"}).axes
+    assert axis.get_xlim() == (0, 100)
+    widths = dict(zip((label.get_text() for label in axis.get_yticklabels()), axis.patches, strict=True))
+    assert {name: bar.get_width() for name, bar in widths.items() if name != "ORG"} == {
+        "LOC": 100.0,
+        "PER": 0.0,
+        "EVENT": 0.0,
+    }
+    assert math.isnan(widths["ORG"].get_width())
+    texts = [text.get_text() for text in axis.texts]
+    assert sorted(texts) == ["0.0  (n=0)", "0.0  (n=2)", "100.0  (n=3)", "undefined  (n=0)"]
+
+
+def test_the_colours_of_a_confusion_have_a_legend() -> None:
+    _, bar = figures(spans(), [], Path())["type_confusion"].axes
+    assert bar.get_ylabel() == "share of the gold label, % (in the cells: counts)"
+
+
 def test_of_many_labels_a_part_is_drawn_that_the_title_names(tmp_path: Path) -> None:
     """Labels are `l0`, `l1`, ...; `l<n>` is n times right and, from 900 on, once predicted as `l0`."""
     many = [f"l{number}" for number in range(1000)]
@@ -102,7 +152,7 @@ def test_of_many_labels_a_part_is_drawn_that_the_title_names(tmp_path: Path) -> 
     assert record["confusion"] == {"file": "tables/test_confusion.parquet", "rows": 1099}
     drawn = figures(result(**record), [], tmp_path)
     titles = {name: drawn[name].axes[0] for name in ("confusion", "f1_by_class", "errors")}
-    assert titles["confusion"].get_title() == f"test: the {MOST_LABELS} of 1,000 labels with the most errors"
+    assert titles["confusion"].get_title() == f"a-run: test: the {MOST_LABELS} of 1,000 labels with the most errors"
     assert titles["f1_by_class"].get_xlabel() == f"F1 on test: the {MOST_LABELS} of 1,000 most frequent, %"
     assert titles["errors"].get_xlabel().startswith(f"spans of test: the {MOST_LABELS} of 1,000 most frequent types: ")
     labels = [label.get_text() for label in titles["confusion"].get_yticklabels()]

@@ -130,7 +130,7 @@ def test_n_grams_stand_beside_every_language_model(
     result = run(tmp_path / "run", *options)
     assert list(result["baselines"]) == ["kneser_ney", "kneser_ney_cache"]
     for actual in result["baselines"].values():
-        assert actual.keys() == {"nll", "perplexity", "seconds"}
+        assert actual.keys() == {"nll", "perplexity", "loss", "seconds"}
         assert 1 < actual["perplexity"] < 2 * result["majority"]["perplexity"]
     monkeypatch.setattr("tasks.baselines.baselines.MOST_TOKENS", 10)
     reasons = run(tmp_path / "large", *options)["baselines"]
