@@ -62,8 +62,8 @@ def record_losses(t: Training, is_complete: bool) -> None:
     """Record the mean loss, the mean and the largest gradient norm and the learning rate of every `log_every` updates.
 
     A mean over few updates would look like a jump of the curve, so the rest of an epoch joins the updates before it if
-    it is shorter than half of `log_every`. Updates that are not recorded yet are part of checkpoints, so that a run that
-    was stopped and resumed has the same records as one that was not.
+    it is shorter than half of `log_every`. Updates that are not recorded yet are part of checkpoints, so that a run
+    that was stopped and resumed has the same records as one that was not.
     """
     unrecorded, every = t.progress.unrecorded, t.settings.log_every
     full_rate = t.optimizer.param_groups[0]["initial_lr"]
