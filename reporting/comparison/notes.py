@@ -39,8 +39,8 @@ def notes(rule: ComparisonRule, verdicts: Verdicts, noise: Ratio | None, split: 
         )
     elif any(verdict.difference for verdict in compared):
         lines.append(
-            f"Intervals are over seeds only: the outcomes of single {split} examples (outcomes.npz) were not recorded. "
-            f"Equivalent means within {rule.margin_text} (--margin)."
+            f"Intervals are over seeds only: there are no outcomes of single {split} examples (outcomes.npz); not "
+            f"every metric has them. Equivalent means within {rule.margin_text} (--margin)."
         )
     if noise and noise.bounds:
         lines.append(

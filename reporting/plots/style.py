@@ -51,7 +51,7 @@ PHASES = {
     "tracking": "#D55E00",
 }
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#BBBBBB"
-WIDTH_INCHES, ROW_INCHES, FRAME_INCHES = 5.0, 0.42, 1.1  # narrow, so that a phone shows the text at 10 px
+WIDTH_INCHES, ROW_INCHES, FRAME_INCHES = 5.0, 0.42, 1.3  # narrow, so that a phone shows the text at 10 px
 BAR = 0.62  # share of the height of a row
 DPI = 144
 METADATA = ("Date", "Creator", "Format", "Type")  # left out, so that equal figures give equal files
@@ -169,10 +169,11 @@ def entitle(figure: Figure, name: str, colour: str = "black") -> None:
 
 def end_at_100(axes: Axes) -> None:
     """Let a vertical axis of percentages end at 0 and 100 at the most; points on its ends are drawn whole."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(0.0, low), min(100.0, high))
+    low, high = (min(100.0, max(0.0, end)) for end in axes.get_ylim())
+    axes.set_ylim(low, high)
     for line in axes.lines:
-        line.set_clip_on(False)
+        defined = [value for value in map(float, line.get_ydata()) if value == value]
+        line.set_clip_on(not (defined and low <= min(defined) and max(defined) <= high))
 
 
 def legend(figure: Figure, columns: int) -> None:

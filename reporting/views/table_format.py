@@ -95,8 +95,9 @@ def decimal(value: float, unit: str) -> str:
 
 
 def signed(value: float, unit: str) -> str:
-    """Return a difference with its sign."""
-    return ("+" if value >= 0 else "") + decimal(value, unit)
+    """Return a difference with its sign; one that rounds to 0 is positive."""
+    text = decimal(value, unit).removeprefix("-")
+    return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"
 
 
 def mean(

@@ -44,7 +44,9 @@ def notes(group: RunGroup) -> list[str]:
     if group.majority:
         units = {group.metric: group.unit}
         named = ", ".join(f"{name} {decimal(value, units.get(name, '%'))}" for name, value in group.majority.items())
-        lines.append(f"On test, always predicting the most frequent label of the training set gives {named}.")
+        lines.append(
+            f"On test, `majority`, which predicts the same whatever the text, gives {named} (docs/baselines.md)."
+        )
     if len(group.baselines) > 1:
         named = ", ".join(f"{name} {decimal(value, group.unit)}" for name, value in group.baselines.items())
         lines.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")

@@ -19,6 +19,7 @@ from runner.model import build_model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
+from runner.training.loop import evaluate
 from tasks.metrics.row_accuracy import RowAccuracy
 from tests.helpers.composed import config, data_of, parts, run, run_config, tag_files
 from tests.helpers.target_batches import ids, tag, tagged
@@ -66,6 +67,10 @@ def test_losses_of_a_tagger_come_in_the_order_of_the_split(tmp_path: Path, head:
     rows = [split.select(np.array([row])) for row in range(split.rows.n_rows)]
     with torch.inference_mode():
         alone = [model.head.loss(model(row, None)[0], row).total for row in rows]  # type: ignore[union-attr, operator]
+    measured = evaluate(model, result.measures.start(data.vocabs), batching.evaluation_batches(split, 4), False)
+    assert measured["loss"] == pytest.approx(float(sum(alone)) / split.n_targets), (
+        "the mean of the split, not of batches"
+    )
     losses = actual["losses"]
     if isinstance(losses, Ragged):  # of a CRF there is one loss per row
         losses = torch.stack([row.sum() for row in losses.tokens().split(split.rows.host_lengths.tolist())])

@@ -19,7 +19,7 @@ from runner.common import run_schema
 from runner.config.hashes import comparison_hash, config_hash, job_hash
 from runner.config.schema import RunConfig
 from runner.sweeps.jobs import SweepJobs, folder_name
-from runner.sweeps.order import reordered
+from runner.sweeps.order import count_jobs, reordered
 from runner.sweeps.repeat import spread
 from tests.helpers.composed import run_config
 from tests.helpers.run_folders import finished
@@ -191,3 +191,16 @@ def test_jobs_that_end_by_a_signal_are_named(capsys: pytest.CaptureFixture[str])
     assert not jobs.note_failure("packed-s1", -9)
     assert capsys.readouterr().err == "error: packed-s1 ended with code -9\n"
     assert (jobs.code, jobs.failed) == (1, ["packed-s1"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["task=tag"], 1),
+        (["seed=1,2,3", "batching=padmask,packed", "task=tag"], 6),
+        (["seed=1,2", "seed=range(0,5)"], 5),
+        (["batching=glob(pa*)", "seed=1,2"], 0),
+    ],
+)
+def test_a_sweep_knows_the_number_of_its_jobs(overrides: list[str], expected: int) -> None:
+    assert count_jobs(overrides) == expected
