@@ -97,7 +97,7 @@ def test_each_table_that_is_there_is_drawn(tmp_path: Path) -> None:
 
 def test_curves_have_gaps_and_end_at_100() -> None:
     lines = []
-    for step, f1 in ((20, None), (40, 99.0), (60, None), (80, 99.5)):
+    for step, f1 in ((20, None), (40, 99.0), (60, None), (80, 100.0)):
         metrics = {"train/loss": 1.0, "train/gradient_norm": 2.0, "train/gradient_norm_max": 3.0, "train/lr": 0.1}
         metrics |= {"valid/loss": 0.5, "valid/f1": f1}
         lines.append({"time": 0.0, "step": step, "epoch": 1, "metrics": metrics})
@@ -152,7 +152,7 @@ def test_of_many_labels_a_part_is_drawn_that_the_title_names(tmp_path: Path) -> 
     assert record["confusion"] == {"file": "tables/test_confusion.parquet", "rows": 1099}
     drawn = figures(result(**record), [], tmp_path)
     titles = {name: drawn[name].axes[0] for name in ("confusion", "f1_by_class", "errors")}
-    assert titles["confusion"].get_title() == f"a-run: test: the {MOST_LABELS} of 1,000 labels with the most errors"
+    assert titles["confusion"].get_title() == f"test: the {MOST_LABELS} of 1,000 labels with the most errors"
     assert titles["f1_by_class"].get_xlabel() == f"F1 on test: the {MOST_LABELS} of 1,000 most frequent, %"
     assert titles["errors"].get_xlabel().startswith(f"spans of test: the {MOST_LABELS} of 1,000 most frequent types: ")
     labels = [label.get_text() for label in titles["confusion"].get_yticklabels()]
