@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from reporting.comparison.summary import StrategySummary
 from reporting.statistics.intervals import Spread
 from runner.common.errors import shortened
@@ -172,8 +174,9 @@ def end_at_100(axes: Axes) -> None:
     low, high = (min(100.0, max(0.0, end)) for end in axes.get_ylim())
     axes.set_ylim(low, high)
     for line in axes.lines:
-        defined = [value for value in map(float, line.get_ydata()) if value == value]
-        line.set_clip_on(not (defined and low <= min(defined) and max(defined) <= high))
+        values = np.asarray(line.get_ydata(), dtype=np.float64)
+        defined = values[np.isfinite(values)]
+        line.set_clip_on(not ((low <= defined) & (defined <= high)).all())
 
 
 def legend(figure: Figure, columns: int) -> None:
