@@ -76,7 +76,7 @@ def figures(result: ResultRecord, lines: list[MetricsLine], folder: Path) -> dic
     tables = records.parse_tables(values)
     if unread := [name for name in _TABLES if name in values and name not in tables]:
         log.warning(
-            "warning: not drawn: %s of result.json, of an earlier version or damaged; a new run has them as rows",
+            "warning: not drawn: %s of result.json are damaged or of an earlier version; train again to draw them",
             ", ".join(unread),
         )
     drawn = {"curves": curves(result, lines), "seconds": seconds(result)}

@@ -85,7 +85,7 @@ def show_messages() -> None:
 def copied_to(path: Path, before: Sequence[str] = ()) -> Iterator[None]:
     """Within the context, also append messages to `path`, including Python's warnings and a final traceback.
 
-    `before` are messages that it has shown already.
+    `before` are messages that were shown earlier; they are written first.
 
     Raises:
         HydromelError: the file cannot be written.

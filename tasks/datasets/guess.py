@@ -83,7 +83,7 @@ class Guess:
     """The content of the files for training, validation and test."""
 
     found: str  # the content in words
-    options: dict[str, object]  # options options of the command line, in its order
+    options: dict[str, object]  # options of the command line, in their order
 
 
 @dataclass(frozen=True)

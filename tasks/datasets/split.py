@@ -127,7 +127,7 @@ def labels_of(train: pa.Table, first: IntArray) -> tuple[IntArray, IntArray, lis
 def numbers_of(train: pa.Table) -> FloatArray | None:
     """Return the numbers (B,) to predict: `value`, or `label` if all are numbers and some are no integers.
 
-    Those that are not finite are for the task to refuse.
+    The task refuses numbers that are not finite.
     """
     if "value" in train.column_names:
         values: FloatArray = train["value"].to_numpy()

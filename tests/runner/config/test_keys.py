@@ -34,7 +34,7 @@ def test_clashing_keys_of_a_file_are_refused_with_its_line(tmp_path: Path, mappi
     (tmp_path / "experiment").mkdir()
     file = tmp_path / "experiment" / "mine.yaml"
     file.write_text(f"# @package _global_\ntask:\n  label_weights: {mapping}\n")
-    with pytest.raises(HydromelError, match=r"mine.yaml:3: the keys? .* quote them|mine.yaml:3: the key 1 is given twice"):
+    with pytest.raises(HydromelError, match=r"mine.yaml:3: (the keys? .* quote them|the key 1 is given)"):
         compose_config(["experiment=mine", "task=classify"], tmp_path)
     file.write_text('# @package _global_\ntask:\n  label_weights: {"true": 2, "1": 3}\n')
     assert compose_config(["experiment=mine", "task=classify"], tmp_path).task["label_weights"] == {"true": 2, "1": 3}
