@@ -34,7 +34,7 @@ class PretrainedEmbedding(nn.Module):
 
     Args:
         feature: the feature to embed. With `extend`, words of the data outside the training set are looked up too.
-        data_dir: folder that `path` is relative to (null: it must be absolute).
+        data_dir: folder that `path` is relative to (null: the working directory).
         path: path of the file; its format is detected by content (`runner.embeddings.vector_files`).
         lowercase_if_missing: use the lower-case word's vector, and share its row, for words that the file lacks.
         rate: learning rate of the file's rows, as a multiple of the optimiser's: 0 freezes them, 1 fine-tunes them.
@@ -63,10 +63,6 @@ class PretrainedEmbedding(nn.Module):
         if rate and storage == "float16":
             raise ValueError(f"storage=float16 needs frozen vectors, but rate={rate}; use rate=0 or storage=float32")
         file = Path(path).expanduser()
-        if not file.is_absolute() and data_dir is None:
-            raise HydromelError(
-                f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER or an absolute path"
-            )
         self.feature, self.path = feature, Path(data_dir or "").expanduser() / file
         words = [*vocab.strings]
         if not words:

@@ -22,6 +22,7 @@ from runner.text.normal_forms import normal_form
 
 _HEAD_BYTES = 2**16  # enough for the first line of a text file with vectors of size 5,000
 _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_CHECK = "check embedding.path, and the folder that it is relative to (data_dir, --data-dir)"
 
 
 class VectorFile:
@@ -68,14 +69,14 @@ def fingerprint(path: Path) -> str:
 
 def _head(path: Path) -> bytes:
     if path.exists() and not path.is_file():  # opening a named pipe would wait for whoever writes to it
-        raise HydromelError(f"{path}: not a regular file; check embedding.path")
+        raise HydromelError(f"{path}: not a regular file; {_CHECK}")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise HydromelError(f"{path}: cannot be read ({error.strerror}); check embedding.path") from error
+        raise HydromelError(f"{path}: cannot be read ({error.strerror}); {_CHECK}") from error
     if not head:
-        raise HydromelError(f"{path}: the file is empty; check embedding.path")
+        raise HydromelError(f"{path}: the file is empty; {_CHECK}")
     for magic, name in _PACKED.items():
         if head.startswith(magic):
             raise HydromelError(f"{path}: a {name} file; unpack it first, since vectors are read in place")

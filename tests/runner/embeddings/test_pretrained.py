@@ -179,11 +179,18 @@ def test_invalid_options_raise_one_line_errors(file: Path) -> None:
         vectors(file, Vocab(("q",), (PAD, UNK)))
     with pytest.raises(HydromelError, match=r"features\.words has no words to look up in .*; lower its min_count"):
         vectors(file, Vocab((), (PAD, UNK)))
-    with pytest.raises(HydromelError, match=r"embedding\.path=v\.txt is relative to data_dir; give data_dir=FOLDER"):
+    with pytest.raises(HydromelError, match=r"^v\.txt: cannot be read .*; check embedding\.path, and the folder"):
         vectors(file, path="v.txt")
     with pytest.raises(HydromelError, match=r"feature 'wrods' is unknown .* did you mean 'words'"):
         vectors(file, feature="wrods")
     assert vectors(file, path="vectors.txt", data_dir=str(file.parent)).path == file
+
+
+def test_a_relative_path_without_data_dir_is_in_the_working_directory(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    assert vectors(file, path="vectors.txt").n_own == vectors(file).n_own
 
 
 def test_a_run_with_vectors(tmp_path: Path) -> None:
