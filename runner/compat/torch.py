@@ -1,4 +1,4 @@
-"""Private APIs of torch: dispatch modes, trees of tensors, storage identity, tensor versions, weights, optimisers."""
+"""Private APIs of torch: dispatch modes, trees of tensors, storage identity, tensor versions, weights, optimisers, loops."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from runner.compat.private import private_api
 
 CHECKED = "2.13.0"
+Steps = TypeVar("Steps", Tensor, tuple[Tensor, ...])
 
 with private_api("torch", CHECKED):
     from torch._ops import OpOverload
@@ -91,3 +92,17 @@ class WithoutCompiler(Optimizer):
     load_state_dict = without_compiler(Optimizer.load_state_dict)
     state_dict = without_compiler(Optimizer.state_dict)
     zero_grad = without_compiler(Optimizer.zero_grad)
+
+
+def scan(
+    step: Callable[[Tensor, Steps], tuple[Tensor, Tensor]], start: Tensor, steps: Steps, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Apply `step` to a state and each item of `steps` in turn: return the last state and the stacked outputs.
+
+    `step` returns the next state and an output; in a traced program it stays a loop.
+    """
+    with private_api("torch", CHECKED):
+        from torch._higher_order_ops import scan as torch_scan  # takes long to import
+
+    state, outputs = torch_scan(step, start, steps, reverse=reverse)
+    return state, outputs

@@ -74,19 +74,25 @@ class Conv(nn.Module):
             raise ValueError("only causal convolutions carry a state; got a state with causal=False")
         if uses_products(x, self.sizes):  # products return packed tokens: pack once, not in each layer
             x = Ragged(pack_tokens(x), x.rows, "packed")
-        last_indices = None if state is None else self._last_input_indices(x)
         ends: ConvState = []
         for place, convolutions in enumerate(self.layers):
             read: Ragged = self.locked[place].apply_to(x)  # type: ignore[operator]
             past = None
-            if last_indices is not None:
+            if state is not None:
                 past = state[place] if state else read.values.new_zeros(x.rows.n_rows, self.tail, self.sizes[place])
-                own = read.values if read.layout == "packed" else read.values.flatten(0, 1)
-                last = torch.cat([past.flatten(0, 1).to(own.dtype), own]).index_select(0, last_indices)
-                ends.append(last.view(past.shape))
+                ends.append(self._last_inputs(read, past))
             output = convolve_parallel([*convolutions], read, past).map(self.activation)  # type: ignore[misc]
             x = self.dropouts[place].apply_to(self.joints[place](x, output))  # type: ignore[operator]
-        return self.locked[-1].apply_to(x), None if last_indices is None else ends  # type: ignore[operator]
+        return self.locked[-1].apply_to(x), None if state is None else ends  # type: ignore[operator]
+
+    def _last_inputs(self, x: Ragged, past: Tensor) -> Tensor:
+        """Return the last inputs of each row, those of its past first, (B, tail, D)."""
+        past = past.to(x.values.dtype)
+        if x.layout == "padded" and x.rows.is_rectangle(x.rows.width):
+            return torch.cat([past, x.values], dim=1)[:, x.rows.width :]
+        own = x.values if x.layout == "packed" else x.values.flatten(0, 1)
+        indices = x.rows.cached(("last inputs", x.layout, self.tail), lambda: self._last_input_indices(x))
+        return torch.cat([past.flatten(0, 1), own]).index_select(0, indices).view(past.shape)
 
     def _last_input_indices(self, x: Ragged) -> Tensor:
         """Return the indices of the last tokens of each row, past tokens first, for any layer, (B * tail,)."""

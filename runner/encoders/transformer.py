@@ -116,7 +116,7 @@ class Transformer(nn.Module):
             places = before[:, None] + places if padded else before.index_select(0, x.rows.row) + places
         if self.table is None:
             return sinusoids(places, self.size, x.values.dtype)
-        longest = int((x.rows.host_lengths + (0 if n_seen is None else n_seen)).max(initial=0))
+        longest = int((x.rows.host_lengths + (0 if n_seen is None else n_seen)).max(initial=0)) if x.rows.on_host else 0
         if longest > self.max_positions:
             raise HydromelError(
                 f"encoder.max_positions={self.max_positions}, but a row has {longest} tokens; "

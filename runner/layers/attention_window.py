@@ -52,7 +52,14 @@ class AttentionWindow:
             raise ValueError("only causal attention has a state; use causal=True or give no state")
         self.rows, self.causal, self.memory, self.places = rows, causal, memory, places
         self.keys = places + rows.width
-        self.past_lengths = np.zeros(rows.n_rows, dtype=np.int64) if n_seen is None else np.minimum(n_seen, places)
+        self.n_seen = n_seen
+
+    @cached_property
+    def past_lengths(self) -> IntArray:
+        """The number of earlier tokens of each row that are in its past, (B,)."""
+        if self.n_seen is None:
+            return np.zeros(self.rows.n_rows, dtype=np.int64)
+        return np.minimum(self.n_seen, self.places)
 
     @cached_property
     def is_triangle(self) -> bool:
@@ -62,7 +69,7 @@ class AttentionWindow:
     @property
     def _slides(self) -> bool:
         """True if `memory` hides any key: the first key is too far back for the last query."""
-        return self.memory is not None and self.keys - 1 > self.memory
+        return self.memory is not None and (not self.rows.on_host or self.keys - 1 > self.memory)
 
     @cached_property
     def mask(self) -> Tensor | None:
@@ -75,7 +82,7 @@ class AttentionWindow:
         # of a causal row need no mask, since they come after every real query; unused places of the past do.
         if not self.causal:
             return self._both_ways()
-        full = self.rows.n_rows == 0 or int(self.past_lengths.min()) == self.places
+        full = self.n_seen is None or self.rows.n_rows == 0 or int(self.past_lengths.min()) == self.places
         if full and self.rows.width == 1 and not self._slides:
             return None
         key = torch.arange(self.keys, device=self.rows.device)
@@ -140,6 +147,6 @@ def length_mask(rows: Rows) -> Tensor | None:
 
     The queries of an empty row see its padding; their output is never read.
     """
-    if rows.n_tokens == rows.n_rows * rows.width:
+    if rows.is_rectangle(rows.width):
         return None
     return (rows.mask | (rows.lengths == 0)[:, None])[:, None, None, :]

@@ -88,10 +88,9 @@ def convolve_parallel(convolutions: Sequence[Convolution], x: Ragged, before: Te
         filters = sum(layer.convolution.out_channels for layer in convolutions)
         return x.with_values(x.values.new_zeros(*x.values.shape[:-1], filters))
     tokens = x.values if x.layout == "packed" else x.values.flatten(0, 1)
-    sparse = x.rows.n_tokens < DENSE_SHARE * len(tokens)  # so much padding that packing saves time
     if uses_products(x, [tokens.shape[1]]):
         values = _convolve_windows(convolutions, x, tokens, before)
-    elif x.values.device.type == "cpu" and sparse:
+    elif x.prefers_packed and x.rows.n_tokens < DENSE_SHARE * len(tokens):  # so much padding that packing saves time
         values = _run_torch(convolutions, Ragged(pack_tokens(x), x.rows, "packed"), before).values
     else:
         return _run_torch(convolutions, x, before)
@@ -102,7 +101,7 @@ def convolve_parallel(convolutions: Sequence[Convolution], x: Ragged, before: Te
 
 def uses_products(x: Ragged, sizes: Sequence[int]) -> bool:
     """Return whether convolutions over vectors of these `sizes` run as matrix products."""
-    return x.values.device.type == "cpu" and max(sizes) <= MAX_PRODUCT_SIZE
+    return x.prefers_packed and max(sizes) <= MAX_PRODUCT_SIZE
 
 
 def _run_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:

@@ -58,7 +58,7 @@ def min_pool(x: Ragged) -> Tensor:
 
 
 def _extreme(x: Ragged, worst: float) -> Tensor:
-    if x.layout == "padded" and x.values.device.type != "cpu":
+    if x.layout == "padded" and not x.prefers_packed:
         return padded_extreme(x, worst)
     return apply(_Extreme, pack_tokens(x), x.rows, worst)
 

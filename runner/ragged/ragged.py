@@ -53,6 +53,11 @@ class Ragged:
         """The number of padded positions in memory: 0 if packed."""
         return 0 if self.layout == "packed" else self.rows.n_rows * self.rows.width - self.rows.n_tokens
 
+    @property
+    def prefers_packed(self) -> bool:
+        """True if layers compute faster on packed tokens, whatever the layout: on a CPU, unless they are traced."""
+        return self.values.device.type == "cpu" and self.rows.on_host
+
     def mask(self) -> Tensor:
         """Return a mask that is true at real tokens: (B, T) if padded, all true (N,) if packed."""
         return self.rows.mask if self.layout == "padded" else self.rows.mask.new_ones(self.rows.n_tokens)

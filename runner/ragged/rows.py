@@ -36,7 +36,10 @@ class Rows:
         seeds: (B,) int64 dropout seed of each row; None: all rows draw from one generator.
         source: (N,) on the host, index of each token in the rows that these were selected from (`select_spans`).
         stepwise: recurrent layers step through time instead of calling a fused kernel.
+        on_host: the host knows the lengths; false only while a model is traced (`runner.ragged.traced`).
     """
+
+    on_host = True
 
     def __init__(self, lengths: IntArray, device: torch.device, width: int | None = None) -> None:
         self.host_lengths = np.ascontiguousarray(lengths, dtype=np.int64)
@@ -53,6 +56,10 @@ class Rows:
             raise ValueError(f"lengths: a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
         if self.width < max(1, self.max_len):
             raise ValueError(f"width {self.width} is less than {max(1, self.max_len)}; it must hold the longest row")
+
+    def is_rectangle(self, width: int) -> bool:
+        """Return whether all rows have `width` tokens: a rectangle of that width holds no padding."""
+        return self.n_tokens == self.n_rows * width
 
     def send(self, array: npt.NDArray[np.generic]) -> Tensor:
         """Copy an array to the device of the index maps without blocking the host."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from runner.layers.autograd import Context, apply
 from runner.layers.crf.chain import AllowedTransitions, Chain, path_scores
 from runner.layers.crf.log_domain import LogSums
+from runner.layers.crf.padded import padded_marginals
 from runner.layers.crf.scaled_domain import ScaledSums
 from runner.layers.crf.viterbi import viterbi
 from runner.ragged.ragged import Ragged
@@ -85,6 +86,9 @@ def token_marginals(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
     """Return the probability of each tag at each token over all paths, (N, C) float64 packed, without gradient."""
     if rows.n_tokens == 0:
         return scores.double()
+    if not rows.on_host:
+        rectangle = scores.double().view(rows.n_rows, rows.width, -1)
+        return padded_marginals(rectangle, chain.to(torch.float64), rows.mask).flatten(0, 1)
     return path_sums(scores, chain, rows, both=True).token_marginals()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 from runner.layers.crf.chain import Chain, accumulation_dtype
+from runner.layers.crf.padded import padded_viterbi
 from runner.ragged.rows import Rows
 
 MAX_NUMPY_TAGS = 32  # tags up to which numpy's steps are faster than torch's on a CPU (docs/notes/performance.md)
@@ -35,6 +36,10 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
     best = torch.zeros(rows.n_rows, dtype=accumulation_dtype(scores), device=scores.device)
     if rows.n_tokens == 0:
         return torch.zeros(0, dtype=torch.int64, device=scores.device), best
+    if not rows.on_host:
+        rectangle = scores.to(best.dtype).view(rows.n_rows, rows.width, -1)
+        tags, best = padded_viterbi(rectangle, chain.to(best.dtype), rows.mask)
+        return tags.flatten(), best
     time, chain = rows.time_major, chain.to(best.dtype)
     own, last = scores.to(best.dtype).index_select(0, time.tokens), time.inverse.index_select(0, rows.ends[1])
     on_host = scores.device.type == "cpu" and scores.shape[1] <= MAX_NUMPY_TAGS

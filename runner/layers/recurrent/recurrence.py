@@ -83,7 +83,7 @@ class Recurrence(nn.Module):
         width = rows.max_len if x.layout == "packed" else rows.width
         if rows.n_tokens == 0:
             output, end = x.values.new_zeros(*x.values.shape[:-1], self.hidden), initial
-        elif not rows.stepwise and rows.n_tokens == rows.n_rows * width:  # equal lengths: a rectangle in either layout
+        elif not rows.stepwise and rows.is_rectangle(width):  # equal lengths: a rectangle in either layout
             output, end = self._call_module(x.values.reshape(rows.n_rows, width, -1), initial)
             output = output.reshape(*x.values.shape[:-1], self.hidden)
         elif not rows.stepwise and x.layout == "padded" and state is None:
@@ -97,7 +97,7 @@ class Recurrence(nn.Module):
     def _runs_rectangles(self, x: Ragged, state: RecurrentState | None) -> bool:
         """Return whether rows run in blocks of similar lengths (CPU only); rows without padding are one block."""
         rows = x.rows
-        if x.values.device.type != "cpu" or rows.stepwise:
+        if not x.prefers_packed or rows.stepwise:
             return False
         if rows.n_tokens in (0, rows.n_rows * (rows.max_len if x.layout == "packed" else rows.width)):
             return False
@@ -110,7 +110,7 @@ class Recurrence(nn.Module):
         steps are as fast, except for few and long rows in training (docs/notes/performance.md).
         """
         rows = x.rows
-        if x.values.device.type != "cpu" or rows.stepwise or not rows.n_tokens:
+        if not x.prefers_packed or rows.stepwise or not rows.n_tokens:
             return False
         if self.cell.mode not in UNROLLED or torch.is_autocast_enabled("cpu"):
             return False

@@ -1,0 +1,84 @@
+"""The command `hydromel-export`: write a finished run as a file for other programs, and compare the file with the run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.cli.run_arguments import add_plugins_flag, loaded
+from runner.common.errors import HydromelError
+from runner.common.files import check_writable
+from runner.terminal.command_line import Parser, exit_code
+
+_EXAMPLES = """examples:
+  hydromel-export run=runs/first --format onnx --output tagger.onnx   and tagger.onnx.json: vocabularies and labels
+  hydromel-export run=RUN --format torch --output model.pt2           for torch.export.load
+  hydromel-export run=RUN --output model.onnx --int8                  weights in 8 bits, with what that costs
+  hydromel-export run=RUN --output lm.onnx --part lines               a language model of whole lines
+
+exit codes: 0, 1 (an error, in one line; also a file that differs from the run, which is removed), 130 (interrupted).
+See docs/export.md."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return exit_code(lambda: _export(parser().parse_args(arguments)))
+
+
+def _export(options: argparse.Namespace) -> int:
+    if options.int8 and options.format != "onnx":
+        raise HydromelError("--int8 needs --format onnx: torch has no quantisation that its programs can hold")
+    # imports torch, which --help and the message for a mistyped option should not wait for
+    from runner.export.export import export
+    from runner.export.formats import check_format
+    from runner.export.manifest import check_output, manifest_path
+    from runner.export.report import print_report
+    from runner.inference.trained import TrainedModel
+    from runner.training.checkpoint import checkpoint_path
+
+    check_format(options.format)
+    check_output(options.output, options.format)
+    for path in (options.output, manifest_path(options.output)):
+        check_writable(path)
+    sizes: list[int] = []
+
+    def load(folder: Path, *given: object) -> TrainedModel:
+        sizes.append(checkpoint_path(folder, "best").stat().st_size)
+        return TrainedModel.load(folder, *given)  # type: ignore[arg-type]
+
+    trained = loaded(options, load)
+    arguments = (options.part, options.int8, options.split, options.rows, options.seed, sizes[-1])
+    print_report(export(trained, options.output, options.format, *arguments))
+    return 0
+
+
+def parser() -> Parser:
+    command = Parser(
+        prog="hydromel-export",
+        description="Write the best checkpoint of a finished run as a file that needs neither this package nor its "
+        "config, in float32 and for padded rows of any number and length. The file is compared with the run on rows of "
+        "its data set first, and not written if it computes anything else.",
+        epilog=_EXAMPLES,
+    )
+    add, count = command.add_argument, command.add_count
+    add("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
+    add("--format", choices=("onnx", "torch"), default="onnx", help="ONNX, or a program of torch.export")
+    add("--output", type=Path, required=True, metavar="FILE", help="the file; FILE.json gets vocabularies and labels")
+    part = "of a language model: one token of each row with state in and out, or whole lines (default: step, if it can)"
+    add("--part", choices=("step", "lines"), help=part)
+    add("--int8", action="store_true", help="weights in 8 bits; prints what that costs (onnx)")
+    split = "split whose rows are compared (default: test, or valid if there is no test)"
+    add("--split", choices=("train", "valid", "test"), help=split)
+    count("--rows", "rows that are compared", 100, least=2)
+    count("--seed", "of the choice of rows and of the ids in padding", 1, least=0)
+    add("--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow tracking URI, if the run is given by its id")
+    add("--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)")
+    add_plugins_flag(command)
+    command.set_defaults(device="cpu", dtype="float32")
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())
