@@ -67,6 +67,9 @@ LAYERS = {
     "runner.inference": f"{MODEL} runner.text.formats",
     "runner.inference.generation": f"{MODEL} runner.layers runner.encoders runner.inference",
     "runner.inference.evaluation": f"{MODEL} runner.embeddings runner.inference runner.inference.generation",
+    "runner.export": (
+        f"{MODEL} runner.layers runner.embeddings runner.encoders runner.inference runner.inference.generation"
+    ),
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
     "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.advisor runner.inference",
     "runner.sweeps": "runner.common runner.terminal runner.config",
@@ -83,7 +86,7 @@ LAYERS = {
     "runner.cli": (
         f"{MODEL} runner.text.formats runner.profiling runner.tracking runner.advisor runner.inference "
         "runner.inference.generation runner.inference.evaluation runner.inference.inspection runner.experiment "
-        "runner.sweeps runner.sweeps.search runner.audit runner.audit.gallery"
+        "runner.sweeps runner.sweeps.search runner.audit runner.audit.gallery runner.export"
     ),
     "tasks.targets": f"{CORE} runner.layers",
     "tasks.spans": "runner.common runner.tables runner.text runner.layers.crf",

@@ -1,4 +1,4 @@
-"""The command `hydromel-export`: write a finished run as a file for other programs, and compare the file with the run."""
+"""The command `hydromel-export`: write a finished run as a file for other programs, and compare both."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def parser() -> Parser:
     add("--split", choices=("train", "valid", "test"), help=split)
     count("--rows", "rows that are compared", 100, least=2)
     count("--seed", "of the choice of rows and of the ids in padding", 1, least=0)
-    add("--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow tracking URI, if the run is given by its id")
+    add(
+        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow tracking URI, if the run is given by its id"
+    )
     add("--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)")
     add_plugins_flag(command)
     command.set_defaults(device="cpu", dtype="float32")

@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": ("runner.cli.inspect", "show which cells and gates of a language model track which feature of a text"),
     "lr": ("runner.cli.lr_range", "learning-rate range test"),
     "init": ("runner.cli.init", "make a folder for a project: config, plugin, test, data, CI file"),
+    "export": ("runner.cli.export", "write a finished run as an ONNX or torch file for other programs"),
     "sync": ("runner.cli.sync", "deliver records that a tracker has missed"),
 }
 _HELP = """usage: hydromel [COMMAND] [ARGUMENT ...]

@@ -1,4 +1,4 @@
-"""Private APIs of torch: dispatch modes, trees of tensors, storage identity, tensor versions, weights, optimisers, loops."""
+"""Private APIs of torch: dispatch modes, trees of tensors, storage identity, tensor versions, weights, and more."""
 
 from __future__ import annotations
 
@@ -99,8 +99,15 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """Apply `step` to a state and each item of `steps` in turn: return the last state and the stacked outputs.
 
-    `step` returns the next state and an output; in a traced program it stays a loop.
+    `step` returns the next state and an output. In a program that `torch.export` traces it stays a loop.
     """
+    if not torch.compiler.is_exporting():  # torch would compile the loop
+        first = steps if isinstance(steps, Tensor) else steps[0]
+        order, found = range(len(first)), dict[int, Tensor]()
+        for place in reversed(order) if reverse else order:
+            item = steps[place] if isinstance(steps, Tensor) else tuple(part[place] for part in steps)
+            start, found[place] = step(start, item)
+        return start, torch.stack([found[place] for place in order])
     with private_api("torch", CHECKED):
         from torch._higher_order_ops import scan as torch_scan  # takes long to import
 

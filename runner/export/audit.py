@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from runner.batching.plan import cut
 from runner.common.arrays import IntArray
-from runner.export.formats import Run
+from runner.export.formats import Arrays, Run
 from runner.export.programs import Program, RowsProgram, StepProgram
 from runner.export.real_rows import Outputs, Padding, RealRows, decoded
 
-TOLERANCE = 1e-5  # of the largest number of an output, and of 1: float32 has 7 digits, and programs add up in another order
+TOLERANCE = (
+    1e-5  # of the largest number of an output, and of 1: float32 has 7 digits, and programs add up in another order
+)
 # rows of a batch, places beyond the longest row, and whether padding holds other ids than those of padding
 VARIATIONS = ((1, 0, False), (1, 9, True), (2, 1, True), (7, 0, True), (7, 40, True), (32, 0, False), (32, 3, True))
 STEPS = 20  # tokens of a row that a step program reads
@@ -110,16 +112,16 @@ def _compare_row(
         return
     if np.array_equal(got[answer], want[answer]):
         found.same += 1
-    elif agrees and np.array_equal(got[answer], decoded(real.trained, real, row, got["scores"]).reshape(got[answer].shape)):
+    elif agrees and np.array_equal(
+        got[answer], decoded(real.trained, real, row, got["scores"]).reshape(got[answer].shape)
+    ):
         found.ties += 1
     else:
         found.changed += 1
         found.leaks.setdefault(answer, Leak(answer, row, int(real.lengths(row).sum()), *shape, 1.0))
 
 
-def _outputs(
-    program: Program, run: Run, real: RealRows, rows: IntArray, padding: Padding
-) -> tuple[int, list[Outputs]]:
+def _outputs(program: Program, run: Run, real: RealRows, rows: IntArray, padding: Padding) -> tuple[int, list[Outputs]]:
     """Return the width of a batch, and the outputs of each row without padding."""
     if isinstance(program, StepProgram):
         return _steps(program, run, real, rows, padding)
@@ -141,7 +143,7 @@ def _steps(
     """Read the rows token by token, up to `STEPS`; rows that have ended go on with what is in their padding."""
     *features, lengths = real.inputs(rows, padding)
     n_steps = min(features[0].shape[1], STEPS)
-    state = [np.zeros((len(rows), *port.shape[1:]), np.float32) for port in program.inputs[len(features) :]]
+    state: Arrays = [port.zeros(len(rows)) for port in program.inputs[len(features) :]]
     log_p = []
     for step in range(n_steps):
         output, *state = run([*(np.ascontiguousarray(ids[:, step]) for ids in features), *state])

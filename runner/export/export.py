@@ -21,7 +21,7 @@ from runner.export.formats import Format, Run, opened, trace, write
 from runner.export.int8 import quantize
 from runner.export.manifest import manifest, manifest_path
 from runner.export.programs import LinesProgram, Part, Program, RowsProgram, program_of
-from runner.export.real_rows import BATCH, Outputs, Padding, RealRows, outputs_of_run
+from runner.export.real_rows import BATCH, Padding, RealRows, outputs_of_run
 from runner.inference.predictions import predict
 from runner.inference.trained import TrainedModel
 from runner.interfaces import InputKind
@@ -113,9 +113,7 @@ def _figures(result: Measured, main: str) -> dict[str, object]:
     return {main: result.quality, "rows_per_second": result.rows_per_second, "bytes": result.size}
 
 
-def _measure(
-    name: str, program: Program, real: RealRows, run: Run, found: Comparison, file: Path
-) -> Measured:
+def _measure(name: str, program: Program, real: RealRows, run: Run, found: Comparison, file: Path) -> Measured:
     quality = _quality(program, real, _answers(program, real, run)) if isinstance(program, RowsProgram) else None
     return Measured(name, found, quality, _speed(program, real, run), file.stat().st_size)
 
@@ -126,7 +124,11 @@ def _answers(program: Program, real: RealRows, run: Run) -> Tensor:
     for rows in real.batches(BATCH):
         answers = run(real.inputs(rows, Padding()))[0]
         for row, of_row in zip(rows.tolist(), answers, strict=True):
-            parts[row] = of_row[: int(real.lengths(row)[0])] if isinstance(program, RowsProgram) and program.per_token else of_row[None]
+            parts[row] = (
+                of_row[: int(real.lengths(row)[0])]
+                if isinstance(program, RowsProgram) and program.per_token
+                else of_row[None]
+            )
     return torch.from_numpy(np.concatenate([parts[row] for row in range(real.n_rows)]))
 
 

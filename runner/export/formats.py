@@ -6,7 +6,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,6 @@ from torch.export import ExportedProgram
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 from runner.export.programs import Program
-from runner.export.traceable import recurrence
 from runner.ragged.traced import HostLengths
 
 Format = Literal["onnx", "torch"]
@@ -30,10 +29,16 @@ Run = Callable[[Arrays], Arrays]
 
 EXTRA = "pip install hydromel[onnx]"
 OPSET = 20  # of ONNX operations
-_RECURRENCE = torch.ops.hydromel.recurrence.default
+_RECURRENCE = torch.ops.hydromel.recurrence.default  # of `runner.export.traceable`
 _KERNELS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh"}
 # the order of the gates in ONNX, by their places in torch
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,)}
+
+
+class _Shaped(Protocol):
+    """A value of a graph whose shape is known."""
+
+    shape: Sequence[int]
 
 
 class _Backend(Protocol):
@@ -72,8 +77,8 @@ def _cannot_trace(error: Exception) -> str:
     name = f"{named[-1].__module__}.{named[-1].__qualname__}" if named else "the model"
     why = str(error) if isinstance(error, HostLengths) else str(error).strip().split("\n")[0] or type(error).__name__
     return (
-        f"{name} cannot be exported: {why}. All encoders, embeddings and heads of configs/ can be; one of your own must "
-        "compute padded rows by tensors only (docs/export.md)"
+        f"{name} cannot be exported: {why}. All encoders, embeddings and heads of configs/ can be; one of your own "
+        "must compute padded rows by tensors only (docs/export.md)"
     )
 
 
@@ -142,7 +147,9 @@ def _onnx(program: Program, traced: ExportedProgram) -> bytes:
             custom_translation_table={_RECURRENCE: _onnx_recurrence},
         )
     except Exception as error:  # of whatever ONNX lacks
-        reason = next((line for line in str(error).split("\n") if "No ONNX function" in line), str(error).split("\n")[0])
+        reason = next(
+            (line for line in str(error).split("\n") if "No ONNX function" in line), str(error).split("\n")[0]
+        )
         raise HydromelError(f"the model cannot be written as ONNX: {reason}; use --format torch") from error
     assert exported is not None
     graph = exported.model.graph
@@ -151,20 +158,20 @@ def _onnx(program: Program, traced: ExportedProgram) -> bytes:
             value.name = port.name
             value.shape = type(value.shape)(port.shape)
     exported.model.producer_name = "hydromel"
-    buffer = io.BytesIO()
-    exported.model_proto.SerializeToString()
-    buffer.write(exported.model_proto.SerializeToString())
-    return buffer.getvalue()
+    content: bytes = exported.model_proto.SerializeToString()
+    return content
 
 
-def _onnx_recurrence(mode, inputs, hidden, memory, weights):  # type: ignore[no-untyped-def]
-    """Translate `recurrence` to LSTM, GRU or RNN of ONNX."""
+def _onnx_recurrence(
+    mode: str, inputs: object, hidden: object, memory: object, weights: Sequence[_Shaped]
+) -> tuple[object, object, object]:
+    """Translate `recurrence` to LSTM, GRU or RNN of ONNX, given values of its graph."""
     from onnxscript import opset20 as op
 
     from_input, from_hidden, *biases = weights
     order = _GATES[mode]
 
-    def arranged(matrix):  # type: ignore[no-untyped-def]
+    def arranged(matrix: object) -> object:
         if len(order) == 1:
             return op.Unsqueeze(matrix, [0])
         gates = op.Split(matrix, num_outputs=len(order), axis=0)
@@ -188,7 +195,7 @@ def _exporting() -> Iterator[None]:
 
     They read a flag that torch refuses to compute from other settings than its own defaults (`choose_matmul`).
     """
-    cudnn: tuple[_Backend, ...] = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
+    cudnn: tuple[_Backend, ...] = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined, assignment]
     precisions = [backend.fp32_precision for backend in cudnn]
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

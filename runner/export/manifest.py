@@ -1,4 +1,4 @@
-"""The JSON beside an exported file: what a program without this package needs to make its inputs and read its outputs."""
+"""The JSON beside an exported file: how a program without this package makes its inputs and reads its outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runner.export.traceable import NO_SYMBOL
 from runner.inference.trained import TrainedModel
 from runner.text.characters import BEGIN, END, FIRST, UNKNOWN
 from runner.text.tokenizers import BY_NAME, WORD, tokenizer_of
-from runner.text.vocab import Vocab
+from runner.text.vocab import Feature
 
 VERSION = 1
 
@@ -41,7 +41,12 @@ def manifest_path(file: Path) -> Path:
 
 
 def manifest(
-    trained: TrainedModel, program: Program, form: Format, content: bytes, compared: Comparison, more: Mapping[str, object]
+    trained: TrainedModel,
+    program: Program,
+    form: Format,
+    content: bytes,
+    compared: Comparison,
+    more: Mapping[str, object],
 ) -> dict[str, object]:
     """Return the content of the JSON."""
     vocab = trained.vocabs[TARGET].learned
@@ -77,13 +82,12 @@ def manifest(
 
 def notes(trained: TrainedModel) -> list[str]:
     """Return what the file does not do as `hydromel-predict` does, one line each."""
-    found = []
-    for module in trained.model.modules():
-        if isinstance(module, PretrainedEmbedding):
-            found.append(
-                f"words that are not in `features.{module.feature}.strings` are read as <unk>; hydromel-predict looks "
-                f"them up in {module.path.name}"
-            )
+    found = [
+        f"words that are not in `features.{module.feature}.strings` are read as <unk>, which hydromel-predict looks up "
+        f"in {module.path.name}"
+        for module in trained.model.modules()
+        if isinstance(module, PretrainedEmbedding)
+    ]
     schemes = _schemes(trained)
     if schemes["learned"] != schemes["data"]:
         found.append(f"tags are in {schemes['learned']}; hydromel-predict converts them to {schemes['data']}")
@@ -114,9 +118,11 @@ def _limits(trained: TrainedModel, program: Program) -> dict[str, object]:
 def _feature(trained: TrainedModel, program: Program, name: str) -> dict[str, object]:
     """Return how a feature is computed from tokens: its options, and its vocabulary."""
     feature, vocab = trained.features[name], trained.vocabs[name]
-    assert is_dataclass(feature)
-    options = {option.name: getattr(feature, option.name) for option in fields(feature)}
-    described: dict[str, object] = {"kind": type(feature).__name__.lower(), **options, "specials": [*vocab.specials]}
+    options = (
+        {option.name: getattr(feature, option.name) for option in fields(feature)} if is_dataclass(feature) else {}
+    )
+    kind = "words" if type(feature) is Feature else type(feature).__name__.lower()
+    described: dict[str, object] = {"kind": kind, **options, "specials": [*vocab.specials]}
     if name in program.spelled:
         spelled = program.spelled[name].spelled
         return described | {
@@ -124,11 +130,10 @@ def _feature(trained: TrainedModel, program: Program, name: str) -> dict[str, ob
             "max_characters": spelled.max_characters,
             "symbols": {"none": NO_SYMBOL, "unknown": UNKNOWN, "begin": BEGIN, "end": END, "first": FIRST},
         }
-    return described | {"strings": [*_known(vocab)], **({"merges": [*vocab.merges]} if vocab.merges is not None else {})}
-
-
-def _known(vocab: Vocab) -> tuple[str, ...]:
-    return vocab.strings
+    return described | {
+        "strings": [*vocab.strings],
+        **({"merges": [*vocab.merges]} if vocab.merges is not None else {}),
+    }
 
 
 def check_output(path: Path, form: Format) -> None:

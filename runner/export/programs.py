@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +47,11 @@ class Port:
         """Return an input to trace with: ones."""
         sizes = [SIZES[size] if isinstance(size, str) else size for size in self.shape]
         return torch.ones(sizes, dtype=getattr(torch, self.dtype))
+
+    def zeros(self, rows: int) -> npt.NDArray[np.float32]:
+        """Return the state of some rows at the start of their texts."""
+        sizes = [rows if isinstance(size, str) else size for size in self.shape]
+        return np.zeros(sizes, np.float32)
 
     def dynamic(self) -> dict[int, object]:
         """Return the dimensions that vary, as `torch.export` takes them."""
@@ -100,7 +106,7 @@ class Program(nn.Module, ABC):
 
 
 class RowsProgram(Program):
-    """A classifier, a regression or a tagger: padded rows -> answers, their probabilities and the scores behind them."""
+    """A classifier, a regression or a tagger: padded rows -> answers, their probabilities, and scores."""
 
     def __init__(self, trained: TrainedModel, column: Literal["label", "labels", "value", "tags"]) -> None:
         super().__init__(trained)
@@ -139,7 +145,10 @@ class RowsProgram(Program):
         if not self.per_token:
             return tuple(output for output in outputs if output is not None)
         tags, *others = (output.view(rows.n_rows, rows.width, *output.shape[1:]) for output in outputs)
-        return (tags.masked_fill(~rows.mask, NO_ANSWER), *(part.masked_fill(~rows.mask[..., None], 0) for part in others))
+        return (
+            tags.masked_fill(~rows.mask, NO_ANSWER),
+            *(part.masked_fill(~rows.mask[..., None], 0) for part in others),
+        )
 
 
 class LinesProgram(Program):
@@ -191,9 +200,7 @@ class StepProgram(Program):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         values, leaves = inputs[: len(self.names)], inputs[len(self.names) :]
         rows = TracedRows(torch.ones_like(values[0][..., 0] if self.names[0] in self.spelled else values[0]), 1, True)
-        features = {
-            name: Ragged(ids[:, None], rows, "padded") for name, ids in zip(self.names, values, strict=True)
-        }
+        features = {name: Ragged(ids[:, None], rows, "padded") for name, ids in zip(self.names, values, strict=True)}
         batch = _TracedBatch(features, Ragged(torch.zeros_like(rows.flat), rows, "packed"), np.arange(0))
         vectors, state = self.model(batch, _with_leaves(self.start, [*leaves]))
         return (_output(self.model, vectors), *_leaves(state))
@@ -214,7 +221,7 @@ def _start(model: Model, trained: TrainedModel) -> State:
     rows = TracedRows(torch.ones(2, dtype=torch.int64), 1, True)
     widths = {name: (2, 1, 3) if name in characters_of(trained.model) else (2, 1) for name in names}
     features = {name: Ragged(torch.ones(shape, dtype=torch.int64), rows, "padded") for name, shape in widths.items()}
-    state = model.encoder(model.embedding(features), START)[1]
+    state: State = model.encoder(model.embedding(features), START)[1]
     if state is None:
         raise HydromelError(f"--part step: encoder={encoder} carries no state from token to token; use --part lines")
     return state
@@ -247,5 +254,7 @@ def program_of(trained: TrainedModel, part: Part | None) -> Program:
     if part is not None:
         raise HydromelError(f"--part {part} is for language models; this run has task={task.name}")
     if not isinstance(task, HasInspector):
-        raise HydromelError(f"task={task.name} has no predictions to export; use a run of task=classify, regress, tag or lm")
+        raise HydromelError(
+            f"task={task.name} has no predictions to export; use a run of task=classify, regress, tag or lm"
+        )
     return RowsProgram(trained, task.inspector(trained.vocabs, head).column)

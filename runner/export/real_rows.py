@@ -101,7 +101,7 @@ class RealRows:
             if name in self.spelling:
                 values, fill = _symbols(self.spelling[name], values), NO_SYMBOL
                 most = int(self.spelling[name].symbols.max(initial=0)) + 1
-            padded = np.full((places, *values.shape[1:]), fill, dtype=np.int64)
+            padded: IntArray = np.full((places, *values.shape[1:]), fill, dtype=np.int64)
             if padding.poison is not None:
                 padded = padding.poison.integers(0, most, padded.shape)
             padded[mask.ravel()] = values
@@ -131,9 +131,12 @@ def outputs_of_run(program: Program, real: RealRows, rows: IntArray) -> dict[int
     found: dict[int, Outputs] = {}
     for place in batches_by_length(places_in(real.split.lengths[rows]), BATCH):
         batch = real.split.select(rows[place], carries_state=not isinstance(program, RowsProgram))
-        values = _of_rows(program, real.trained, batch) if isinstance(program, RowsProgram) else _of_lines(program, real.trained, batch)
-        for row, of_row in zip(rows[place].tolist(), values, strict=True):
-            found[row] = of_row
+        values = (
+            _of_rows(program, real.trained, batch)
+            if isinstance(program, RowsProgram)
+            else _of_lines(program, real.trained, batch)
+        )
+        found.update(zip(rows[place].tolist(), values, strict=True))
     return found
 
 
@@ -166,9 +169,13 @@ def _of_lines(program: Program, trained: TrainedModel, batch: Batch) -> list[Out
 
 
 @torch.inference_mode()
-def decoded(trained: TrainedModel, real: RealRows, row: int, scores: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def decoded(
+    trained: TrainedModel, real: RealRows, row: int, scores: npt.NDArray[np.generic]
+) -> npt.NDArray[np.generic]:
     """Return the answers that the run's own head gives for the scores of a row, (L, C) or (C,)."""
     batch = real.split.select(np.array([row]))
     given: Tensor = torch.from_numpy(np.ascontiguousarray(scores))
-    answers: npt.NDArray[np.generic] = trained.model.head.predict(given if given.ndim > 1 else given[None], batch).numpy()
+    answers: npt.NDArray[np.generic] = trained.model.head.predict(
+        given if given.ndim > 1 else given[None], batch
+    ).numpy()
     return answers
