@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.cli.run_arguments import add_plugins_flag, loaded
+from runner.cli.run_arguments import RUN_HELP, add_folder_flags, add_plugins_flag, loaded
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable
+from runner.common.run_names import run_name
 from runner.terminal.command_line import Parser, exit_code
 
 _EXAMPLES = """examples:
@@ -63,7 +64,7 @@ def parser() -> Parser:
         epilog=_EXAMPLES,
     )
     add, count = command.add_argument, command.add_count
-    add("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
+    add("run", type=run_name, metavar="RUN", help=RUN_HELP)
     add("--format", choices=("onnx", "torch"), default="onnx", help="ONNX, or a program of torch.export")
     add("--output", type=Path, required=True, metavar="FILE", help="the file; FILE.json gets vocabularies and labels")
     part = "of a language model: one token of each row with state in and out, or whole lines (default: step, if it can)"
@@ -73,9 +74,7 @@ def parser() -> Parser:
     add("--split", choices=("train", "valid", "test"), help=split)
     count("--rows", "rows that are compared", 100, least=2)
     count("--seed", "of the choice of rows and of the ids in padding", 1, least=0)
-    add(
-        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow tracking URI, if the run is given by its id"
-    )
+    add_folder_flags(command)
     add("--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)")
     add_plugins_flag(command)
     command.set_defaults(device="cpu", dtype="float32")

@@ -118,9 +118,9 @@ def _limits(trained: TrainedModel, program: Program) -> dict[str, object]:
 def _feature(trained: TrainedModel, program: Program, name: str) -> dict[str, object]:
     """Return how a feature is computed from tokens: its options, and its vocabulary."""
     feature, vocab = trained.features[name], trained.vocabs[name]
-    options = (
-        {option.name: getattr(feature, option.name) for option in fields(feature)} if is_dataclass(feature) else {}
-    )
+    options: dict[str, object] = {}
+    if is_dataclass(feature):
+        options = {option.name: getattr(feature, option.name) for option in fields(feature)}
     kind = "words" if type(feature) is Feature else type(feature).__name__.lower()
     described: dict[str, object] = {"kind": kind, **options, "specials": [*vocab.specials]}
     if name in program.spelled:
