@@ -117,8 +117,8 @@ def _limits(trained: TrainedModel, program: Program) -> dict[str, object]:
 
 def _feature(trained: TrainedModel, program: Program, name: str) -> dict[str, object]:
     """Return how a feature is computed from tokens: its options, and its vocabulary."""
-    feature, vocab = trained.features[name], trained.vocabs[name]
-    options: dict[str, object] = {}
+    feature: object = trained.features[name]
+    vocab, options = trained.vocabs[name], dict[str, object]()
     if is_dataclass(feature):
         options = {option.name: getattr(feature, option.name) for option in fields(feature)}
     kind = "words" if type(feature) is Feature else type(feature).__name__.lower()
