@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from runner.components.model_parts import ModelParts
 from runner.components.run_components import check_fit
 from runner.data.counts import count_split
 from runner.data.pairs import arrange_texts, check_texts, read_texts
+from runner.data.split_rows import keep_rows, rows_path
 from runner.data.truncation import Truncation
 from runner.interfaces import BatchingStrategy, Corpus, HasUnseenTargets, StrategyChooser, Task
 from runner.ragged.batch import Batch
@@ -54,6 +56,7 @@ class Data:
     notes: dict[str, dict[str, int]]  # by split: things that the reader left out or had to decide, and how often
     fingerprint: str  # hash of the corpus: its files and the options for reading them
     cached: bool  # true if it comes from the cache
+    rows: Path | None = None  # where the rows of a split are kept as read (`runner.data.split_rows`)
 
     @property
     def vocab_sizes(self) -> dict[str, int]:
@@ -85,18 +88,34 @@ def load(
     if given is not None:
         of_content.append({name: given[name].to_plain() for name in features})
     if cache is None:
-        return _numericalize(corpus, features, task, truncation, fingerprint, given)
+        return _numericalize(_read_corpus(corpus), corpus, features, task, truncation, fingerprint, given)
     key = hashlib.sha256(json.dumps(of_content, sort_keys=True).encode()).hexdigest()
     path = cache / f"{corpus.name}-{key[:24]}.columns"
+    rows = rows_path(cache, corpus, fingerprint, RULES)
     if (cached := _read(path)) is not None:
-        return cached
-    data = _numericalize(corpus, features, task, truncation, fingerprint, given)
+        return replace(cached, rows=rows)
+    tables = _read_corpus(corpus)
+    data = _numericalize(tables, corpus, features, task, truncation, fingerprint, given)
     write_bytes(path, _to_bytes(data))
-    remove_leftovers(cache, ".*.columns.*", _ABANDONED_SECONDS)
-    return data
+    last = predicted_split(tables)
+    keep_rows(rows, last, tables[last])
+    for pattern in (".*.columns.*", ".*.rows.*"):
+        remove_leftovers(cache, pattern, _ABANDONED_SECONDS)
+    return replace(data, rows=rows)
+
+
+def _read_corpus(corpus: Corpus) -> dict[str, pa.Table]:
+    with stage(f"reading {corpus.name}"):
+        return corpus.read()
+
+
+def predicted_split(splits: Container[str]) -> Literal["valid", "test"]:
+    """Return the split that a finished run is evaluated on, and whose predictions are written."""
+    return "test" if "test" in splits else "valid"
 
 
 def _numericalize(
+    tables: Mapping[str, pa.Table],
     corpus: Corpus,
     features: Mapping[str, TokenFeature],
     task: Task,
@@ -104,9 +123,7 @@ def _numericalize(
     fingerprint: str,
     given: Mapping[str, Vocab] | None,
 ) -> Data:
-    """Read every split and map its strings to integers, with vocabularies from the training set only, or given ones."""
-    with stage(f"reading {corpus.name}"):
-        tables = corpus.read()
+    """Map the strings of every split to integers, with vocabularies from the training set only, or given ones."""
     for needed in ("train", "valid"):
         if needed not in tables:
             raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from runner.common.records import Figures, MemoryRecord, ResultRecord, SplitsRecord
-from runner.data.numericalize import Data
+from runner.data.numericalize import Data, predicted_split
 from runner.experiment.flops import arithmetic
 from runner.experiment.preparation import Prepared
 from runner.inference.predictions import inspect, run_split
@@ -97,7 +96,7 @@ def _evaluate(prepared: Prepared) -> tuple[SplitsRecord, Figures | None, Mapping
     """
     t, data, config = prepared.training, prepared.data, prepared.config
     majority, baselines = None, {}
-    last: Literal["valid", "test"] = "test" if "test" in data.splits else "valid"
+    last = predicted_split(data.splits)
     results = evaluate_within_memory(t, lambda: run_split(t, data.splits[last]))
     if last == "test" and isinstance(t.task, HasBaselines):
         majority = _measured(t, data, t.task.majority(data.splits["train"], data.splits["test"], data.vocabs))

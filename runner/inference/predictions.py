@@ -16,6 +16,7 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.components.measures import scored
 from runner.data.numericalize import TARGET, Data
+from runner.data.split_rows import split_rows
 from runner.inference.outcomes import write_outcomes
 from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, InputKind, Predictions
 from runner.model import Model, device_of
@@ -189,7 +190,7 @@ def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: C
             raise HydromelError(f"dataset={corpus.name} has changed since the start of the run")
         folder = Path(t.run.path) / run_schema.PREDICTIONS
         folder.mkdir(exist_ok=True)
-        table = corpus.read()[name]
+        table = split_rows(data.rows, name, corpus)
         if len(split.index) < table.num_rows:  # rows whose label is ignored are left out
             table = table.take(pa.array(split.index))
         inspector.write(results.predictions, split, name, corpus, table, folder)

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -26,6 +27,7 @@ from runner.common.records import (
 )
 from runner.config.instantiate import build
 from runner.config.schema import RunConfig
+from tasks.datasets.base import FilesCorpus
 from tests.helpers.composed import config, data_of, label_files, run, tag_files
 
 ROOT = Path(__file__).parents[3]
@@ -247,6 +249,32 @@ def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "train.conll").write_text("new\tO\n", encoding="utf-8")
     with pytest.raises(HydromelError, match="no tag of the training set"):  # read anew: other content, other key
         data()
+
+
+def test_predictions_are_written_from_the_cache_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*tag_files(tmp_path), *SMALL, "train.epochs=1", f"cache_dir={tmp_path / 'cache'}"]
+    reads: list[str] = []
+    read = FilesCorpus.read
+
+    def counted(self: FilesCorpus) -> dict[str, pa.Table]:
+        reads.append(self.name)
+        return read(self)
+
+    monkeypatch.setattr(FilesCorpus, "read", counted)
+
+    def written(name: str) -> list[bytes]:
+        run(tmp_path / name, *options)
+        return [(tmp_path / name / "predictions" / file).read_bytes() for file in ("test.conll", "errors.txt")]
+
+    first = written("a")
+    assert len(reads) == 1
+    assert written("b") == first
+    assert len(reads) == 1
+    (file,) = (tmp_path / "cache").glob("*-test.rows")
+    for damaged in (b"", file.read_bytes()[:-1]):
+        file.write_bytes(damaged)
+        assert written(f"c{len(damaged)}") == first
+    assert len(reads) == 3
 
 
 def test_bf16_and_threads(tmp_path: Path) -> None:
