@@ -79,6 +79,9 @@ def _complete(given: list[str]) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    if sys.stderr.isatty():  # at once, since the imports of a command may take seconds
+        sys.stderr.write(f"hydromel {name} ...\n")
+        sys.stderr.flush()
     code: int = import_module(COMMANDS[name][0]).main(arguments)
     return code
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from runner.compat.private import private_api
 
@@ -20,6 +21,7 @@ with private_api("torch", CHECKED):
     from torch._ops import OpOverload
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves as tree_leaves  # re-exported
+    from torch.utils.flop_counter import _FlopCounterMode
 
     CUDNN_RNN: object = torch.ops.aten._cudnn_rnn
     CUDNN_RNN_BACKWARD: object = torch.ops.aten._cudnn_rnn_backward
@@ -39,6 +41,18 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()  # type: ignore[no-untyped-call]
+        _unwrap_dispatch(cls)
+
+
+def _unwrap_dispatch(mode: type[TorchDispatchMode]) -> None:
+    """Let the operations that a mode sees run without torch's compiler being imported (see `without_compiler`)."""
+    mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)  # type: ignore[method-assign]
+
+
+def flop_counter(formulas: Mapping[object, Callable[..., int]]) -> FlopCounterMode:
+    """Return a counter of floating-point operations with further `formulas` by operator, which prints nothing."""
+    _unwrap_dispatch(_FlopCounterMode)
+    return FlopCounterMode(display=False, custom_mapping={**formulas})
 
 
 def content_version(tensor: Tensor) -> int:

@@ -12,10 +12,9 @@ from functools import cache
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from runner.common.records import ArithmeticRecord
-from runner.compat.torch import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, CUDNN_RNN, CUDNN_RNN_BACKWARD
+from runner.compat.torch import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, CUDNN_RNN, CUDNN_RNN_BACKWARD, flop_counter
 from runner.interfaces import START
 from runner.profiling.kernels import product_seconds
 from runner.profiling.matmul import float32_precision
@@ -60,7 +59,7 @@ def flops_per_place(t: Training) -> float:
     """Return the operations of forward and backward per position (token or padding), over a few micro-batches."""
     t.model.train()
     devices = [t.clock.device] if t.clock.device.type == "cuda" else []
-    counter, places = FlopCounterMode(display=False, custom_mapping={**FORMULAS}), 0
+    counter, places = flop_counter(FORMULAS), 0
     with torch.random.fork_rng(devices), counter:
         for batch in _sample(t):
             places += batch.real_tokens + batch.padded_tokens

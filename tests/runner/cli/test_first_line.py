@@ -1,0 +1,52 @@
+"""What a start costs: the first line comes before slow imports, and a run imports nothing that it does not need."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.helpers.composed import QUIET, tag_files
+
+# never imported by a small run without a tracker: seconds in all
+UNNEEDED = ("torch._dynamo", "sympy", "matplotlib", "mlflow", "sklearn", "datasets", "transformers")
+
+
+def test_the_first_line_comes_before_anything_slow_is_imported() -> None:
+    code = "from runner.cli import main; import sys; main.import_module = lambda name: sys.exit(len(sys.modules) > 400)"
+    ours, terminal = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", f"{code}; main.main(['seed=1'])"], stderr=terminal)
+    assert os.read(ours, 100).decode().strip() == "hydromel train ..."
+    assert done.returncode == 0, "the dispatcher imports hundreds of modules"
+    os.close(terminal)
+    os.close(ours)
+
+
+def test_a_small_run_imports_nothing_slow_that_it_does_not_need(tmp_path: Path) -> None:
+    arguments = [
+        *QUIET,
+        *tag_files(tmp_path, rows=20),
+        "encoder=conv",
+        "encoder.filters=4",
+        "train.epochs=1",
+        "threads=1",
+    ]
+    code = (
+        "import sys; from runner.cli.train import main\n"
+        "try: main(sys.argv[1:])\n"
+        f"finally: print('imported', [name for name in {UNNEEDED} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *arguments, f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "imported []", done.stdout + done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise() -> None:
+    code = "import os, runner; print(os.environ.get('GOMP_SPINCOUNT'))"
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    for given, expected in (({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, "None"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+        done = subprocess.run([sys.executable, "-c", code], env=plain | given, capture_output=True, text=True)
+        assert done.stdout.strip() == expected
