@@ -13,11 +13,6 @@ from dataclasses import dataclass
 RUNS_IN_A_CHART = 500
 # (name of a section, number of its charts side by side)
 SECTIONS = (("Quality and speed", 2), ("Curves", 2), ("Cost", 2), ("Compared", 2))
-SHORT = {  # figure -> title of its chart, if the name is not a good title
-    "speed/real_tokens_per_s": "tokens/s",
-    "tokens/padding_share": "padding",
-    "memory/peak_bytes": "peak memory",
-}
 State = dict[str, object]  # the state of a page, as JSON
 STRATEGY = "batching"  # the tag by which runs are grouped
 
@@ -43,9 +38,9 @@ def state(contents: ViewContents, by_strategy: bool) -> State:
     metrics = [*contents.quality, *contents.figures]
     speed = next((name for name in contents.figures if name.startswith("speed/")), None)
     first = [*contents.quality, *([speed] if speed else [])]
-    cards = [_card("BAR", 0, metricKey=metric, displayName=_title(metric)) for metric in first]
-    cards += [_card("LINE", 1, displayName=_title(metric), **_curve(metric)) for metric in contents.curves]
-    cards += [_card("BAR", 2, metricKey=name, displayName=_title(name)) for name in contents.figures if name != speed]
+    cards = [_card("BAR", 0, metricKey=metric) for metric in first]
+    cards += [_card("LINE", 1, **_curve(metric)) for metric in contents.curves]
+    cards += [_card("BAR", 2, metricKey=name) for name in contents.figures if name != speed]
     cards += [_card("PARALLEL", 3, selectedParams=params, selectedMetrics=metrics, showAllRuns=False)]
     if speed:
         axes = [{"key": name, "type": "METRIC"} for name in (speed, *contents.quality)]
@@ -77,11 +72,6 @@ def state(contents: ViewContents, by_strategy: bool) -> State:
         "selectedColumns": [],
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
-
-
-def _title(metric: str) -> str:
-    """Return the title of a chart: `test f1` for test/f1."""
-    return SHORT.get(metric, metric.replace("/", " "))
 
 
 def _card(kind: str, section: int, **options: object) -> State:

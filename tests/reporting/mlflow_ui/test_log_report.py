@@ -233,7 +233,7 @@ def test_the_view_shows_strategies_and_their_figures(
     browser.set_window_size(1600, 2400)
     browser.get(link.replace(mlflow_store.LOCAL_SERVER, server))
     shown: set[str] = set()
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     while time.monotonic() < until and not expected <= shown:
         time.sleep(0.5)
         words = browser.execute_script(
@@ -248,6 +248,15 @@ def test_the_view_shows_strategies_and_their_figures(
     assert "Error loading shared view" not in body
     ours = [line["message"] for line in browser.get_log("browser") if "/static-files/" not in line["message"]]
     assert [line for line in ours if "/users/current" not in line] == []  # MLflow asks for a user without one
+
+    # the address that each run prints: another than that of the view, or the page would not load again
+    browser.get("about:blank")
+    browser.get(mlflow_store.page(server, "2"))
+    wanted = [f"{strategy}-1" for strategy in STRATEGIES] + ["Add chart"]  # runs, beside charts
+    while time.monotonic() < until and not all(text in body for text in wanted):
+        time.sleep(0.5)
+        body = browser.find_element("tag name", "body").text
+    assert [text for text in wanted if text not in body] == []
 
 
 def test_a_report_is_not_sent_where_a_run_from_elsewhere_says(
