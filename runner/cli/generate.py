@@ -17,11 +17,12 @@ from runner.cli.run_arguments import RUN_HELP, add_run_flags, loaded
 from runner.cli.text_io import STDIO, lines_of, print_data, stdout_errors
 from runner.common.errors import HydromelError
 from runner.common.run_names import run_name
+from runner.inference.generation.generate import OPTION_NAMES, GenerationOptions
 from runner.terminal.command_line import Parser, exit_code, number
 
 if TYPE_CHECKING:
     from runner.inference.generation.language_model import LanguageModel, Prompts
-    from runner.inference.generation.sampling import Choice, Continuation
+    from runner.inference.generation.sampling import Continuation
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,6 @@ _EXAMPLES = """examples:
 
 exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed).
 See docs/language_models.md."""
-_DRAWING = ("temperature", "top_k", "top_p", "samples")  # any of them selects sampling
-_SEARCHING = ("nbest", "length_penalty")  # need --beam
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,14 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _checked(options: argparse.Namespace) -> int:
     _check(options)
+    wanted = GenerationOptions(**{name: getattr(options, name) for name in OPTION_NAMES})
+    wanted.check(_flag)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # the model can write any character, whatever the locale
     with stdout_errors():  # errors of files are reported where they are opened
-        _generate(options)
+        _generate(options, wanted)
     return 0
 
 
-def _generate(options: argparse.Namespace) -> None:
+def _generate(options: argparse.Namespace, wanted: GenerationOptions) -> None:
     # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.inference.generation.language_model import LanguageModel
     from runner.inference.trained import TrainedModel
@@ -60,14 +61,13 @@ def _generate(options: argparse.Namespace) -> None:
     samples = options.samples or 1
     is_single = len(options.prompt) == 1 and samples == 1
     if is_single and options.beam is None and not options.json:
-        _stream(model, options)
+        _stream(model, options, wanted)
         return
     many = options.beam is not None or options.samples is not None
-    at_a_time = max(1, options.batch_size // max(samples, options.beam or 1))
     n_prompts, texts_left = 0, iter(_prompts(options))
-    while texts := list(itertools.islice(texts_left, at_a_time)):
+    while texts := list(itertools.islice(texts_left, wanted.at_a_time(options.batch_size))):
         prompts = _read(model, texts, n_prompts)
-        results = _continued(model, prompts, options, n_prompts)
+        results = wanted.continued(model, prompts, n_prompts)
         for text, unknown, continuations in zip(texts, prompts.unknown, results, strict=True):
             n_prompts += 1
             if options.json:
@@ -80,12 +80,12 @@ def _generate(options: argparse.Namespace) -> None:
                 print_data(text + model.text.joined(model.strings(continuation.tokens), behind=text))
 
 
-def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
+def _stream(model: LanguageModel, options: argparse.Namespace, wanted: GenerationOptions) -> None:
     """Print a single text token by token."""
     from runner.inference.generation.sampling import steps
 
     (text,) = options.prompt
-    drawn = steps(model, _read(model, [text], 0), 1, _choice(options, [0], model), options.max_tokens)
+    drawn = steps(model, _read(model, [text], 0), 1, wanted.choice(model, [0]), options.max_tokens)
     tokens = (int(step.tokens[0]) for step in drawn)
     strings = (string for token in tokens if token != model.end for string in model.strings([token]))
     try:
@@ -93,29 +93,6 @@ def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
             print_data(piece, end="")
     finally:  # an error message starts on a new line
         print_data("")
-
-
-def _continued(
-    model: LanguageModel, prompts: Prompts, options: argparse.Namespace, first: int
-) -> list[list[Continuation]]:
-    from runner.inference.generation.beam import Beam, beam_search
-    from runner.inference.generation.sampling import collect, steps
-
-    if options.beam is not None:
-        beam = Beam(options.beam, options.length_penalty or 0.0, options.nbest or 1)
-        return beam_search(model, prompts, beam, options.max_tokens)
-    samples = options.samples or 1
-    choose = _choice(options, range(first, first + len(prompts)), model)
-    return collect(steps(model, prompts, samples, choose, options.max_tokens), model, len(prompts), samples)
-
-
-def _choice(options: argparse.Namespace, numbers: Sequence[int], model: LanguageModel) -> Choice:
-    from runner.inference.generation.sampling import Sampling, keys_of, likeliest
-
-    if not _draws(options):
-        return likeliest
-    keys = keys_of(options.seed or 0, numbers, options.samples or 1, model.device)
-    return Sampling(keys, 1.0 if options.temperature is None else options.temperature, options.top_k, options.top_p)
 
 
 def _read(model: LanguageModel, texts: list[str], first: int) -> Prompts:
@@ -151,11 +128,6 @@ def _as_plain(
     return {"prompt": text, "unknown": unknown, "continuations": records}
 
 
-def _draws(options: argparse.Namespace) -> bool:
-    """Return True if sampling was requested."""
-    return any(getattr(options, name) is not None for name in _DRAWING)
-
-
 def _check(options: argparse.Namespace) -> None:
     """Set `run` and `prompt` from the positional arguments; raise HydromelError for flags that exclude each other."""
     options.run, options.prompt = None, []
@@ -173,7 +145,6 @@ def _check(options: argparse.Namespace) -> None:
         raise HydromelError("prompt= and --prompts exclude each other; give one of them")
     if options.prompts is None and not options.prompt:
         options.prompt = [""]
-    _check_method(options)
 
 
 def _as_utf_8(argument: str) -> str:
@@ -182,24 +153,6 @@ def _as_utf_8(argument: str) -> str:
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:
         raise HydromelError("prompt= is not UTF-8; use --prompts FILE --encoding NAME for other encodings") from None
-
-
-def _check_method(options: argparse.Namespace) -> None:
-    given = [name for name in (*_DRAWING, "seed") if getattr(options, name) is not None]
-    if options.beam is not None and given:
-        raise HydromelError(
-            f"--beam and {_flag(given[0])} exclude each other, since a beam search does not sample; give one of them"
-        )
-    if options.beam is None:
-        for name in _SEARCHING:
-            if getattr(options, name) is not None:
-                raise HydromelError(f"{_flag(name)} needs a beam search; give --beam N as well")
-    elif (options.nbest or 1) > options.beam:
-        raise HydromelError(
-            f"--nbest {options.nbest}: --beam {options.beam} finds at most {options.beam} texts; raise --beam"
-        )
-    if options.seed is not None and not _draws(options):
-        raise HydromelError("--seed has no effect without sampling; give --temperature, --top-k, --top-p or --samples")
 
 
 def _flag(name: str) -> str:
