@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from runner.common.errors import HydromelError
 from runner.common.run_names import run_name
 from runner.common.run_schema import BEST, CHECKPOINTS, FINISHED, RUN
 from runner.terminal.command_line import Parser
+
+if TYPE_CHECKING:
+    from runner.config.schema import Device, Dtype
 
 log = logging.getLogger(__name__)
 
@@ -66,20 +69,31 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
     Raises:
         HydromelError: the run or the device does not exist, the run failed early, or `load` raises it.
     """
-    # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.profiling.matmul import choose_matmul
     from runner.tracking.mlflow_download import with_folder
-    from runner.training.setup import choose_device
-
-    device = choose_device(options.device, "float32", options.dtype or "float32")
-    choose_matmul("torch")
-    given = (device, options.dtype, options.plugins, options.data_dir)
 
     def load_checked(folder: Path) -> T:
-        check_ended(folder)
-        return load(folder, *given)
+        return load_from(folder, options.device, options.dtype, options.plugins, options.data_dir, load)
 
     return with_folder(options.run, options.uri, load_checked, options.runs)
+
+
+def load_from(
+    folder: Path,
+    device: Device,
+    dtype: Dtype | None,
+    plugins: Sequence[str],
+    data_dir: str | None,
+    load: Callable[..., T],
+) -> T:
+    """Return the result of `load(folder, device, dtype, plugins, data_dir)` for the run in a folder; see `loaded`."""
+    # imports torch, which --help and the message for a mistyped option should not wait for
+    from runner.profiling.matmul import choose_matmul
+    from runner.training.setup import choose_device
+
+    chosen = choose_device(device, "float32", dtype or "float32")
+    choose_matmul("torch")
+    check_ended(folder)
+    return load(folder, chosen, dtype, plugins, data_dir)
 
 
 def check_ended(folder: Path) -> None:

@@ -14,6 +14,8 @@ VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}, so that a run c
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 BEST = "best.safetensors"
 MODEL_FILES = "model_files"  # files that parts of the model need besides their weights, such as a tokenizer
+MODEL_CARD = "model_card.md"  # what the model is, how good it is and how it is used
+EXAMPLE = "example.json"  # a few rows of input, as MLflow models show
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # predictions on test, in the data set's own format
 OUTCOMES = "outcomes.npz"  # contribution of each test example to the headline figure (runner/inference/outcomes.py)
@@ -21,7 +23,20 @@ TABLES = "tables"  # large detail tables of `result.json`, in Parquet (runner/ta
 EARLIER_TABLES = "tables.earlier"  # detail tables of `result.earlier.json`
 EARLIER = "earlier"  # folders of runs that were not continued, named by their run_id
 
-FILES = (RUN, RESOLVED, CONSOLE, METRICS, SYSTEM, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
+FILES = (
+    RUN,
+    RESOLVED,
+    CONSOLE,
+    METRICS,
+    SYSTEM,
+    RESULT,
+    EARLIER_RESULT,
+    DELIVERED,
+    VOCABS,
+    OUTCOMES,
+    MODEL_CARD,
+    EXAMPLE,
+)
 FOLDERS = (CHECKPOINTS, MODEL_FILES, PLOTS, PREDICTIONS, TABLES, EARLIER_TABLES, EARLIER)
 
 # values of run.json's status

@@ -16,6 +16,7 @@ from runner.components.run_components import Components
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import saved_run, write_config
 from runner.config.schema import RunConfig, name_of
+from runner.experiment.model_card import write_model_card
 from runner.experiment.preparation import prepare
 from runner.experiment.result import finish
 from runner.experiment.resumption import nothing_left
@@ -66,6 +67,10 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
                     components.plots.draw(run.path)
         except (HydromelError, OSError) as error:
             log.warning("warning: the plots of %s were not drawn: %s", run.path, error)
+        try:
+            write_model_card(run.path)
+        except HydromelError as error:
+            log.warning("warning: the model card was not written: %s", error)
         try:
             run.set_status(run_schema.FINISHED)
         except CannotWrite as error:

@@ -16,7 +16,11 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.components.measures import scored
 from runner.data.numericalize import TARGET, Data
+<<<<<<< HEAD
 from runner.data.split_rows import split_rows
+=======
+from runner.inference.example import write_example
+>>>>>>> ba7a55e3 (Model card and example of input of every run; models in MLflow are loaded by their address)
 from runner.inference.outcomes import write_outcomes
 from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, InputKind, Predictions
 from runner.model import Model, device_of
@@ -169,6 +173,10 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
         write_outcomes(metric, t.measures.main, counted.numpy(), name, split, Path(t.run.path))
     except HydromelError as error:
         log.warning("the outcomes of %s were not written: %s", name, error)
+    try:
+        write_example(t, data)
+    except HydromelError as error:
+        log.warning("the example of the run's input was not written: %s", error)
     tables = {} if corpus is None else _tables(t, data, name, results, corpus)
     t.clock.lap("tracking")
     t.clock.synchronize()
@@ -193,6 +201,7 @@ def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: C
         table = split_rows(data.rows, name, corpus)
         if len(split.index) < table.num_rows:  # rows whose label is ignored are left out
             table = table.take(pa.array(split.index))
+        write_example(t, data, corpus, table)
         inspector.write(results.predictions, split, name, corpus, table, folder)
     except (HydromelError, OSError) as error:
         log.warning("the predictions of %s were not written: %s", name, error)

@@ -155,7 +155,7 @@ class Predictor:
             return PassagePredictions(column, decoded, None)
         if predictions.probability.ndim == 2:
             each = pa.FixedSizeListArray.from_arrays(predictions.probability.ravel(), predictions.probability.shape[1])
-            return PassagePredictions(column, decoded, each, self.trained.vocabs[TARGET].tokens)
+            return PassagePredictions(column, decoded, each, self.classes)
         probability = pa.array(predictions.probability)
         if column != "tags":
             return PassagePredictions(column, decoded, probability)
@@ -187,7 +187,7 @@ class Predictor:
 
         The tags are those of the scheme that was learned (`task.train_scheme`).
         """
-        return () if self.inspector.column == "value" else self.trained.vocabs[TARGET].tokens
+        return () if self.inspector.column == "value" else self.trained.vocabs[TARGET].learned.tokens
 
     def _predict(self, table: pa.Table, batch_size: int, all_classes: bool) -> tuple[Predictions, Batch]:
         """Return the predictions of at least one row, and the rows as the model read them."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from runner.common import run_schema
+from runner.common.bounded import check_contents
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.run_names import find_run
 from runner.tracking.mlflow_store import check_uri, one_line, open_store
@@ -23,29 +24,61 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _FILES = (run_schema.RESOLVED, run_schema.VOCABS, f"{run_schema.CHECKPOINTS}/{run_schema.BEST}")
+_MODEL_SCHEMES = ("models:/", "runs:/")
+MODEL_FILES = "artifacts/run"  # folder of a model in MLflow that has the run's files
 _TIMEOUT_S = 60.0  # timeout of one request; a checkpoint may be large
 
 
 def with_folder(run: str, uri: str, load: Callable[[Path], T], runs: Path = Path("runs")) -> T:
     """Return the result of `load` for a run's folder, or for a temporary folder with the files downloaded from MLflow.
 
-    `run` is a folder, the name or id of a run below the folder `runs`, or an id of MLflow.
+    `run` is a folder, the name or id of a run below the folder `runs`, an id of MLflow, or the address of a model there,
+    such as `models:/NAME@ALIAS` or `runs:/ID/model`.
 
     Raises:
         HydromelError: the run does not exist, lacks the files of a model, or the store could not be reached; or the
             name fits several runs.
     """
+    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
+        return load(folder_of(run, uri, Path(folder), runs))
+
+
+def folder_of(run: str, uri: str, into: Path, runs: Path = Path("runs")) -> Path:
+    """Return a run's folder on this machine, or `into` with the files downloaded from MLflow; see `with_folder`."""
+    if run.startswith(_MODEL_SCHEMES):
+        _fetch_model(run, uri, into)
+        return into
     if (found := find_run(run, runs)) is not None:
-        return load(found)
+        return found
     check_uri(uri)
     if not re.fullmatch(r"[0-9a-f]{32}", run):
         raise HydromelError(
-            f"run={run}: no such run; give its folder, its name or id below {runs}/ (--runs), or its id in MLflow (32 "
-            "digits and letters a to f)"
+            f"run={run}: no such run; give its folder, its name or id below {runs}/ (--runs), its id in MLflow (32 "
+            "digits and letters a to f), or the address of a model there (models:/NAME@ALIAS, runs:/ID/model)"
         )
-    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
-        _fetch(run, uri, Path(folder))
-        return load(Path(folder))
+    _fetch(run, uri, into)
+    return into
+
+
+def _fetch_model(model: str, uri: str, into: Path) -> None:
+    """Download the files of a model that a run logged; the code beside them is neither read nor run."""
+    check_uri(uri)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
+            open_store(uri, _TIMEOUT_S)
+            from mlflow.artifacts import download_artifacts
+
+            address = f"{model.rstrip('/')}/{MODEL_FILES}"
+            got = Path(download_artifacts(address, dst_path=str(into), tracking_uri=uri, registry_uri=uri))
+            for path in got.iterdir():
+                path.replace(into / path.name)
+    except HydromelError:
+        raise
+    except Exception as error:  # whatever mlflow, a driver or a cloud's library raises
+        raise HydromelError(f"{model}: MLflow at {without_credentials(uri)}: {one_line(error)}") from error
+    check_contents(into)
+    if missing := [file for file in _FILES if not (into / file).is_file()]:
+        raise HydromelError(f"{model}: it has no {missing[0]}, so it is no model of Hydromel")
 
 
 def _fetch(run: str, uri: str, folder: Path) -> None:
