@@ -78,6 +78,21 @@ def _page(comparison: ComparisonReport, drawn: list[list[Plot]]) -> str:
     )
 
 
+def tables_html(comparison: ComparisonReport) -> str:
+    """Return conclusions and tables as HTML for a notebook, without plots and styles. All names are escaped."""
+    sections = [
+        {
+            "heading": tables.heading(group),
+            "conclusion": conclusion(group, comparison.confidence),
+            "tables": tables.tables(group, comparison.confidence),
+            "caveats": group.caveats,
+        }
+        for group in comparison.groups
+    ]
+    page = page_template("reporting", "cells.html")
+    return page.render(sections=sections, left_out=report.last_lines(comparison))
+
+
 def _anchor(place: int) -> str:
     return f"group-{place + 1}"
 

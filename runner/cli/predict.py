@@ -157,10 +157,10 @@ def _writer(sink: BinaryIO, wanted: TextFormat, options: argparse.Namespace) -> 
         if sink.isatty():
             raise HydromelError("--to parquet writes binary data, which a terminal cannot show; give --output FILE")
         with closing(ParquetRecords(sink, options.field)) as file:
-            yield lambda passage, parsed, predictions: file.write(parsed, predictions)
+            yield lambda passage, parsed, predictions: file.write(parsed.table, predictions)
     elif options.to is not None:
         records = Records(options.to, options.field)
-        yield lambda passage, parsed, predictions: _put(sink, records.write(parsed, predictions), options)
+        yield lambda passage, parsed, predictions: _put(sink, records.write(parsed.table, predictions), options)
         _put(sink, records.end(), options)
     else:
         yield lambda passage, parsed, predictions: _put(sink, wanted.write(passage, parsed, predictions), options)

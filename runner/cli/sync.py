@@ -69,7 +69,15 @@ def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
         return None
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path.cwd()}/{uri.removeprefix('sqlite:///')}"
-    tracker = MlflowTracker(uri=uri, experiment=experiment, artifact_location=None, timeout_s=10.0, retry_s=30.0)
+    tracker = MlflowTracker(
+        uri=uri,
+        experiment=experiment,
+        artifact_location=None,
+        log_model="auto",
+        register=None,
+        timeout_s=10.0,
+        retry_s=30.0,
+    )
     tracker.check()
     return tracker
 

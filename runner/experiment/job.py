@@ -75,7 +75,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         for plugin in config.plugins:
             # plugins are imported from the current directory, never from one that a saved run names
             find_plugin(plugin)
-        with _working_directory(folder):
+        with working_directory(folder):
             run_experiment(config, folder, started)
     except CannotWrite as error:
         begun = (folder / RUN).exists()
@@ -98,7 +98,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
     return 0
 
 
-def _working_directory(folder: Path) -> AbstractContextManager[None]:
+def working_directory(folder: Path) -> AbstractContextManager[None]:
     """Return a context in the directory where the run in `folder` was started: its relative paths start there.
 
     A run without a checkpoint stays in the current directory.

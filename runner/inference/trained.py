@@ -108,12 +108,7 @@ class Predictor:
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> Predictor:
         """Load the best checkpoint, see `TrainedModel.load`; raise a HydromelError if the task predicts no labels."""
-        trained = TrainedModel.load(folder, device, dtype, plugins, data_dir)
-        if not isinstance(trained.task, HasInspector):
-            raise HydromelError(
-                f"{folder}: task={trained.task.name} predicts no labels; use a run of task=classify, regress or tag"
-            )
-        return cls(trained, trained.task.inspector(trained.vocabs, trained.model.head))
+        return predictor_of(TrainedModel.load(folder, device, dtype, plugins, data_dir), str(folder))
 
     @property
     def columns(self) -> list[str]:
@@ -216,6 +211,18 @@ class Predictor:
             return PassagePredictions(column, pa.array([], STRINGS), pa.array([], pa.list_(number)))
         of_labels = pa.array([], pa.list_(number, len(self.classes)))
         return PassagePredictions(column, pa.array([], STRINGS), of_labels, self.classes)
+
+
+def predictor_of(trained: TrainedModel, where: str) -> Predictor:
+    """Return the predictor of a trained model, named `where` in messages.
+
+    Raises:
+        HydromelError: its task predicts no labels.
+    """
+    task = trained.task
+    if not isinstance(task, HasInspector):
+        raise HydromelError(f"{where}: task={task.name} predicts no labels; use a run of task=classify, regress or tag")
+    return Predictor(trained, task.inspector(trained.vocabs, trained.model.head))
 
 
 def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:

@@ -65,10 +65,10 @@ def _fetch_model(model: str, uri: str, into: Path) -> None:
     check_uri(uri)
     try:
         with warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
-            open_store(uri, _TIMEOUT_S)
+            client = open_store(uri, _TIMEOUT_S)
             from mlflow.artifacts import download_artifacts
 
-            address = f"{model.rstrip('/')}/{MODEL_FILES}"
+            address = f"{_logged_model(client, model.rstrip('/'))}/{MODEL_FILES}"
             got = Path(download_artifacts(address, dst_path=str(into), tracking_uri=uri, registry_uri=uri))
             for path in got.iterdir():
                 path.replace(into / path.name)
@@ -79,6 +79,20 @@ def _fetch_model(model: str, uri: str, into: Path) -> None:
     check_contents(into)
     if missing := [file for file in _FILES if not (into / file).is_file()]:
         raise HydromelError(f"{model}: it has no {missing[0]}, so it is no model of Hydromel")
+
+
+def _logged_model(client: MlflowClient, address: str) -> str:
+    """Return the address of the logged model that a version of a registered model, or its alias, stands for.
+
+    MLflow itself would look for an alias in the default registry, not in that of the store.
+    """
+    name, _, alias = address.removeprefix("models:/").partition("@")
+    if alias:
+        return str(client.get_model_version_by_alias(name, alias).source)
+    name, _, version = name.partition("/")
+    return (
+        str(client.get_model_version(name, version).source) if version and not address.startswith("runs:") else address
+    )
 
 
 def _fetch(run: str, uri: str, folder: Path) -> None:

@@ -53,6 +53,10 @@ class MlflowTracker:
         experiment: MLflow's experiment, created if it does not exist.
         artifact_location: artifact folder of a new experiment; None: `mlartifacts` next to a SQLite file, otherwise
             the server's default.
+        log_model: `best` logs the best checkpoint of a finished run as a model, `auto` that of a run that belongs to no
+            sweep and no search, null none.
+        register: name in the model registry under which logged models become versions, the last one with the alias
+            `newest`; null: they are not registered.
         timeout_s: maximum seconds to wait for an unreachable store.
         retry_s: seconds to wait after a failure; doubled after each further one, up to 600.
         parent_runs: put the runs of a sweep, of repeats or of a search below a run that stands for it.
@@ -61,6 +65,8 @@ class MlflowTracker:
     uri: FilePath
     experiment: Text
     artifact_location: FilePath | None
+    log_model: Literal["auto", "best"] | None
+    register: Text | None
     timeout_s: Seconds
     retry_s: Seconds
     parent_runs: bool = False  # false for runs made before this option existed
@@ -196,9 +202,18 @@ class MlflowTracker:
                 _send_file(client, run_id, path, place)
                 sent[name] = digest
                 save_progress(folder, self.target(folder), progress)
+        if result is not None and (self.log_model == "best" or (self.log_model == "auto" and not run.get("sweep_id"))):
+            self._send_model(folder, client, run_id, result)
         _send_tags(client, run_id, tags)
         status = "KILLED" if run["status"] == run_schema.INTERRUPTED else run["status"].upper()
         client.set_terminated(run_id, status, ended_ms)
+
+    def _send_model(self, folder: Path, client: MlflowClient, run_id: str, result: ResultRecord) -> None:
+        from runner.tracking.mlflow_model import log_model, register
+
+        model_id = log_model(client, run_id, folder, result)
+        if self.register is not None:
+            register(client, self.register, model_id, run_id, alias="newest")
 
 
 def _find(client: MlflowClient, experiment_id: str, run_id: str) -> Run | None:

@@ -95,3 +95,32 @@ class GenerationOptions:
 
 
 OPTION_NAMES = tuple(field.name for field in fields(GenerationOptions))
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """A continuation of a prompt as text."""
+
+    text: str  # the prompt and its continuation
+    log_p: float  # see `Continuation`
+    score: float
+    ended: bool
+
+
+def generated(
+    model: LanguageModel, prompts: Sequence[str], options: GenerationOptions, batch_size: int
+) -> list[list[GeneratedText]]:
+    """Return the continuations of each prompt, the best first, as `hydromel-generate` prints them.
+
+    Raises:
+        HydromelError: options that exclude each other, or a prompt that the model cannot read.
+    """
+    options.check()
+    texts: list[list[GeneratedText]] = []
+    at_a_time = options.at_a_time(batch_size)
+    for first in range(0, len(prompts), at_a_time):
+        batch = prompts[first : first + at_a_time]
+        for prompt, continuations in zip(batch, options.continued(model, model.prompts(batch), first), strict=True):
+            joined = [(prompt + model.text.joined(model.strings(c.tokens), behind=prompt), c) for c in continuations]
+            texts.append([GeneratedText(text, c.log_p, c.score, c.ended) for text, c in joined])
+    return texts

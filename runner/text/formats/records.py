@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runner.text.formats.base import Parsed, PassagePredictions, cells_of, fields_of
+from runner.text.formats.base import PassagePredictions, cells_of, fields_of
 
 TOKENS = {"tokens": "text", "tokens_b": "text_b"}  # columns of texts, and their names when they are written as text
 _SPANS = pa.list_(pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string(), "text": pa.string()}))
@@ -32,16 +32,16 @@ class Records:
     _rows: int = field(default=0, init=False)  # number of rows written so far
     _has_header: bool = field(default=False, init=False)
 
-    def write(self, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
+    def write(self, texts: pa.Table, predictions: PassagePredictions) -> list[str]:
         """Return the lines of further records; the header comes before the first of all."""
         name = self.added or predictions.column
-        texts = {key: parsed.table[key].to_pylist() for key in parsed.table.column_names if key in TOKENS}
+        tokens = {key: texts[key].to_pylist() for key in texts.column_names if key in TOKENS}
         if self.form != "csv":
-            raw = {"text": parsed.table["text"].to_pylist()} if "text" in parsed.table.column_names else {}
-            columns = {**raw, **texts, **fields_of(predictions, name)}
+            raw = {"text": texts["text"].to_pylist()} if "text" in texts.column_names else {}
+            columns = {**raw, **tokens, **fields_of(predictions, name)}
             rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
             return [self._mark() + json.dumps(row, ensure_ascii=False) for row in rows]
-        cells = {TOKENS[key]: [*map(" ".join, rows)] for key, rows in texts.items()} | cells_of(predictions, name)
+        cells = {TOKENS[key]: [*map(" ".join, rows)] for key, rows in tokens.items()} | cells_of(predictions, name)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if not self._has_header:
@@ -67,8 +67,8 @@ class ParquetRecords:
         self._sink, self._added = sink, added
         self._writer: pq.ParquetWriter | None = None
 
-    def write(self, parsed: Parsed, predictions: PassagePredictions) -> None:
-        table = record_table(parsed.table, predictions, self._added)
+    def write(self, texts: pa.Table, predictions: PassagePredictions) -> None:
+        table = record_table(texts, predictions, self._added)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._sink, table.schema)
         if table.num_rows:

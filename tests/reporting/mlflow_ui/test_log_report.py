@@ -57,7 +57,9 @@ def logged(tmp_path: Path, template: Path, write_run: Any) -> Path:
     """Two seeds of four strategies, below `runs/night`, logged to `mlflow.db` next to it."""
     shutil.copy(template, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    tracker = MlflowTracker(uri=uri, experiment="tests", artifact_location=None, timeout_s=10.0, retry_s=1.0)
+    tracker = MlflowTracker(
+        uri=uri, experiment="tests", artifact_location=None, log_model=None, register=None, timeout_s=10.0, retry_s=1.0
+    )
     for strategy in STRATEGIES:
         for seed in (1, 2):
             folder = write_run(tmp_path / "runs" / "night" / f"{strategy}-{seed}", strategy, seed)

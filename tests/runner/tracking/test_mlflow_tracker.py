@@ -229,7 +229,7 @@ def test_eight_processes_start_on_a_fresh_store_at_once(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from runner.tracking.mlflow_tracker import MlflowTracker\n"
         "tracker = MlflowTracker(uri=sys.argv[2], experiment='tests', "
-        "artifact_location=None, timeout_s=30.0, retry_s=1.0)\n"
+        "artifact_location=None, log_model=None, register=None, timeout_s=30.0, retry_s=1.0)\n"
         "tracker.deliver(Path(sys.argv[1]), final=True)"
     )
     uri = f"sqlite:///{tmp_path}/store/mlflow.db"

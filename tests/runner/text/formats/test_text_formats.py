@@ -173,20 +173,20 @@ def test_one_record_per_row_whatever_the_input() -> None:
     parsed = wanted.parse(first(text), ["tokens"])
     tags = pa.array([["B-X", "I-X"], ["O"]], pa.list_(pa.string()))
     predictions = PassagePredictions("tags", tags, pa.array([[0.5, 0.25], [1.0]]))
-    objects = [json.loads(line) for line in Records("jsonl").write(parsed, predictions)]
+    objects = [json.loads(line) for line in Records("jsonl").write(parsed.table, predictions)]
     assert objects == [
         {"tokens": ["a", "b"], "tags": ["B-X", "I-X"], "tags_probability": [0.5, 0.25]},
         {"tokens": ["c,"], "tags": ["O"], "tags_probability": [1.0]},
     ]
-    rows = list(csv.reader(Records("csv", "found").write(parsed, predictions)))
+    rows = list(csv.reader(Records("csv", "found").write(parsed.table, predictions)))
     assert rows == [
         ["text", "found", "found_probability"],
         ["a b", '["B-X", "I-X"]', "[0.5, 0.25]"],
         ["c,", '["O"]', "[1.0]"],
     ]
     records, array = Records("csv"), Records("json")
-    assert [len(records.write(parsed, predictions)) for _ in range(2)] == [3, 2]  # no second header
-    lines = [*array.write(parsed, predictions), *array.write(parsed, predictions), *array.end()]
+    assert [len(records.write(parsed.table, predictions)) for _ in range(2)] == [3, 2]  # no second header
+    lines = [*array.write(parsed.table, predictions), *array.write(parsed.table, predictions), *array.end()]
     assert json.loads("\n".join(lines)) == objects * 2
     assert Records("json").end() == ["[]"]
 
@@ -197,8 +197,8 @@ def test_records_of_pairs_have_both_texts() -> None:
     wanted.check(["tokens", "tokens_b"], "label")
     parsed = wanted.parse(first(text), ["tokens", "tokens_b"])
     assert parsed.table.to_pylist() == [{"tokens": ["a", "b"], "tokens_b": ["c"]}]
-    assert Records("csv").write(parsed, labelled(["x"])) == ["text,text_b,label", "a b,c,x"]
-    (line,) = Records("jsonl").write(parsed, labelled(["x"]))
+    assert Records("csv").write(parsed.table, labelled(["x"])) == ["text,text_b,label", "a b,c,x"]
+    (line,) = Records("jsonl").write(parsed.table, labelled(["x"]))
     assert json.loads(line) == {"tokens": ["a", "b"], "tokens_b": ["c"], "label": "x"}
 
 
@@ -208,7 +208,7 @@ def test_sets_of_labels() -> None:
     predictions = PassagePredictions("labels", sets, number, ("a\tb", "c"))
     parsed = Lines().parse(first("x\ny"), ["tokens"])
     assert Lines().write(first("x\ny"), parsed, predictions) == ["a\\tb\t0.7500\tc\t0.5000", ""]
-    rows = list(csv.reader(Records("csv").write(parsed, predictions)))
+    rows = list(csv.reader(Records("csv").write(parsed.table, predictions)))
     assert [json.loads(row[1]) for row in rows[1:]] == [["a\tb", "c"], []]
     assert [json.loads(row[2]) for row in rows[1:]] == [{"a\tb": 0.75, "c": 0.5}, {"a\tb": 0.25, "c": 0.125}]
 
