@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +52,21 @@ def load(
     from runner.inference.trained import TrainedModel
     from runner.tracking.mlflow_download import folder_of
 
-    downloads = tempfile.TemporaryDirectory(prefix="hydromel-")
-    given = str(source.folder if isinstance(source, Run) else source)
-    folder = folder_of(given, tracking_uri, Path(downloads.name))
-    data = None if data_dir is None else str(data_dir)
-    trained = load_from(folder, device, dtype, [*plugins], data, TrainedModel.load)
-    return Model(trained, folder, given, [*plugins], downloads)
+    given, data = str(source.folder if isinstance(source, Run) else source), None if data_dir is None else str(data_dir)
+    downloads = Path(tempfile.mkdtemp(prefix="hydromel-"))
+    folder = downloads
+    try:
+        folder = folder_of(given, tracking_uri, downloads)
+        trained = load_from(folder, device, dtype, [*plugins], data, TrainedModel.load)
+        model = Model(trained, folder, given, [*plugins])
+    except BaseException:
+        shutil.rmtree(downloads, ignore_errors=True)
+        raise
+    if folder == downloads:
+        weakref.finalize(model, shutil.rmtree, downloads, ignore_errors=True)
+    else:
+        downloads.rmdir()
+    return model
 
 
 class Model:
@@ -66,16 +77,9 @@ class Model:
         source: what it was loaded from.
     """
 
-    def __init__(
-        self,
-        trained: TrainedModel,
-        folder: Path,
-        source: str,
-        plugins: list[str],
-        downloads: tempfile.TemporaryDirectory[str],
-    ) -> None:
+    def __init__(self, trained: TrainedModel, folder: Path, source: str, plugins: list[str]) -> None:
         self.folder, self.source = folder, source
-        self._trained, self._plugins, self._downloads = trained, plugins, downloads
+        self._trained, self._plugins = trained, plugins
 
     @property
     def task(self) -> str:

@@ -29,6 +29,8 @@ _RECORDS = (run_schema.RUN, run_schema.RESOLVED, run_schema.RESULT, run_schema.M
 _FILES = (
     *_RECORDS,
     run_schema.SYSTEM,
+    run_schema.MODEL_CARD,
+    run_schema.EXAMPLE,
     run_schema.VOCABS,
     run_schema.OUTCOMES,
     f"{run_schema.CHECKPOINTS}/{run_schema.BEST}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _FILES = (run_schema.RESOLVED, run_schema.VOCABS, f"{run_schema.CHECKPOINTS}/{run_schema.BEST}")
-_MODEL_SCHEMES = ("models:/", "runs:/")
+_MODELS, _RUNS = "models:/", "runs:/"
 MODEL_FILES = "artifacts/run"  # folder of a model in MLflow that has the run's files
 _TIMEOUT_S = 60.0  # timeout of one request; a checkpoint may be large
 
@@ -32,7 +33,7 @@ _TIMEOUT_S = 60.0  # timeout of one request; a checkpoint may be large
 def with_folder(run: str, uri: str, load: Callable[[Path], T], runs: Path = Path("runs")) -> T:
     """Return the result of `load` for a run's folder, or for a temporary folder with the files downloaded from MLflow.
 
-    `run` is a folder, the name or id of a run below the folder `runs`, an id of MLflow, or the address of a model there,
+    `run` is a folder, the name or id of a run below the folder `runs`, an id of MLflow, or the address of a model in it,
     such as `models:/NAME@ALIAS` or `runs:/ID/model`.
 
     Raises:
@@ -45,7 +46,7 @@ def with_folder(run: str, uri: str, load: Callable[[Path], T], runs: Path = Path
 
 def folder_of(run: str, uri: str, into: Path, runs: Path = Path("runs")) -> Path:
     """Return a run's folder on this machine, or `into` with the files downloaded from MLflow; see `with_folder`."""
-    if run.startswith(_MODEL_SCHEMES):
+    if run.startswith((_MODELS, _RUNS)):
         _fetch_model(run, uri, into)
         return into
     if (found := find_run(run, runs)) is not None:
@@ -68,10 +69,10 @@ def _fetch_model(model: str, uri: str, into: Path) -> None:
             client = open_store(uri, _TIMEOUT_S)
             from mlflow.artifacts import download_artifacts
 
-            address = f"{_logged_model(client, model.rstrip('/'))}/{MODEL_FILES}"
-            got = Path(download_artifacts(address, dst_path=str(into), tracking_uri=uri, registry_uri=uri))
-            for path in got.iterdir():
-                path.replace(into / path.name)
+            address = f"{_place_of_model(client, model.rstrip('/'))}/{MODEL_FILES}"
+            got = Path(download_artifacts(address, dst_path=str(into / "download"), tracking_uri=uri))
+            shutil.copytree(got, into, dirs_exist_ok=True, symlinks=True)
+            shutil.rmtree(into / "download")
     except HydromelError:
         raise
     except Exception as error:  # whatever mlflow, a driver or a cloud's library raises
@@ -81,18 +82,24 @@ def _fetch_model(model: str, uri: str, into: Path) -> None:
         raise HydromelError(f"{model}: it has no {missing[0]}, so it is no model of Hydromel")
 
 
-def _logged_model(client: MlflowClient, address: str) -> str:
-    """Return the address of the logged model that a version of a registered model, or its alias, stands for.
+def _place_of_model(client: MlflowClient, address: str) -> str:
+    """Return the place of a logged model's files, given its own address, that of its run or of a registered version.
 
-    MLflow itself would look for an alias in the default registry, not in that of the store.
+    MLflow itself would look for models in its default store, not in that of `client`.
     """
-    name, _, alias = address.removeprefix("models:/").partition("@")
-    if alias:
-        return str(client.get_model_version_by_alias(name, alias).source)
+    if address.startswith(_RUNS):
+        run_id = address.removeprefix(_RUNS).partition("/")[0]
+        outputs = client.get_run(run_id).outputs
+        ids = [output.model_id for output in outputs.model_outputs] if outputs else []
+        if not ids:
+            raise HydromelError(f"{address}: that run logged no model")
+        return str(client.get_logged_model(ids[-1]).artifact_location)
+    name, _, alias = address.removeprefix(_MODELS).partition("@")
     name, _, version = name.partition("/")
-    return (
-        str(client.get_model_version(name, version).source) if version and not address.startswith("runs:") else address
-    )
+    if not alias and not version:
+        return str(client.get_logged_model(name).artifact_location)
+    known = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+    return str(known.source)
 
 
 def _fetch(run: str, uri: str, folder: Path) -> None:

@@ -37,6 +37,11 @@ _PINNED = ("hydromel", "torch", "numpy", "pyarrow")
 _TEXT_COLUMNS = {"tokens": "text", "tokens_b": "text_b"}
 
 
+def missing_file(folder: Path) -> str | None:
+    """Return the first file of the model that a run's folder lacks; None if all are there."""
+    return next((name for name in _FILES if not (folder / name).is_file()), None)
+
+
 def digest_of(folder: Path) -> str:
     """Return a hash of the files that make the run's model. Raises OSError if one is missing."""
     digest = hashlib.blake2b(digest_size=8)
@@ -61,8 +66,8 @@ def log_model(client: MlflowClient, run_id: str, folder: Path, result: ResultRec
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    if missing := [name for name in _FILES if not (folder / name).is_file()]:
-        raise HydromelError(f"{folder}: the run has no {missing[0]}, so there is no model to log")
+    if (missing := missing_file(folder)) is not None:
+        raise HydromelError(f"{folder}: the run has no {missing}, so there is no model to log")
     experiment_id, digest = client.get_run(run_id).info.experiment_id, digest_of(folder)
     wanted = f"source_run_id = '{run_id}' AND tags.`hydromel.digest` = '{digest}'"
     known = client.search_logged_models([experiment_id], wanted, max_results=1)
@@ -91,7 +96,8 @@ def register(client: MlflowClient, name: str, model_id: str, run_id: str, alias:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"models:/{model_id}"
+    # the place of the files, since MLflow would look for models:/ID in its default store, not in this one
+    source = client.get_logged_model(model_id).artifact_location
     versions = client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'")
     known = next((version for version in versions if version.source == source), None)
     version = known or client.create_model_version(name, source, run_id, model_id=model_id)
@@ -136,7 +142,8 @@ def write_model(folder: Path, place: Path, run_id: str, model_id: str, result: R
             mlflow_model=Model(run_id=run_id, model_id=model_id),
             model_config={"device": "auto", "plugins": plugins or [], "data_dir": None},
         )
-    for name in (*_FILES, *_BESIDES):
+    extra = [path.relative_to(folder).as_posix() for path in sorted((folder / run_schema.MODEL_FILES).rglob("*"))]
+    for name in (*_FILES, *_BESIDES, *extra):
         if (folder / name).is_file():
             target = place / MODEL_FILES / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -202,15 +202,18 @@ class MlflowTracker:
                 _send_file(client, run_id, path, place)
                 sent[name] = digest
                 save_progress(folder, self.target(folder), progress)
-        if result is not None and (self.log_model == "best" or (self.log_model == "auto" and not run.get("sweep_id"))):
-            self._send_model(folder, client, run_id, result)
         _send_tags(client, run_id, tags)
         status = "KILLED" if run["status"] == run_schema.INTERRUPTED else run["status"].upper()
         client.set_terminated(run_id, status, ended_ms)
+        if result is not None and (self.log_model == "best" or (self.log_model == "auto" and not run.get("sweep_id"))):
+            self._send_model(folder, client, run_id, result)  # last: a server that takes no models has all the rest
 
     def _send_model(self, folder: Path, client: MlflowClient, run_id: str, result: ResultRecord) -> None:
-        from runner.tracking.mlflow_model import log_model, register
+        from runner.tracking.mlflow_model import log_model, missing_file, register
 
+        if (missing := missing_file(folder)) is not None:
+            log.warning("warning: %s has no %s, so no model is logged", folder, missing)
+            return
         model_id = log_model(client, run_id, folder, result)
         if self.register is not None:
             register(client, self.register, model_id, run_id, alias="newest")

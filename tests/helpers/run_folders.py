@@ -36,6 +36,8 @@ def mlflow_node(uri: str, **other: Any) -> dict[str, Any]:
         "uri": uri,
         "experiment": "tests",
         "artifact_location": None,
+        "log_model": None,
+        "register": None,
         "timeout_s": 10.0,
         "retry_s": 30.0,
         **other,
