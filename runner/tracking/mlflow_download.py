@@ -33,8 +33,8 @@ _TIMEOUT_S = 60.0  # timeout of one request; a checkpoint may be large
 def with_folder(run: str, uri: str, load: Callable[[Path], T], runs: Path = Path("runs")) -> T:
     """Return the result of `load` for a run's folder, or for a temporary folder with the files downloaded from MLflow.
 
-    `run` is a folder, the name or id of a run below the folder `runs`, an id of MLflow, or the address of a model in it,
-    such as `models:/NAME@ALIAS` or `runs:/ID/model`.
+    `run` is a folder, the name or id of a run below the folder `runs`, an id of MLflow, or the address of a model:
+    `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/ID` or `runs:/ID/model`.
 
     Raises:
         HydromelError: the run does not exist, lacks the files of a model, or the store could not be reached; or the
