@@ -16,11 +16,8 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.components.measures import scored
 from runner.data.numericalize import TARGET, Data
-<<<<<<< HEAD
 from runner.data.split_rows import split_rows
-=======
 from runner.inference.example import write_example
->>>>>>> ba7a55e3 (Model card and example of input of every run; models in MLflow are loaded by their address)
 from runner.inference.outcomes import write_outcomes
 from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, InputKind, Predictions
 from runner.model import Model, device_of
