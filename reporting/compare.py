@@ -14,6 +14,7 @@ from reporting.comparison.baseline import Sides
 from reporting.comparison.predicted import read_plan
 from reporting.comparison.summary import CompareOptions
 from reporting.mlflow_ui import log_report
+from reporting.mlflow_ui.log_best import log_best
 from reporting.plots.run import RunPlots
 from reporting.runs import find, mlflow_download
 from reporting.runs.run import FoundRun
@@ -48,6 +49,8 @@ def compare(options: argparse.Namespace) -> int:
     """
     if options.fail_if and options.baseline is None:
         raise HydromelError("--fail-if needs --baseline: a run's folder, a sweep, or the report.json to compare with")
+    if options.register is not None and not options.log_best:
+        raise HydromelError("--register names the model that --log-best logs; give both")
     with tempfile.TemporaryDirectory() as downloads:
         found_runs = _find(options.what, options, Path(downloads))
         comparison = _compare(options, found_runs, Path(downloads))
@@ -62,6 +65,8 @@ def compare(options: argparse.Namespace) -> int:
     log.info("Report: %s", files[0])
     if not options.no_mlflow:
         log_report.try_to_log(comparison, found_runs, files, options.tracking_uri)
+    if options.log_best:
+        log_best(options.what, found_runs, options.tracking_uri, options.register)
     return console.print_failures(comparison.history) if comparison.history else 0
 
 
@@ -156,6 +161,10 @@ def parser() -> Parser:
     add("--margin", type=number(0), default=1.0, metavar="POINTS", help=margin)
     add("--run-plots", action="store_true", help="also draw the curves and errors of each run, in plots/ of its folder")
     add("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
+    best = "log the checkpoint of the run with the best quality on valid as a model in MLflow, beside the runs"
+    add("--log-best", action="store_true", help=best)
+    named = "with --log-best: register the model as a version of NAME, with the alias best"
+    add("--register", metavar="NAME", type=run_name, help=named)
     add("--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs")
     return command
 

@@ -111,7 +111,9 @@ LAYERS = {
     "reporting.plots": f"{SHARED} reporting.statistics reporting.runs reporting.comparison",
     "reporting.views": f"{SHARED} reporting.statistics reporting.runs reporting.comparison reporting.plots",
     # the report is logged where runs are: how a store of MLflow is reached is known once
-    "reporting.mlflow_ui": f"{SHARED} runner.tracking.mlflow_store reporting.runs reporting.views",
+    "reporting.mlflow_ui": (
+        f"{SHARED} runner.tracking.mlflow_model runner.tracking.mlflow_store reporting.runs reporting.views"
+    ),
     "reporting": (f"{SHARED} reporting.runs reporting.comparison reporting.plots reporting.views reporting.mlflow_ui"),
     # the Python interface stands on top, also above the reports
     "runner.api": (

@@ -253,8 +253,10 @@ def _unknown_key(error: OmegaConfBaseException, override: str) -> str | None:
     whole = OmegaConf.to_container(root_of(parent))
     assert isinstance(whole, dict)
     everything = {str(name): item for name, item in whole.items()}
-    full, _, value = override.partition("=")
-    if meant := suggestion(full or key, value, options, everything):
+    given, _, value = override.partition("=")
+    if key.startswith(f"{given}."):  # it is within a value such as {pos: 1}
+        override, given, value = key, key, ""
+    if meant := suggestion(given or key, value, options, everything):
         return f"{shortened(override or key)}: unknown option{meant}"
     if not where:
         return unknown_option(name, RunConfig.option_names(), "")

@@ -55,7 +55,7 @@ def suggestion(key: str, value: str, siblings: Iterable[str], config: Mapping[st
     options = dict(_options(config))
     name = key.rpartition(".")[2].lower().replace("-", "_")
     groups = names_by_group()
-    meant = _nearest(options, name, value)
+    meant = [option for option in _nearest(options, name, value) if option.partition("=")[0] != key]
     if not meant:
         meant = [option for option, words in _OTHER_NAMES.items() if name in words.split()]
         meant = [_with_name(option, value, groups) for option in meant if option in (*options, *groups, *_OUTSIDE)]
@@ -73,7 +73,7 @@ def suggestion(key: str, value: str, siblings: Iterable[str], config: Mapping[st
 def _options(config: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:
     """Yield the full key and the name of each option, also of sections."""
     for key, value in config.items():
-        if not str(key).startswith("_") and (above or key not in ("hydra", "choices")):
+        if not str(key).startswith("_") and (above or key not in ("hydra", "choices", "search")):
             yield f"{above}{key}", str(key)
             if isinstance(value, Mapping):
                 yield from _options(value, f"{above}{key}.")

@@ -134,9 +134,9 @@ def test_what_is_refused_leaves_a_run_as_it_was(
     kept = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*") if path.name != run_schema.CONSOLE}
     for arguments, expected in (
         (["encoder.hidden=6"], "encoder.hidden=6: a resumed run must keep encoder.hidden=4"),
-        (["encoder=conv"], "encoder._target_='Conv' cannot change"),
+        (["encoder=conv"], "encoder._target_='Conv': a resumed run must keep encoder._target_='Rnn'"),
         (["batching.batch_size=8"], "batching.batch_size=8: a resumed run must keep"),
-        (["features.words.max_size=1"], "features.words.max_size=1 cannot change"),
+        (["features.words.max_size=1"], "features.words.max_size=1: a resumed run must keep"),
         (["train.epochs=x"], "train.epochs='x'"),
         (["train.epoch=3"], "train.epoch: unknown option"),
         (["+encoder.width=3"], "+encoder.width=3: the run that is resumed has no such option"),
