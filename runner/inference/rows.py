@@ -43,7 +43,7 @@ def _objects(rows: Rows, is_pairs: bool) -> Iterator[Mapping[str, object]]:
         rows = to_dict("records")
     for number, row in enumerate(rows):
         if isinstance(row, Mapping):
-            yield {str(name): _plain(value) for name, value in row.items() if not _is_missing(value)}
+            yield {str(name): _plain(value) for name, value in row.items() if not _is_absent(value)}
         elif is_pairs:
             if isinstance(row, str) or len(row) != 2:
                 raise HydromelError(f"row {number}: got {row!r:.60}; this run reads pairs of texts: (text, text_b)")
@@ -64,6 +64,6 @@ def _plain(value: object) -> object:
     return to_list() if to_list is not None else value
 
 
-def _is_missing(value: object) -> bool:
+def _is_absent(value: object) -> bool:
     """Return True for the missing values of data frames: None, and numbers that differ from themselves."""
     return value is None or (isinstance(value, float) and value != value)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from torch import Tensor
 
 from runner.components.measures import Measures
@@ -52,3 +53,14 @@ def matrix(pairs: pa.Table | list[dict[str, Any]], names: Sequence[str]) -> list
     assert len(counts) == len(rows)
     assert {name for pair in counts for name in pair} <= set(names)
     return [[counts.get((gold, predicted), 0) for predicted in names] for gold in names]
+
+
+def assert_same_metrics(metrics: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Compare the metrics of all splits: exactly, but for losses, which round where batches differ."""
+
+    def without_loss(of_splits: dict[str, Any]) -> dict[str, Any]:
+        return {split: {name: value for name, value in of.items() if name != "loss"} for split, of in of_splits.items()}
+
+    assert without_loss(metrics) == without_loss(expected)
+    for split, of in expected.items():
+        assert metrics[split]["loss"] == pytest.approx(of["loss"], rel=1e-6), split

@@ -111,7 +111,8 @@ def figures(measures: Measures, batches: list[Batch], predicted: Tensor) -> dict
     measurement, start = measures.start(VOCABS), 0
     for batch in batches:
         n = int(batch.targets_per_row.sum())
-        measurement.update({"predictions": predicted[start : start + n]}, batch)
+        losses = Ragged(predicted[start : start + n].double(), batch.target.rows, "packed")
+        measurement.update({"predictions": predicted[start : start + n], "losses": losses}, batch)
         start += n
     return measurement.compute()
 

@@ -218,7 +218,7 @@ def test_bad_input_is_answered_in_one_line(
         (TEXT, [run, "--html", str(characters / run_schema.RESOLVED / "page.html")], "cannot write "),
         (TEXT, [f"run={classifier}"], "task=classify is not a language model"),
         (TEXT, [f"run={transformer}"], "this run's encoder has no recurrent layer"),
-        (TEXT, [f"run={tmp_path}"], "not a run's folder"),
+        (TEXT, [f"run={tmp_path}"], "holds 2 runs; give the folder of one"),
     ]
     for given, arguments, message in cases:
         code = inspect(monkeypatch, given, *arguments)

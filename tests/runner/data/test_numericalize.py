@@ -147,7 +147,7 @@ def test_other_content_or_options_are_another_cache(tmp_path: Path) -> None:
     assert not loaded(Texts(), tmp_path, max_length=2, keep="tail").cached
     other = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
     assert not loaded(Texts(), tmp_path, feature=other).cached
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.glob("*.columns"))) == 5
     assert loaded(Texts(), tmp_path).cached
 
 
@@ -165,7 +165,7 @@ def test_what_a_killed_writer_left_in_the_cache_is_removed_a_day_later(tmp_path:
 
 def test_a_damaged_cache_is_made_anew_wherever_the_damage_is(tmp_path: Path) -> None:
     expected = content(loaded(Texts(), tmp_path))
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.columns")
     whole = path.read_bytes()
     places = [0, 31, 32, 33, len(whole) // 2, len(whole) - 1]
     damaged = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in places]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers.composed import label_files, run, tag_files
+from tests.helpers.metrics import assert_same_metrics
 
 EXACT = ("dtype=float64", "train.epochs=20", "train.max_updates=50", "batching.batch_size=8", "embedding.size=8")
 
@@ -77,7 +78,8 @@ def test_figures_do_not_depend_on_evaluation_batches_or_layout(tmp_path: Path, f
         options = ("dtype=float64", "train.epochs=2", f"train.eval_batch_size={size}", f"batching={strategy}")
         figures.append(run(tmp_path / "runs" / str(number), *data, *MODELS["rnn"], *options)["metrics"])
     assert figures[0]["test"]["accuracy"] > 50
-    assert figures[1:] == figures[:1] * 3
+    for other in figures[1:]:
+        assert_same_metrics(other, figures[0])
 
 
 @pytest.mark.parametrize("unit", ["line", "stream"])
