@@ -11,6 +11,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import stat
 import zlib
@@ -78,7 +79,8 @@ def read_bytes(path: Path, most: int = MOST_JSON_BYTES) -> bytes:
     try:
         check_size(path, most)
         with path.open("rb") as file:
-            return file.read(most)
+            # not `most`, which would be allocated; a file that grows meanwhile is read as far as it was
+            return file.read(os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise HydromelError(f"{path}: cannot be read ({error.strerror or error})") from error
 

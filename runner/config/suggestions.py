@@ -60,7 +60,7 @@ def suggestion(key: str, value: str, siblings: Iterable[str], config: Mapping[st
         meant = [option for option, words in _OTHER_NAMES.items() if name in words.split()]
         meant = [_with_name(option, value, groups) for option in meant if option in (*options, *groups, *_OUTSIDE)]
     if not meant:
-        beside = list(siblings)
+        beside = [*siblings, *([] if "." in key else groups)]
         (closest,) = difflib.get_close_matches(name, {*beside, *options.values()}, n=1, cutoff=_CLOSE) or [""]
         if closest in beside:
             return ""

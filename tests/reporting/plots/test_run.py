@@ -191,8 +191,8 @@ def test_tables_of_an_earlier_version_are_told(tmp_path: Path, caplog: pytest.Lo
     old = result(confusion={"A": {"A": 3}}, per_class={"A": {"f1": 1.0}})
     assert {*figures(old, [], tmp_path)} == {"curves", "seconds"}  # type: ignore[arg-type]
     assert caplog.messages == [
-        "warning: not drawn: confusion, per_class of result.json, of an earlier version or damaged; a new run has them "
-        "as rows"
+        "warning: not drawn: confusion, per_class of result.json are damaged or of an earlier version; train again to "
+        "draw them"
     ]
 
 

@@ -32,7 +32,7 @@ def done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]
     """The configs of jobs, in the order in which the command runs them: each is finished at once, seed 13 fails."""
     configs: list[dict[str, Any]] = []
 
-    def run(folder: Path) -> int:
+    def run(folder: Path, place: str) -> int:
         (seed,) = {int(part[1:]) for part in folder.name.split("-") if part[1:].isdigit() and part[0] == "s"}
         configs.append(json.loads(json.dumps(written[folder])))
         if seed == 13:
