@@ -65,11 +65,12 @@ class MlflowTracker:
     uri: FilePath
     experiment: Text
     artifact_location: FilePath | None
-    log_model: Literal["auto", "best"] | None
-    register: Text | None
     timeout_s: Seconds
     retry_s: Seconds
-    parent_runs: bool = False  # false for runs made before this option existed
+    # the defaults are for runs made before these options existed
+    log_model: Literal["auto", "best"] | None = None
+    register: Text | None = None
+    parent_runs: bool = False
     _connections: dict[str, tuple[MlflowClient, str]] = field(default_factory=dict, init=False)  # by absolute URI
     _pause: Pause = field(init=False)
 

@@ -47,7 +47,7 @@ def fill_disk(patch: pytest.MonkeyPatch, name: str, write: int) -> None:
 
 ENDS = [
     *(("last.safetensors", 1), ("last.safetensors", 3), ("best.safetensors", 1)),
-    *(("metrics.jsonl", 1), ("metrics.jsonl", 3), ("result.json", 1), ("run/", 9)),
+    *(("metrics.jsonl", 1), ("metrics.jsonl", 2), ("result.json", 1), ("run/", 9)),
 ]
 
 

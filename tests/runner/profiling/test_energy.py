@@ -86,7 +86,12 @@ class Killed(Exception):
 
 def test_segments_add_up_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [*tag_files(tmp_path), "encoder=none", "embedding.size=4", "batching=padmask", "batching.batch_size=16"]
-    options += ["train.epochs=2", "train.checkpoint_every=3", "train.log_every=1", "predictions=false"]  # updates 3 + 3 + 2, 1 + 3 + 3 + 1
+    options += [
+        "train.epochs=2",
+        "train.checkpoint_every=3",
+        "train.log_every=1",
+        "predictions=false",
+    ]  # updates 3 + 3 + 2, 1 + 3 + 3 + 1
     log = RunFolder.log
 
     def log_until(self: RunFolder, step: int, *rest: object) -> None:
