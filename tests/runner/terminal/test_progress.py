@@ -143,6 +143,7 @@ def test_there_is_no_bar_without_a_terminal(
     terminal: Terminal, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "dumb" if case == "dumb" else "xterm")
+    before = {*threading.enumerate()}  # one of another test may not have ended yet
     reader, writer = os.pipe()
     with open(reader), open(writer, "w") as pipe, (tmp_path / "log").open("w") as log:
         if case != "library":
@@ -153,7 +154,7 @@ def test_there_is_no_bar_without_a_terminal(
             bar.done += 1
             time.sleep(0.05)
     assert terminal.text == ""
-    assert "progress" not in {thread.name for thread in threading.enumerate()}
+    assert "progress" not in {thread.name for thread in {*threading.enumerate()} - before}
 
 
 def test_a_forked_process_starts_without_bars(terminal: Terminal) -> None:
