@@ -42,11 +42,3 @@ def test_a_small_run_imports_nothing_slow_that_it_does_not_need(tmp_path: Path) 
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "imported []", done.stdout + done.stderr
     assert (tmp_path / "run" / "result.json").exists()
-
-
-def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise() -> None:
-    code = "import os, runner; print(os.environ.get('GOMP_SPINCOUNT'))"
-    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    for given, expected in (({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, "None"), ({"GOMP_SPINCOUNT": "7"}, "7")):
-        done = subprocess.run([sys.executable, "-c", code], env=plain | given, capture_output=True, text=True)
-        assert done.stdout.strip() == expected
