@@ -1,4 +1,4 @@
-"""How a run is named everywhere: by its folder, or by its name or id below the folder of all runs."""
+"""Find the run that a user names: by its folder, or by its name or id below the folder of all runs."""
 
 from __future__ import annotations
 

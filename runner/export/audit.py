@@ -46,18 +46,20 @@ class Leak:
 
 @dataclass
 class Comparison:
-    """What a comparison found so far."""
+    """The results of a comparison so far."""
 
-    rows: int = 0  # that were compared
+    rows: int = 0  # distinct rows that were compared
     compared: int = 0  # rows in all batches
     widths: list[int] = field(default_factory=list)
     batch_sizes: list[int] = field(default_factory=list)
-    differences: dict[str, float] = field(default_factory=dict)  # the largest, by output
-    between: dict[str, float] = field(default_factory=dict)  # the largest between two batches of the file, by output
+    differences: dict[str, float] = field(default_factory=dict)  # largest difference from the run, by output
+    between: dict[str, float] = field(
+        default_factory=dict
+    )  # largest difference between two batches of the file, by output
     tolerances: dict[str, float] = field(default_factory=dict)
     same: int = 0  # rows with the run's answers
-    ties: int = 0  # rows with others, equally good within rounding
-    changed: int = 0  # rows with others
+    ties: int = 0  # rows with other answers that are equally good within rounding
+    changed: int = 0  # rows with other answers
     leaks: dict[str, Leak] = field(default_factory=dict)  # the worst, by output
 
     @property

@@ -33,7 +33,7 @@ LM_ROWS = 40  # rows of a language model that are compared, at most: each has a 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a file is worth beside its run."""
+    """The agreement, quality, speed and size of an exported file, or of the run itself."""
 
     name: str
     compared: Comparison | None  # None: the run itself

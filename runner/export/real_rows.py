@@ -33,7 +33,7 @@ Outputs = dict[str, npt.NDArray[np.generic]]  # of one row, by the name of the o
 
 @dataclass(frozen=True)
 class Padding:
-    """How inputs are padded."""
+    """The amount and the content of the padding of inputs."""
 
     extra: int = 0  # places beyond the longest row
     poison: np.random.Generator | None = None  # fill padding with ids drawn from it; None: with the id of padding

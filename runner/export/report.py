@@ -1,4 +1,4 @@
-"""What the command prints about an exported file."""
+"""The tables and lines that the command prints about an exported file."""
 
 from __future__ import annotations
 

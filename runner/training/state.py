@@ -67,7 +67,7 @@ class Progress:
 
 @dataclass
 class Live:
-    """What another thread may read of a run in training, besides `Progress`; no part of a checkpoint."""
+    """Numbers that the thread of the progress bar reads, besides `Progress`; they are not in checkpoints."""
 
     before_epoch: int = 0  # updates before the current epoch
     epoch_updates: int = 0  # updates of the current epoch

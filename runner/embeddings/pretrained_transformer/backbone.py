@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="PieceModel")
 TOLERANCE = 1e-9  # largest difference of packed and single rows in float64, relative to the largest number
-_TEST_LENGTHS = (7, 1, 4)
+_TEST_LENGTHS, _START = (7, 1, 4), (4,)
 
 
 class PieceModel(nn.Module):
@@ -34,6 +34,7 @@ class PieceModel(nn.Module):
     pad: int  # the id of padding
     n_segments: int  # number of segments (token types) that the model distinguishes; 0: none
     causal: bool  # true if a vector depends on earlier pieces only
+    always_pads = False  # true if packed rows are padded inside
 
 
 class RowDropout(nn.Module):
@@ -92,7 +93,7 @@ class Backbone(PieceModel):
         self.pad: int = model.config.pad_token_id or 0
         self.n_segments: int = getattr(model.config, "type_vocab_size", 0)
         self._replace_dropout(dropout)
-        check_rows(self, single_row)
+        self.causal = check_rows(self, single_row)
 
     def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
         """Return the vectors of the last layer, or with `all_layers` those of the input and of every layer.
@@ -136,7 +137,6 @@ class Backbone(PieceModel):
                 if isinstance(child, nn.Dropout):
                     setattr(module, name, RowDropout(child.p if p is None else p))
         self._row_dropouts = [module for module in self.model.modules() if isinstance(module, RowDropout)]
-        self.causal = all(getattr(module, "is_causal", False) for module, _ in attending)
         for module, own in attending:
             module.attention_weights_dropout = Dropout(own if p is None else p)
         number_dropout_layers(self)
@@ -174,8 +174,11 @@ def single_row(backbone: Backbone, ids: Ragged) -> Tensor:
     return vectors
 
 
-def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> None:
+def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> bool:
     """Compare the last layer of packed and of padded rows with that of `single` ones, in float64.
+
+    Returns:
+        Whether the model is causal: the vectors of a row's first pieces do not change if the rest is left out.
 
     Raises:
         HydromelError: the vectors differ, so the model mixes the rows of a batch.
@@ -188,16 +191,19 @@ def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> None:
             packed = backbone(ids, None, False)[-1].values
             padded = backbone(ids.pad(backbone.pad), None, False)[-1].tokens()
             singles = torch.cat([single(backbone, ids.select(np.array([row]))) for row in range(ids.rows.n_rows)])
+            # the same pieces as in the first row
+            start = single(backbone, rows_for_tests(_START, backbone.pad, backbone.vocabulary))
     finally:
         backbone.to(dtype).train(was_training)
-    largest = float(singles.abs().max())
+    most = TOLERANCE * max(1.0, largest := float(singles.abs().max()))
     for layout, got in (("packed", packed), ("padded", padded)):
         difference = float((got - singles).abs().max())
-        if not difference <= TOLERANCE * max(1.0, largest):
+        if not difference <= most:
             raise HydromelError(
                 f"embedding=pretrained: {backbone.kind} mixes the rows of a batch: {layout} rows differ from single "
                 f"ones by {difference:.1e} (of {largest:.1e}); use another model"
             )
+    return float((start - singles[: len(start)]).abs().max()) <= most
 
 
 def _first_position(model: nn.Module) -> int:

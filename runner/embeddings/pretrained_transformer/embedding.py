@@ -29,7 +29,6 @@ from runner.common.types import (
 from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
 from runner.embeddings.pretrained_transformer.files import CONFIG, TOKENIZER, PretrainedFiles, find_files
 from runner.embeddings.pretrained_transformer.load import Lora, load_model
-from runner.embeddings.pretrained_transformer.padded import PaddedBackbone
 from runner.embeddings.pretrained_transformer.pieces import Specials, cut_words
 from runner.embeddings.pretrained_transformer.static import StaticTable
 from runner.embeddings.pretrained_transformer.windows import Windows, windows_of
@@ -137,9 +136,9 @@ class TransformerEmbedding(nn.Module):
             words.on_host().astype(np.int64), words.rows, self.table, self.around, self.longest, self.overlap, self.eos
         )
         device = words.values.device
+        seeds = words.rows.seeds  # a window has that of its row
         rows = Rows(laid.lengths, device)
-        if words.rows.seeds is not None:
-            rows = rows.with_seeds(_seeds_of(words.rows, laid))
+        rows = rows.with_seeds(None if seeds is None else seeds.index_select(0, rows.send(laid.row)))
         ids = Ragged(copy_to_device(laid.pieces, device), rows, "packed", laid.pieces)
         self._count(rows, words.layout)
         segments = None
@@ -190,11 +189,12 @@ class TransformerEmbedding(nn.Module):
 
     def _count(self, rows: Rows, layout: str) -> None:
         self.work["real"] += rows.n_tokens
-        self.work["padded"] += rows.n_rows * rows.width - rows.n_tokens if layout == "padded" else 0
+        if layout == "padded" or self.backbone.always_pads:
+            self.work["padded"] += rows.n_rows * rows.width - rows.n_tokens
         self.work["windows"] += rows.n_rows
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Return the numbers of pieces (without padding) and of windows so far (`runner.interfaces.HasCounters`)."""
+        """Return the numbers of real and padded pieces and of windows so far (`runner.interfaces.HasCounters`)."""
         return {"pieces": {**self.work}}
 
     def describe(self, splits: Mapping[str, Batch]) -> Description:
@@ -215,7 +215,7 @@ class TransformerEmbedding(nn.Module):
             "layers": self.backbone.n_layers,
             "size": self.backbone.size,
             "vocabulary": self.backbone.vocabulary,
-            "layout": "padded" if isinstance(self.backbone, PaddedBackbone) else "as the batch",
+            "layout": "padded" if self.backbone.always_pads else "as the batch",
             "tokenizer": tokenizer_hash(self.source.folder),
             "unknown_words": self.table.unknown,
             "pieces": pieces,
@@ -228,7 +228,7 @@ class TransformerEmbedding(nn.Module):
         if any(long_rows.values()):
             long = ", ".join(f"{name} {count:,}" for name, count in long_rows.items())
             line += f"; rows longer than {limit} pieces are read in overlapping windows: {long}"
-        if isinstance(self.backbone, PaddedBackbone):
+        if self.backbone.always_pads:
             line += "; it runs padded under every strategy, since its attention cannot keep packed rows apart"
         if missing := self.not_fitting.get("missing"):
             line += f"; {len(missing)} weights are not in the file and start at random, such as {missing[0]}"
@@ -272,11 +272,6 @@ class TransformerEmbedding(nn.Module):
                 f"embedding.path={self.source.source}: the tokenizer has a piece number {largest:,}, but the model has "
                 f"vectors for {table:,} pieces; they do not belong together"
             )
-
-
-def _seeds_of(rows: Rows, laid: Windows) -> Tensor | None:
-    """Return the dropout seed of each window, which is that of its row."""
-    return None if rows.seeds is None else rows.seeds.index_select(0, rows.send(laid.row))
 
 
 def tokenizer_hash(folder: Path) -> str:

@@ -60,16 +60,19 @@ class PretrainedFiles:
         return parse(_CONFIG, read_bytes(path), str(path))
 
     def read_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of the first file of weights.
+        """Return the tensors of the file of weights.
 
         Raises:
-            HydromelError: there is no such file, or it is damaged.
+            HydromelError: there is no such file or more than one, or it is damaged.
         """
-        path = next(iter(sorted(self.folder.glob(WEIGHTS))), None)
-        if path is None:
+        paths = sorted(self.folder.glob(WEIGHTS))
+        if not paths:
             raise self._no_weights()
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            raise HydromelError(f"embedding.path={self.source}: a table has one file of weights, but there are {names}")
         with self._errors("weights"):
-            return load_file(path)
+            return load_file(paths[0])
 
     def load_config(self) -> PretrainedConfig:
         """Return the configuration of an encoder or a decoder; raise a HydromelError for any other model."""
@@ -203,10 +206,14 @@ def _download(name: str, revision: str | None) -> Path:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the progress bars, reports and warnings of transformers; our own records have what matters."""
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
+    level, had_bars, hub_had_bars = (
+        logging.get_verbosity(),
+        logging.is_progress_bar_enabled(),
+        not are_progress_bars_disabled(),
+    )
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
@@ -216,3 +223,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()
+        if hub_had_bars:
+            enable_progress_bars()

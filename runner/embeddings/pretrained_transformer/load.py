@@ -93,7 +93,7 @@ def _load(
     if lora is not None:
         _add_adapters(model, lora, files.source)
     if recompute:
-        # name of the argument before transformers 5.20
+        # transformers renamed this method
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return model, not_fitting

@@ -22,6 +22,8 @@ class PaddedBackbone(PieceModel):
         HydromelError: the model mixes the rows of a batch.
     """
 
+    always_pads = True
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
@@ -34,8 +36,7 @@ class PaddedBackbone(PieceModel):
         # models whose positions start after the id of padding have fewer
         self.max_pieces = None if positions is None else positions - 2
         self.n_segments = getattr(model.config, "type_vocab_size", 0)
-        self.causal = bool(getattr(model.config, "is_decoder", False)) or "CausalLM" in str(model.config.architectures)
-        check_rows(self, _single_row)
+        self.causal = check_rows(self, _single_row)
 
     def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
         """Return vectors as `Backbone.forward` does."""

@@ -18,7 +18,7 @@ _SEARCHING = ("nbest", "length_penalty")  # need a beam
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """How prompts are continued; without options, always by the likeliest token.
+    """The options of continuing prompts; the defaults always take the likeliest token.
 
     Attributes:
         max_tokens: maximum tokens of a text.

@@ -158,7 +158,7 @@ class Delimited:
 
     @property
     def _hint(self) -> str:
-        """What a message adds for text without columns, which predictions from one text can be made for."""
+        """Return the advice for plain lines, if the run reads a single text; else an empty text."""
         return "; for plain lines of text give --format lines" if self.columns.keys() == {"tokens"} else ""
 
     def _index(self, column: Column, passage: Passage) -> int:

@@ -1,4 +1,4 @@
-"""A run is named by its folder, or by its name or id below the folder of runs; what is not clear is told."""
+"""A run is named by its folder, or a name or an id; a name that fits several runs is refused."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ def test_rows_are_the_same_packed_padded_and_alone(family: str, saved: Saved) ->
         assert_equal(outcome(made, [ids_of(TEXT, "packed", 0)]), reference)
         assert_equal(outcome(made, [ids_of(TEXT, "padded", 0)]), reference)
     assert made.backbone.training
+    assert made.token_context == ("earlier" if family in ("gpt2", "llama", "qwen3", "mistral") else "all")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -113,6 +114,10 @@ def test_a_model_whose_attention_cannot_keep_rows_apart_runs_padded(family: str,
     reference = outcome(made, [ids_of([row]) for row in TEXT])
     assert_equal(outcome(made, [ids_of(TEXT, "packed")]), reference)
     assert_equal(outcome(made, [ids_of(TEXT, "padded")]), reference)
+    assert made.token_context == "all"
+    counted = made.counters()["pieces"]
+    made(ids_of(TEXT, "packed"))
+    assert made.counters()["pieces"]["padded"] > counted["padded"]  # the model pads packed rows itself
     line = made.describe({}).line
     assert line is not None
     assert "runs padded under every strategy" in line
