@@ -25,6 +25,7 @@ from runner.ragged.ragged import Ragged
 from runner.tables.detail import without_tables
 from runner.terminal.interruption import interruption
 from runner.training.bookkeeping import (
+    NotFinite,
     add_costs,
     check_finite,
     check_parameters,
@@ -228,7 +229,7 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     """Return the quality on the validation set, larger is better, and all metrics.
 
     Raises:
-        HydromelError: no metric of the run has the figure `train.metric`, or scores are NaN.
+        HydromelError: no metric of the run has the figure `train.metric`, or scores are NaN or this figure infinite.
         KeyboardInterrupt: the run was asked to stop.
     """
 
@@ -243,6 +244,8 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
         raise HydromelError(
             f"train.metric={t.metric_name}: no metric of this run has such a figure; use one of {figures}"
         )
+    if not math.isfinite(value):  # a perplexity beyond the range of a float, from finite losses
+        raise NotFinite(f"{t.metric_name} on valid is {value} after update {t.progress.updates}; lower optimizer.lr")
     return value if t.measures.scales[t.metric_name].higher_is_better else -value, metrics
 
 

@@ -11,16 +11,16 @@ import random
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from runner.common.errors import HydromelError
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 from runner.experiment import result
 from runner.experiment.job import run_job
-from runner.terminal.command_line import failed
+from runner.terminal.command_line import exit_code
 from runner.tracking import mlflow_store
 from tests.faults.forked import Work, command
 from tests.helpers.composed import label_files, run, run_config, tag_files
@@ -123,13 +123,10 @@ def new_run(scenario: Scenario, folder: Path, **changes: object) -> Work:
     config = _composed(scenario).changed(**{"tracker": tracker_beside(folder)} | changes)
 
     def work() -> int:
-        try:
-            write_config(config, folder)
-        except HydromelError as error:
-            return failed(str(error))
+        write_config(config, folder)
         return run_job(folder, time.time())
 
-    return work
+    return partial(exit_code, work)
 
 
 def tracker_beside(folder: Path) -> dict[str, object]:

@@ -165,3 +165,12 @@ def test_clipping_agrees_with_the_obvious(most: float | None) -> None:
     factor = 1.0 if most is None else min(1.0, most / norm.item())
     for gradient, parameter in zip(gradients, (p for p in model.parameters() if p.grad is not None), strict=True):
         torch.testing.assert_close(parameter.grad, factor * gradient, rtol=1e-5, atol=0)
+
+
+def test_the_chosen_metric(tmp_path: Path) -> None:
+    # The losses stay finite; their exponential does not.
+    (tmp_path / "text.txt").write_text("the cat sat on the mat .\na dog sat .\n" * 20, encoding="utf-8")
+    lm = ["task=lm", "dataset=text", f"dataset.train={tmp_path / 'text.txt'}", "encoder=lstm", "encoder.hidden=4"]
+    with pytest.raises(HydromelError, match=r"perplexity on valid is inf after update \d+; lower optimizer.lr"):
+        run(tmp_path / "run", *lm, *OPTIONS[1:], "optimizer=nt_asgd", "optimizer.lr=1e6")
+    assert json.loads((tmp_path / "run" / run_schema.RUN).read_text())["status"] == run_schema.FAILED
