@@ -58,12 +58,12 @@ class MemoryUse:
 
     @property
     def training_bytes(self) -> int:
-        """The peak in training."""
+        """The peak of memory in training."""
         return self.staying_bytes + self.update_bytes
 
     @property
     def evaluation_bytes(self) -> int:
-        """The peak in evaluation."""
+        """The peak of memory in evaluation."""
         return self.staying_bytes + self.scoring_bytes
 
 
