@@ -31,7 +31,7 @@ from runner.common.run_schema import CHECKPOINTS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
 from runner.config.arguments import as_overrides
-from runner.config.compose import explain, for_hydra, resolve
+from runner.config.compose import as_written, explain, for_hydra, resolve
 from runner.config.keys import check_keys_of_files
 from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
@@ -146,7 +146,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         return
     try:
         check_keys_of_files(_folders(hydra_config), choices)
-        given = list(hydra_config.overrides.task)
+        given = as_written(hydra_config.overrides.task)
         asked = resolve(config, choices, given)
         if asked.search is not None:
             jobs.search = _search(asked, hydra_config)
@@ -154,13 +154,13 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         if asked.repeat != 1:
             from runner.sweeps.repeat import run_repeats
 
-            run_repeats(config, choices, given, hydra_config.overrides.hydra, jobs)
+            run_repeats(config, choices, given, as_written(hydra_config.overrides.hydra), jobs)
             return
         folder = output
         if asked.resume is not None:
             folder = find_run(asked.resume, Path(asked.runs_dir)) or Path(asked.resume)
         if asked.resume is not None:
-            if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
+            if any(override.startswith("hydra.run.dir=") for override in as_written(hydra_config.overrides.hydra)):
                 raise HydromelError(
                     f"hydra.run.dir has no effect with resume={folder}, which continues in its own folder"
                 )
@@ -189,11 +189,11 @@ def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
         raise HydromelError(f"resume={asked.resume} is for single runs; continue a search with sweep.id=ID")
     if asked.repeat != 1:
         raise HydromelError(f"repeat={asked.repeat}: a search runs each trial once; repeat its best: experiment=best")
-    if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
+    if any(override.startswith("hydra.run.dir=") for override in as_written(hydra_config.overrides.hydra)):
         raise HydromelError(
             "hydra.run.dir has no effect on a search, whose folder is runs_dir/sweep.id; set runs_dir and sweep.id"
         )
-    return partial(run_search, list(hydra_config.overrides.task), _folders(hydra_config))
+    return partial(run_search, as_written(hydra_config.overrides.task), _folders(hydra_config))
 
 
 def _folders(hydra_config: HydraConf) -> list[str]:
@@ -262,11 +262,11 @@ def _with_value(options: Plain, key: str, asked: Plain, override: str) -> dict[s
 
 def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> None:
     """Run one job in a new process, unless this sweep has finished it; a failure is recorded, not raised."""
-    overrides = " ".join(hydra_config.overrides.task)
+    overrides = " ".join(as_written(hydra_config.overrides.task))
     try:
         choices = dict(hydra_config.runtime.choices)
         check_keys_of_files(_folders(hydra_config), choices)
-        asked = resolve(config, choices, hydra_config.overrides.task)
+        asked = resolve(config, choices, as_written(hydra_config.overrides.task))
         if asked.resume is not None:
             raise HydromelError(
                 f"resume={asked.resume} is for single runs, without -m; continue a sweep with sweep.id=ID"

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import KeyValidationError, MissingMandatoryValue, OmegaConfBaseException
 
 from runner.common.class_names import apply_to_mappings
@@ -66,6 +66,13 @@ def compose_from(
         raise HydromelError(explain(error)) from error
     check_keys_of_files(folders, choices)
     return resolve(composed, choices, [*given, *(values or {})])
+
+
+def as_written(overrides: ListConfig) -> list[str]:
+    """Return the overrides of a command as they were written: Hydra's list would replace `${key}` by a value."""
+    written = OmegaConf.to_container(overrides, resolve=False)
+    assert isinstance(written, list)
+    return [str(override) for override in written]
 
 
 def for_hydra(override: str) -> list[str]:

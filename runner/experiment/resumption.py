@@ -99,7 +99,7 @@ def _described(vocabs: Mapping[str, Vocab]) -> dict[str, str]:
 def nothing_left(config: RunConfig, folder: Path) -> bool:
     """Return True if the folder holds a result, and the config leaves nothing more to train.
 
-    Such a run may still lack its plots, if its process died while it drew them.
+    Such a run may still lack its plots, its model card and the delivery of its records, if it ended before them.
 
     Raises:
         HydromelError: the run is finished and says so in `run.json`, which is written last.
@@ -110,7 +110,7 @@ def nothing_left(config: RunConfig, folder: Path) -> bool:
     progress = Checkpoint.read(last).progress if last.exists() else None
     if progress is not None and not progress.is_over(limit):
         return False
-    if not record.exists() or parse_run(record.read_bytes(), str(record))["status"] != run_schema.RUNNING:
+    if not record.exists() or parse_run(record.read_bytes(), str(record))["status"] == run_schema.FINISHED:
         made = "" if progress is None else f" after {progress.updates:,} updates"
         raise HydromelError(
             f"{folder}: this run is finished{made}; to train it further, raise what ended it (train.epochs="

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, quoted
 from runner.compat.torch import with_cell_weights
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
@@ -172,7 +172,7 @@ def locked_layers(rates: float | Sequence[float], places: int) -> nn.ModuleList:
     all_rates = [rates] * places if isinstance(rates, float) else [*rates]
     if len(all_rates) != places:
         raise HydromelError(
-            f"encoder.locked_dropout={all_rates} has {len(all_rates)} numbers; "
+            f"encoder.locked_dropout={quoted(all_rates)} has {len(all_rates)} numbers; "
             f"give {places}: one for each layer's input and one for the last output"
         )
     return nn.ModuleList(LockedDropout(rate) for rate in all_rates)

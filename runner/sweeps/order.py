@@ -9,6 +9,8 @@ from hydra.core.override_parser.types import Glob
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
+from runner.config.compose import as_written
+
 ORDER = ("turn", "seed", "batching")  # the last varies fastest; other options vary more slowly than these
 
 
@@ -25,7 +27,7 @@ class Interleave(Callback):
         hydra = config.hydra
         if hydra.runtime.choices["hydra/sweeper"] != "basic":
             return
-        params, task = reordered(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
+        params, task = reordered(dict(hydra.sweeper.params or {}), as_written(hydra.overrides.task))
         with flag_override(hydra, ["readonly", "struct"], False):
             hydra.sweeper.params, hydra.overrides.task = params, task
         Interleave.jobs = count_jobs([*(f"{key}={value}" for key, value in params.items()), *task])

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _LONGEST_WORD = 400  # most characters of a word in an error message
+_LONGEST_LINE = 1200  # most characters of the whole message
 CLOSED_PIPE = 128 + 13  # the exit code of a program that SIGPIPE ends
 
 
@@ -117,9 +118,12 @@ def _cut(word: str) -> str:
 def failed(line: str) -> int:
     """Log one line of error and return the exit code. HYDRA_FULL_ERROR=1 logs the traceback before it.
 
-    A word of more than `_LONGEST_WORD` characters, such as the path of a file, is cut.
+    A word of more than `_LONGEST_WORD` characters, such as the path of a file, is cut, and so is the middle of a line
+    of more than `_LONGEST_LINE`.
     """
     if os.environ.get(FULL_ERROR) == "1":
         log.error(traceback.format_exc())
-    log.error("error: %s", " ".join(map(_cut, line.split())))
+    words = " ".join(map(_cut, line.split()))
+    cut = words if len(words) <= _LONGEST_LINE else f"{words[: _LONGEST_LINE // 2]} ... {words[-_LONGEST_LINE // 2 :]}"
+    log.error("error: %s", cut)
     return 1

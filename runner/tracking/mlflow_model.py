@@ -164,7 +164,9 @@ def _example(folder: Path) -> dict[str, object]:
         return {"column": "label", "rows": [{"text": "a"}]}
     example = json.loads(read_bytes(path))
     if not isinstance(example, dict) or not _is_rows(example.get("rows")):
-        raise HydromelError(f"{path} is damaged; restore a copy of it, or remove it to log the model with an example made up")
+        raise HydromelError(
+            f"{path} is damaged; restore a copy of it, or remove it to log the model with an example made up"
+        )
     return example
 
 

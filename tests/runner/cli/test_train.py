@@ -81,6 +81,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
         ("task.label_weights=inverse", "task.label_weights='inverse'"),
         ("task.label_smoothing=0.1 task.head=hinge", "use task.label_smoothing=0.0 or task.head=softmax"),
         ("task.hidden=[5] task.scores=given", "task.hidden=[5]"),
+        ("task=tag dataset.span_scheme=${x}", "dataset.span_scheme: Interpolation key 'x' not found"),
     ],
 )
 def test_one_line(

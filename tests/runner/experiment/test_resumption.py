@@ -238,6 +238,17 @@ def test_a_finished_run_has_nothing_left(finished: Path, data: list[str]) -> Non
     assert "seed=4: a resumed run must keep" in refusal(finished, *data, *OPTIONS, "train.epochs=3", "seed=4")
 
 
+def test_a_run_that_was_stopped_after_its_result_is_completed(finished: Path, data: list[str], tmp_path: Path) -> None:
+    folder = copy(finished, tmp_path)
+    (folder / run_schema.MODEL_CARD).unlink()
+    record = json.loads((folder / run_schema.RUN).read_text())
+    (folder / run_schema.RUN).write_text(json.dumps(record | {"status": run_schema.INTERRUPTED}))
+    run(folder, *data, *OPTIONS)
+    assert (folder / run_schema.MODEL_CARD).exists()
+    assert json.loads((folder / run_schema.RUN).read_text())["status"] == run_schema.FINISHED
+    assert (folder / run_schema.RESULT).read_bytes() == (finished / run_schema.RESULT).read_bytes()
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_schedule_over_the_whole_run_fixes_its_length(schedule: str, data: list[str], tmp_path: Path) -> None:
     options = [*data, *OPTIONS, f"schedule={schedule}", "schedule.warmup=2"]

@@ -17,6 +17,11 @@ def test_a_failure_is_one_line_that_commands_no_terminal(
     assert capsys.readouterr().err == "error: v.bin:1: '\ufffd[2J\ufffdé 東京 😀' is no word\n"
     assert failed(f"cannot write {'x' * 3000}/y: no space") == 1
     assert capsys.readouterr().err == f"error: cannot write {'x' * 400}... no space\n"
+    assert failed(f"dropout=[{'0, ' * 3000}0]: give two numbers") == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: dropout=[0, 0, ")
+    assert line.endswith(" 0]: give two numbers\n")
+    assert len(line) < 1300
 
 
 MISSING = "could not create a primitive descriptor for the LSTM forward propagation primitive"
