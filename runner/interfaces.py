@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import StateDict
 
 from runner.common.arrays import BoolArray, FloatArray, IntArray, SingleArray
-from runner.ragged.batch import Batch
+from runner.ragged.batch import Batch, PieceCounts
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Shapes
 from runner.text.vocab import Vocab
@@ -104,6 +104,18 @@ class ReadsContext(Protocol):
     token_context: Literal["earlier", "all"]  # the tokens that a vector may depend on
 
 
+@runtime_checkable
+class ReadsPieces(Protocol):
+    """A part of an embedding that reads rows as pieces of words, which then decide what a row costs.
+
+    Plans sort, bucket and limit rows by their pieces, and speed and memory are predicted from them. Its counters
+    (`HasCounters`) have the group `pieces`, with `real` and `padded` ones.
+    """
+
+    def count_pieces(self, split: Batch) -> PieceCounts:
+        """Return the number of pieces of each row of a split, from host data only."""
+
+
 class Encoder(Protocol):
     """A `torch.nn.Module` that maps token vectors to token vectors, or to one vector per row.
 
@@ -169,6 +181,16 @@ class HasRandomness(Protocol):
     @property
     def has_randomness(self) -> bool:
         """False if it draws none as configured, such as dropout with probability 0."""
+
+
+@runtime_checkable
+class HasAttention(Protocol):
+    """A module that attends: its work on a row grows with the square of its length.
+
+    Packed rows run in blocks of similar lengths (`runner.ragged.shapes.with_blocks`).
+    """
+
+    has_attention: bool  # false if it does not attend as configured
 
 
 @runtime_checkable
@@ -491,7 +513,8 @@ class BatchingStrategy(ArrangesRows, Protocol):
     """The rows of each update, and how they go through the model in training and in evaluation.
 
     An update is an array of row numbers, (R,). Rows are those that `arrange` returns, and `lengths` (B,) are theirs, in
-    tokens; for pairs that are encoded apart they are (B, 2), of each text (`Batch.lengths`).
+    tokens; for pairs that are encoded apart they are (B, 2), of each text (`Batch.lengths`). Where the model reads
+    pieces of words, they are numbers of pieces (`Batch.cost_lengths`), and a strategy need not know what they count.
     `runner.batching.strategy.Batching` is for independent rows, `runner.batching.stream.Stream` for one text.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from runner.components.model_parts import ModelParts
 from runner.config.instantiate import check_kinds
 from runner.interfaces import (
     Description,
+    HasAttention,
     HasCounters,
     HasDescription,
     HasFiles,
@@ -21,12 +23,14 @@ from runner.interfaces import (
     Head,
     LearnsTargetScale,
     ReadsContext,
+    ReadsPieces,
     State,
     Task,
 )
 from runner.layers.dropout import number_dropout_layers
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.ragged.shapes import tokens_in
 from runner.text.vocab import Vocab
 
 _TORCH_DROPOUT = nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout | nn.FeatureAlphaDropout
@@ -98,6 +102,15 @@ def _check_context(embedding: nn.Module, task: Task) -> None:
                 )
 
 
+def with_pieces(model: nn.Module, split: Batch) -> Batch:
+    """Return a split with the numbers of pieces that the model reads of its rows, if it reads pieces.
+
+    If several of its parts do, those of the part that reads most count.
+    """
+    counts = [module.count_pieces(split) for module in model.modules() if isinstance(module, ReadsPieces)]
+    return replace(split, pieces=max(counts, key=lambda count: int(tokens_in(count.lengths).sum()), default=None))
+
+
 def learn_scale(model: nn.Module, train: Batch) -> None:
     """Call `learn_scale` of the parts of a new model that have it, with the training set."""
     for module in model.modules():
@@ -133,6 +146,11 @@ def counters(model: nn.Module) -> dict[str, dict[str, int]]:
                 sums = total.setdefault(group, {})
                 sums.update({name: sums.get(name, 0) + count for name, count in counts.items()})
     return total
+
+
+def has_attention(model: nn.Module) -> bool:
+    """Return True if some part of the model attends: packed rows run in blocks, at a cost per pair of tokens."""
+    return any(module.has_attention for module in model.modules() if isinstance(module, HasAttention))
 
 
 def has_randomness(model: nn.Module) -> bool:

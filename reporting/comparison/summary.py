@@ -70,6 +70,8 @@ class StrategySummary:
     padding_share: float | None  # padded / (real + padded), mean over runs, 0..1
     padding_by_cause: dict[str, float]  # share of all positions in memory, mean over runs, 0..1
     character_padding: float | None  # share of the characters that character models read, mean over runs, 0..1
+    pieces_per_s: Spread | None  # of pieces of words, if the model reads these
+    piece_padding: float | None  # share of the pieces that the model computes, mean over runs, 0..1
     seconds_by_phase: dict[str, float]  # seconds, mean over runs
     by_length: list[LengthRate]
     peak_memory_bytes: Spread | None
@@ -200,6 +202,8 @@ def _strategy(
         padding_share=measures.mean(runs, measures.padding_share("tokens.padded")),
         padding_by_cause=measures.means(runs, {c: measures.padding_share(f"padding.{c}") for c in PADDING_CAUSES}),
         character_padding=measures.mean(runs, measures.character_padding),
+        pieces_per_s=_spread(timed, measures.figure("speed.pieces_per_s")),
+        piece_padding=measures.mean(runs, measures.piece_padding),
         seconds_by_phase=measures.means(timed, {p: measures.figure(f"seconds.{p}") for p in measures.PHASES}),
         by_length=measures.length_rates(timed),
         peak_memory_bytes=_spread(timed, measures.figure("memory.peak_bytes")),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 CAUSES = {"spread": "#4477AA", "last_batch": "#EE8866", "rounding": "#BBBB55"}
+INNER = {"pieces": "#66AAAA", "characters": "#AA77AA"}  # colours of padding within words
 CAUSE_NAMES = {"spread": "lengths differ", "last_batch": "last batch"}
 MOST_TIMES = 8  # ratio of slowest to fastest beyond which bars in seconds would be too short to read
 WIDE = 10  # from this ratio of fastest to slowest on, the axis of speed is logarithmic
@@ -193,19 +194,22 @@ def _by_length(group: RunGroup) -> Figure:
 
 
 def _padding(group: RunGroup) -> Figure:
-    """Draw padding of tokens by cause, and in a second panel, as its unit differs, padding of the words' characters."""
+    """Draw padding of tokens by cause, and in panels of their own, since units differ, of pieces and characters."""
     strategies = group.strategies
-    characters = any(strategy.character_padding for strategy in strategies)
-    figure, panels = drawing.bars(strategies, 2 if characters else 1)
+    other_units = {
+        "pieces": [strategy.piece_padding for strategy in strategies],
+        "characters": [strategy.character_padding for strategy in strategies],
+    }
+    shown = {unit: shares for unit, shares in other_units.items() if any(shares)}
+    figure, panels = drawing.bars(strategies, 1 + len(shown))
     rows = [[100 * strategy.padding_by_cause.get(cause, 0.0) for cause in PADDING_CAUSES] for strategy in strategies]
     ends = drawing.segments(panels[0], rows, {cause: CAUSES[cause] for cause in PADDING_CAUSES}, CAUSE_NAMES)
     _annotate_shares(panels[0], ends, [bool(strategy.padding_by_cause) for strategy in strategies], "positions")
-    if characters:
-        shares = [100 * (strategy.character_padding or 0.0) for strategy in strategies]
-        panels[1].barh(range(len(strategies)), shares, drawing.BAR, color="#AA77AA", label="in words' characters")
-        recorded = [strategy.character_padding is not None for strategy in strategies]
-        _annotate_shares(panels[1], shares, recorded, "characters")
-    drawing.legend(figure, 2 if characters else len(CAUSES))
+    for panel, (unit, shares) in zip(panels[1:], shown.items(), strict=True):
+        percent = [100 * (share or 0.0) for share in shares]
+        panel.barh(range(len(strategies)), percent, drawing.BAR, color=INNER[unit], label=f"in words' {unit}")
+        _annotate_shares(panel, percent, [share is not None for share in shares], unit)
+    drawing.legend(figure, 2 if shown else len(CAUSES))
     return figure
 
 

@@ -13,9 +13,11 @@ Measure = Callable[[Run], float | None]
 PHASES = tuple(key for key in SECONDS_KEYS if key != "total")
 MACHINE_SECTIONS = ("speed", "memory", "seconds", "energy", "arithmetic")  # comparable only on one machine
 # the prefix of a figure's name, in MLflow and in conditions -> its section of result.json
-SECTIONS = {"test": "metrics.test", "valid": "metrics.valid"} | {
-    name: name for name in (*MACHINE_SECTIONS, "tokens", "padding", "characters", "updates", "model")
-}
+SECTIONS = (
+    {"test": "metrics.test", "valid": "metrics.valid"}
+    | {name: name for name in (*MACHINE_SECTIONS, "tokens", "padding", "characters", "updates", "model")}
+    | {"pieces": "counters.pieces"}
+)
 MIB = 2**20
 
 
@@ -70,6 +72,8 @@ def padding_share(path: str, section: str = "tokens") -> Measure:
 
 # padding of the characters that character models read
 character_padding = padding_share("characters.padded", "characters")
+# padding of the pieces that pretrained transformers read
+piece_padding = padding_share("counters.pieces.padded", "counters.pieces")
 
 
 def by_seed(runs: Mapping[int, Run], measure: Measure) -> dict[int, float]:

@@ -112,6 +112,7 @@ def _speed_columns(group: RunGroup) -> list[TableColumn]:
     columns = [
         STRATEGY,
         SPEED,
+        PIECES,
         TableColumn("vs padmask", "times", lambda strategy: cells.ratio((v := strategy.against_padmask) and v.ratio)),
         TableColumn("vs size1", "times", lambda strategy: cells.ratio(strategy.speedup_over_size1)),
         TableColumn("to target", "s", lambda strategy: cells.reached(strategy.seconds_to_target, cells.seconds)),
@@ -223,9 +224,11 @@ def change_lines(history: BaselineComparison) -> list[str]:
 
 STRATEGY = TableColumn("strategy", "", _name, is_text=True)
 SPEED = TableColumn("speed", "real tokens/s", lambda strategy: cells.spread(strategy.real_tokens_per_s, whole))
+PIECES = TableColumn("speed", "pieces/s", lambda strategy: cells.spread(strategy.pieces_per_s, whole))
 MEMORY = [
     STRATEGY,
     TableColumn("padding", "% of tokens", lambda strategy: Cell(cells.percent(strategy.padding_share))),
+    TableColumn("padding", "% of pieces", lambda strategy: Cell(cells.percent(strategy.piece_padding))),
     TableColumn("padding", "% of characters", lambda strategy: Cell(cells.percent(strategy.character_padding))),
     TableColumn("peak", "MiB", lambda strategy: cells.spread(strategy.peak_memory_bytes, lambda v: whole(v / MIB))),
     TableColumn("set by", "rows × width", _peak_batch),

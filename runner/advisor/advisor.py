@@ -14,6 +14,7 @@ import torch
 
 from runner.advisor.memory_estimate import MemoryEstimator, MemoryUse
 from runner.advisor.speed_probe import Candidate, SpeedProbe
+from runner.batching.costs import computed_padding
 from runner.common.errors import HydromelError
 from runner.common.records import AdviceRecord, CandidateRecord
 from runner.components.measures import Measures
@@ -21,8 +22,9 @@ from runner.components.run_components import optimizer_factory, with_batch_size
 from runner.config.schema import RunConfig
 from runner.data.numericalize import Data
 from runner.interfaces import StrategyChooser, Task
-from runner.model import Model, device_of
+from runner.model import Model, device_of, with_pieces
 from runner.profiling import accounting
+from runner.ragged.shapes import tokens_in
 from runner.terminal.progress import show_seconds, stage
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import checkpoint_path
@@ -81,19 +83,21 @@ def predict_costs(
             peak_bytes += memory.staying_bytes
         else:
             peak_bytes += resident_bytes - memory.gradient_bytes - copied * memory.parameter_bytes
-        lengths, batching = candidate.train.lengths, candidate.batching
-        tokens, padded = epochs * int(lengths.sum()), sum(batching.padding(lengths, candidate.updates).values())
-        costs.append(
-            {
-                "name": candidate.name,
-                "batch_size": batching.batch_size,
-                "layout": batching.layout,
-                "predicted_real_tokens_per_s": tokens / seconds,
-                "predicted_epoch_seconds": seconds / epochs,
-                "predicted_peak_bytes": peak_bytes,
-                "padding_share": padded / max(1, tokens + padded),
-            }
-        )
+        train, batching = candidate.train, candidate.batching
+        tokens, computed = (epochs * int(tokens_in(of).sum()) for of in (train.lengths, train.cost_lengths))
+        padded = sum(computed_padding(batching, train, candidate.updates).values())
+        cost: CandidateRecord = {
+            "name": candidate.name,
+            "batch_size": batching.batch_size,
+            "layout": batching.layout,
+            "predicted_real_tokens_per_s": tokens / seconds,
+            "predicted_epoch_seconds": seconds / epochs,
+            "predicted_peak_bytes": peak_bytes,
+            "padding_share": padded / max(1, computed + padded),
+        }
+        if train.pieces is not None:
+            cost["predicted_pieces_per_s"] = computed / seconds
+        costs.append(cost)
     return costs
 
 
@@ -123,10 +127,11 @@ def choose_strategy(
 
 def _advise(config: RunConfig, task: Task, auto: StrategyChooser, model: Model, data: Data) -> AdviceRecord:
     device, copied = device_of(model), copy.deepcopy(model).cpu()
-    train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
-    begin, lengths = time.perf_counter(), train.lengths
+    names = sorted(data.splits, key="train".__ne__)
+    train, *others = (with_pieces(model, data.splits[name].to(device)) for name in names)
+    begin = time.perf_counter()
     candidates = [
-        Candidate(name, batching, train, batching.updates(lengths, config.seed, 0))
+        Candidate(name, batching, train, batching.updates(train.cost_lengths, config.seed, 0))
         for name, batching in auto.strategies()
     ]
     estimator = memory_estimator(config, task, data, copied)

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from runner.advisor.memory_model import MemoryModel, fit_bytes, memory_terms
+from runner.batching.costs import computed_shapes
 from runner.common.arrays import IntArray
 from runner.common.errors import missing_kernel
 from runner.compat.torch import storage_key
 from runner.components.measures import Measures
 from runner.data.truncation import Truncation
 from runner.interfaces import PADDED, START, BatchingStrategy, Task
-from runner.layers.attention import has_attention
 from runner.layers.chunked_softmax import Chunked
-from runner.model import Model
+from runner.model import Model, has_attention, with_pieces
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.shapes import Shapes, Updates, places_in, with_blocks
+from runner.ragged.shapes import Shapes, Together, Updates, concatenate, places_in, shapes_of, with_blocks
 from runner.training.loop import backward, evaluate
 
 PROBE_CELLS = 512  # positions of the largest probe batch; takes a few milliseconds with most models
@@ -106,7 +106,7 @@ class MemoryEstimator:
 
         `train` is the training set as `batching.arrange` returns it, `others` are the splits that are evaluated.
         """
-        shapes = batching.shapes(train.lengths, updates, self._attends)
+        shapes = computed_shapes(batching, train, updates, self._attends)
         memory_model = self._memory_model(batching, train, shapes, training=True)
         activation_bytes, neediest = memory_model.peak(shapes)
         gradient_bytes = _bytes_of(self._gradients())
@@ -157,7 +157,8 @@ class MemoryEstimator:
         one_by_one = int(shapes.rows.max()) == 1
         key = (type(batching), batching.layout, one_by_one, training)
         if key not in self._memory_models:
-            self._memory_models[key] = self._fit(batching, probe_rows(train, one_by_one), training)
+            small = [with_pieces(self.model, rows) for rows in probe_rows(train, one_by_one)]
+            self._memory_models[key] = self._fit(batching, small, training)
         return self._memory_models[key]
 
     def _fit(self, batching: BatchingStrategy, small: list[Batch], training: bool) -> MemoryModel:
@@ -170,11 +171,9 @@ class MemoryEstimator:
         with self._chunks_of(largest.real_tokens):
             peaks, gradients = np.array([measure(probe) for probe in probes]).T
             added_bytes = self._run(probes[-1]).peak_besides([])[0] if training else 0
-        rows, widths = np.array([(len(probe.index), probe.rows.width) for probe in probes]).T
-        probed = Shapes.of(rows, widths, tokens, largest.texts)
-        if self._attends and batching.layout not in PADDED:
-            in_order = np.concatenate([rows.lengths for rows in small])
-            probed = with_blocks(probed, in_order, "all" if training else "largest")
+        together: Together | None = "all" if training else "largest"
+        together = together if self._attends and batching.layout not in PADDED else None
+        probed = concatenate([_shape(*pair, together) for pair in zip(small, probes, strict=True)])
         terms = memory_terms(probed)
         weights = fit_bytes(terms, peaks, self._attends)
         of_chunk, least_weights = 0.0, weights
@@ -214,7 +213,7 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
     Lengths within a batch differ if possible, since batches of equal lengths may use other kernels. With `one_by_one`,
     each batch has one row.
     """
-    order = np.argsort(-places_in(train.lengths), kind="stable")
+    order = np.argsort(-places_in(train.cost_lengths), kind="stable")
     width = max(1, min(PROBE_WIDTH, train.rows.max_len))
     most = min(len(order), 1 if one_by_one else max(4, PROBE_CELLS // width))
     all_sorts = order[np.linspace(0, len(order) - 1, most).astype(np.int64)]
@@ -227,6 +226,17 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
         (all_sorts, max(1, width // 4)),
     ]
     return [Truncation(longest, "head").apply(train.select(rows)) for rows, longest in chosen]
+
+
+def _shape(rows: Batch, probe: Batch, together: Together | None) -> Shapes:
+    """Return the shape of some rows, laid out as `probe`, if packed ones run in blocks (`with_blocks`), or None."""
+    shape = shapes_of([np.arange(len(rows.index))], rows.cost_lengths, width_multiple=probe.rows.width_multiple)
+    if rows.pieces is None:  # a stream cuts its rows in other ways
+        n_rows, width = np.array([len(probe.index)]), np.array([probe.rows.width])
+        shape = Shapes.of(n_rows, width, np.array([rows.rows.n_tokens]), probe.texts * n_rows)
+    elif rows.pieces.always_padded:
+        return shape
+    return with_blocks(shape, rows.cost_lengths, together) if together else shape
 
 
 def _columns(split: Batch) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from runner.advisor.advisor import memory_estimator, predict_costs, speed_probe
 from runner.advisor.memory_estimate import MemoryUse
 from runner.advisor.speed_probe import Candidate
+from runner.batching.costs import computed_padding
 from runner.batching.plan import digest
 from runner.batching.shuffle_quality import Share, ShuffleQuality, class_shares, correlation, measure
 from runner.common.arrays import FloatArray
@@ -27,7 +28,7 @@ from runner.data.counts import describe_counts
 from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import Task
-from runner.model import build_model
+from runner.model import build_model, with_pieces
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
@@ -59,6 +60,7 @@ class PlanReport:
     choices: dict[str, str | None]  # the names chosen for the config's groups
     data: str  # one line about the data set
     lengths: dict[str, float]  # number, mean length and longest length of the training rows, as the corpus has them
+    pieces: dict[str, float] | None  # mean and longest number of pieces of these rows, if the model reads pieces
     length_target_correlation: float | None  # correlation of length and class over all training rows
     epochs: int  # number of planned epochs
     planned: list[PlannedStrategy]  # the figures of each strategy
@@ -87,20 +89,21 @@ def plan_strategies(
     config, parts = completed(config, ModelParts.of(config, config.plugins), config.plugins)
     truncation = Truncation(config.max_length, config.truncate)
     data = load_data(parts, truncation, config.cache_dir)
-    train, others = data.splits["train"], [split for name, split in data.splits.items() if name != "train"]
+    train = data.splits["train"]
     classes = class_shares_of(parts.task, data, train)
     model = build_model(parts, data.vocabs).to(dtype=DTYPES[config.dtype])
+    others = [with_pieces(model, split) for name, split in data.splits.items() if name != "train"]
     estimator = memory_estimator(config, parts.task, data, model)
     planned, candidates, unfit = [], [], dict(left_out)
     for variant in track(configs, "planning", len(configs)):
         try:
             batching = build_strategy(variant.batching, variant.plugins)
-            arranged = arrange(parts, batching, train, variant.max_length)
+            arranged = with_pieces(model, arrange(parts, batching, train, variant.max_length))
         except HydromelError as error:
             unfit[str(variant.choices["batching"])] = str(error)
             continue
-        updates = [batching.updates(arranged.lengths, variant.seed, epoch) for epoch in range(epochs)]
-        of_rows = classes if arranged is train else None
+        updates = [batching.updates(arranged.cost_lengths, variant.seed, epoch) for epoch in range(epochs)]
+        of_rows = classes if arranged.rows is train.rows else None
         candidate = Candidate(batching.name, batching, arranged, [update for epoch in updates for update in epoch])
         memory = estimator.estimate_or_missing_kernel(batching, arranged, others, candidate.updates)
         planned.append(_planned(candidate, of_rows, updates, memory))
@@ -115,11 +118,13 @@ def plan_strategies(
             replace(strategy, not_run=cost) if isinstance(cost, str) else replace(strategy, predicted=cost)
             for strategy, cost in zip(planned, costs, strict=True)
         ]
-    lengths = tokens_in(train.lengths)
+    lengths, pieces = tokens_in(train.lengths), with_pieces(model, train).pieces
+    counts = None if pieces is None else tokens_in(pieces.lengths)
     return PlanReport(
         choices={name: chosen for name, chosen in config.choices.items() if name != "batching"},
         data="; ".join([describe_data(name_of(config.dataset), data), *describe_counts(data.counts, truncation)]),
         lengths={"rows": len(lengths), "mean": float(lengths.mean()), "longest": int(lengths.max())},
+        pieces=None if counts is None else {"mean": float(counts.mean()), "longest": int(counts.max())},
         length_target_correlation=None if classes is None else correlation(lengths, classes, None),
         epochs=epochs,
         planned=planned,
@@ -135,15 +140,15 @@ def _planned(
 
     `classes` are (B, C) from `class_shares_of`; None if rows have no classes, or were rearranged.
     """
-    batching, lengths = candidate.batching, candidate.train.lengths
-    padded = batching.padding(lengths, candidate.updates)
+    batching, lengths = candidate.batching, tokens_in(candidate.train.cost_lengths)
+    padded = computed_padding(batching, candidate.train, candidate.updates)
     places = len(updates) * int(lengths.sum()) + sum(padded.values())
     return PlannedStrategy(
         name=batching.name,
         batch_size=batching.batch_size,
         layout=batching.layout,
         digest=digest(candidate.updates),
-        quality=measure(updates, tokens_in(lengths), classes, batching.batch_size),
+        quality=measure(updates, lengths, classes, batching.batch_size),
         padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
         memory=None if isinstance(memory, str) else memory,
         not_run=memory if isinstance(memory, str) else "",

@@ -16,6 +16,7 @@ MIB = 2**20
 MUCH_ALIKE = 1.5  # updates whose rows are this many times more alike in length than by chance are no random samples
 KNOWN_WRONG = "unmasked"  # the layout whose results are known to be wrong
 NOT_RUN = "not run"  # shown if this machine lacks a kernel
+_PIECES_NOTE = "padding, widths, tokens of batches and similar lengths count pieces of words, which the model reads"
 Column = tuple[str, Callable[[PlannedStrategy], str]]
 
 COST: list[Column] = [
@@ -37,6 +38,7 @@ SPEED: list[tuple[str, Callable[[CandidateRecord], str]]] = [
     ("seconds\nper epoch", lambda cost: f"{cost['predicted_epoch_seconds']:,.1f}"),
     ("peak\nMiB", lambda cost: _mebibytes(cost["predicted_peak_bytes"])),
 ]
+PIECES = ("pieces/s\npredicted", lambda cost: f"{cost.get('predicted_pieces_per_s', 0.0):,.0f}")
 SHUFFLE: list[Column] = [
     ("tokens per\nupdate", lambda strategy: f"{strategy.quality.tokens.mean:,.0f}"),
     ("from - to\n", lambda strategy: f"{strategy.quality.tokens.smallest:,} - {strategy.quality.tokens.largest:,}"),
@@ -54,11 +56,15 @@ def show(report: PlanReport) -> None:
     """Print the tables and notes of a report."""
     console = PlainConsole()
     mean, longest = report.lengths["mean"], report.lengths["longest"]
-    console.print(f"{report.data}; {mean:,.1f} tokens per row, longest {longest:,}", soft_wrap=True)
+    line = f"{report.data}; {mean:,.1f} tokens per row, longest {longest:,}"
+    if report.pieces is not None:
+        line += f"; {report.pieces['mean']:,.1f} pieces per row, longest {report.pieces['longest']:,}"
+    console.print(line, soft_wrap=True)
     memory = [(header, _of_memory(figure)) for header, figure in MEMORY]
     console.print(_table("Cost", [*COST, *memory], report.planned))
     if report.device is not None:
-        speed = [(header, _of_prediction(figure)) for header, figure in SPEED]
+        figures = SPEED if report.pieces is None else [*SPEED, PIECES]
+        speed = [(header, _of_prediction(figure)) for header, figure in figures]
         console.print(_table(f"Speed on {report.device}", speed, report.planned))
     console.print(_table("Shuffling", SHUFFLE, report.planned))
     for line in _notes(report):
@@ -98,6 +104,7 @@ def _notes(report: PlanReport) -> list[str]:
             f"not run here: {len(names)} of {len(planned)} strategies ({', '.join(names)}): {kernel}"
             for kernel, names in not_run.items()
         ),
+        *([] if report.pieces is None else [_PIECES_NOTE]),
         *([] if memory is None else [_memory_note(memory)]),
         f"over all rows, length and target correlate with r {_number(report.length_target_correlation)}",
         f"epochs planned: {report.epochs}; docs/plan.md explains each figure",

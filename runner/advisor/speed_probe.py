@@ -25,14 +25,14 @@ import torch
 from scipy.optimize import linprog
 from torch import nn
 
+from runner.batching.costs import computed_shapes
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import missing_kernel
 from runner.interfaces import START, BatchingStrategy, Task
-from runner.layers.attention import has_attention
-from runner.model import Model, device_of
+from runner.model import Model, device_of, has_attention
 from runner.profiling.kernels import now
 from runner.ragged.batch import Batch
-from runner.ragged.shapes import Shapes, Updates, concatenate, places_in
+from runner.ragged.shapes import Shapes, Updates, concatenate, places_in, tokens_in
 from runner.training.loop import backward
 
 SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
@@ -55,7 +55,7 @@ class Candidate:
 
     def shapes(self, blocks: bool) -> Shapes:
         """Return the shapes of its micro-batches; `blocks` as in `BatchingStrategy.shapes`."""
-        return self.batching.shapes(self.train.lengths, self.updates, blocks)
+        return computed_shapes(self.batching, self.train, self.updates, blocks)
 
 
 @dataclass
@@ -75,11 +75,12 @@ class MicroBatchKind:
     not_run: str = ""  # the kernel that this machine lacks to run them; empty if they run
 
     def median_tokens(self) -> float:
-        return float(np.median([self.train.lengths[rows].sum() for rows in self.pool]))
+        lengths = tokens_in(self.train.cost_lengths)
+        return float(np.median([lengths[rows].sum() for rows in self.pool]))
 
     def shape(self, rows: IntArray, blocks: bool) -> Shapes:
         """Return the shape of these rows as one micro-batch."""
-        return self.batching.shapes(self.train.lengths, [rows], blocks)
+        return computed_shapes(self.batching, self.train, [rows], blocks)
 
     def weights(self) -> FloatArray:
         """Return the weights of the speed model, (5,), fitted to the timed pieces."""
@@ -161,7 +162,7 @@ class SpeedProbe:
     def _piece(self, kind: MicroBatchKind, places: float) -> IntArray:
         """Draw a planned micro-batch; if it has more than `places` positions, keep its longest row and some others."""
         rows = kind.pool[self.rng.integers(len(kind.pool))]
-        of_rows = places_in(kind.train.lengths[rows])
+        of_rows = places_in(kind.train.cost_lengths[rows])
         most = max(2, int(places // max(1, of_rows.max())))
         if len(rows) <= most or kind.batching.carries_state:
             return rows

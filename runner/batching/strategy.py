@@ -14,7 +14,16 @@ from runner.common.arrays import IntArray
 from runner.common.types import Name, PositiveInt
 from runner.interfaces import PADDED, Layout
 from runner.ragged.batch import Batch
-from runner.ragged.shapes import Shapes, Together, concatenate, places_in, shapes_of, texts_in, with_blocks
+from runner.ragged.shapes import (
+    Shapes,
+    Together,
+    concatenate,
+    longest_in,
+    places_in,
+    shapes_of,
+    texts_in,
+    with_blocks,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +66,7 @@ class Batching:
         return self.plan(places_in(lengths), np.random.default_rng([seed, epoch]))
 
     def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
-        return longest_of(places_in(lengths), updates) // texts_in(lengths)
+        return longest_of(longest_in(lengths), updates)
 
     def learning_rate_factor(self, update: IntArray) -> float:
         return 1.0
@@ -68,7 +77,7 @@ class Batching:
 
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every row of the split once, from short to long, `batch_size` at a time, in this layout."""
-        for rows in batches_by_length(places_in(split.lengths), batch_size):
+        for rows in batches_by_length(places_in(split.cost_lengths), batch_size):
             yield self._lay_out(split, rows)
 
     def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
@@ -79,15 +88,17 @@ class Batching:
         pieces = [(len(rows), len(update) < full) for update in updates for rows in self._cut(update)]
         sizes, is_last = (np.array(column) for column in zip(*pieces, strict=True))
         ordered = lengths[np.concatenate(updates)]
-        return padding_by_cause(ordered.ravel(), sizes * texts_in(lengths), is_last, self.width_multiple)
+        texts = np.add.reduceat(texts_in(ordered), np.cumsum(sizes) - sizes)
+        return padding_by_cause(ordered[ordered >= 0], texts, is_last, self.width_multiple)
 
     def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
         return self._shapes(lengths, updates, self.micro_batch, "all" if blocks else None)
 
     def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
         """Return the shapes of all evaluation batches."""
-        together: Together | None = "largest" if blocks else None
-        all_lengths = [split.lengths for split in splits]
+        padded = any(split.pieces is not None and split.pieces.always_padded for split in splits)
+        together: Together | None = "largest" if blocks and not padded else None
+        all_lengths = [split.cost_lengths for split in splits]
         batches = [batches_by_length(places_in(lengths), batch_size) for lengths in all_lengths]
         return concatenate([self._shapes(*split, None, together) for split in zip(all_lengths, batches, strict=True)])
 
@@ -118,4 +129,5 @@ class Batching:
             return packed.step_by_step() if self.layout == "timestep" else packed
         longest = max(1, int(split.lengths[rows].max()))
         batch = split.select(rows, width=longest + -longest % self.width_multiple)
+        batch.rows.width_multiple = self.width_multiple  # for parts that read the rows as pieces
         return batch.pad() if self.layout == "padded" else batch.unmasked()

@@ -35,6 +35,7 @@ class CandidateRecord(TypedDict, total=False):
     batch_size: Required[int | None]  # examples of an update; null for strategies without a fixed number
     layout: Text  # padded or packed
     predicted_real_tokens_per_s: Required[float]
+    predicted_pieces_per_s: Figure  # real pieces of words; missing if the model reads no pieces
     predicted_epoch_seconds: Figure  # training only, without evaluation
     predicted_peak_bytes: Required[float]  # comparable to memory.peak_bytes
     padding_share: Figure  # share of all positions in memory, 0 to 1
@@ -216,6 +217,7 @@ class SpeedRecord(TypedDict, total=False):
     """The speed of training over the timed updates: data, forward, backward and optimiser."""
 
     real_tokens_per_s: Figure
+    pieces_per_s: Figure  # real pieces of words, special ones included; missing if the model reads no pieces
     examples_per_s: Figure
     updates_per_s: Figure
     timed_updates: Count

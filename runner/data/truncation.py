@@ -43,7 +43,7 @@ class Truncation:
         tokens = torch.from_numpy(rows.source).to(batch.rows.device)
         features = {name: feature.select_by(rows, tokens) for name, feature in batch.features.items()}
         if not isinstance(batch.target, Ragged):
-            return replace(batch, features=features)
+            return replace(batch, features=features, pieces=None)
         starts, rest = batch.rows.host_offsets[:-1] + lengths, batch.rows.host_lengths - lengths
         cut = batch.target.select_by(*select_spans(starts, rest, batch.rows.device))
-        return replace(batch, features=features, target=batch.target.select_by(rows, tokens), cut=cut)
+        return replace(batch, features=features, target=batch.target.select_by(rows, tokens), cut=cut, pieces=None)

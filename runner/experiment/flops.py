@@ -70,7 +70,7 @@ def flops_per_place(t: Training) -> float:
 
 def _sample(t: Training) -> Iterator[Batch]:
     """Yield one micro-batch of each of a few updates, which are spread evenly over the first epoch."""
-    updates = t.batching.updates(t.train.lengths, t.seed, 0)
+    updates = t.batching.updates(t.train.cost_lengths, t.seed, 0)
     for place in np.unique(np.linspace(0, len(updates) - 1, _SAMPLED).astype(int)).tolist():
         micro_batches = list(t.batching.micro_batches(t.train, updates[place]))
         yield micro_batches[place % len(micro_batches)]

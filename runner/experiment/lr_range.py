@@ -145,7 +145,7 @@ def _updates(t: Training) -> Iterator[IntArray]:
     """Yield the rows of each update, epoch after epoch."""
     for epoch in count():
         t.progress.epoch, t.progress.update, t.progress.carried = epoch, 0, START
-        yield from t.batching.updates(t.train.lengths, t.seed, epoch)
+        yield from t.batching.updates(t.train.cost_lengths, t.seed, epoch)
 
 
 def draw(measured: Range, path: Path) -> None:

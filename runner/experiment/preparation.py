@@ -17,7 +17,7 @@ from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
-from runner.model import Model, build_model, descriptions, learn_scale, saved_files
+from runner.model import Model, build_model, descriptions, learn_scale, saved_files, with_pieces
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
@@ -71,6 +71,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     if checkpoint is None:
         learn_scale(model, train)
         run.set_init_from(None if source is None else source.fill(model, config, data.vocabs))
+    train = with_pieces(model, train)
     for description in descriptions(model, data.splits):
         if description.line is not None:
             log.info(description.line)
@@ -78,7 +79,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     if memory := growth(config.malloc, scored, settings.eval_batch_size):
         log.info(memory)
     config, strategy = _choose_batching(config, components, run, model, data)
-    per_epoch = len(strategy.updates(train.lengths, config.seed, 0))
+    per_epoch = len(strategy.updates(train.cost_lengths, config.seed, 0))
     schedule = _schedule(components, settings, per_epoch)
     training = Training(
         model=model,
@@ -90,7 +91,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         optimizer=build_optimizer(components.optimizer, model, settings.decay_vectors),
         schedule=schedule,
         train=train,
-        valid=data.splits["valid"].to(device),
+        valid=with_pieces(model, data.splits["valid"].to(device)),
         settings=settings,
         seed=config.seed,
         bf16=config.bf16,

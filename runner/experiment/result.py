@@ -144,7 +144,7 @@ def _measured(t: Training, data: Data, values: Tensor) -> dict[str, float]:
 
 def kernel(t: Training) -> str:
     """Return the kernels and the layout of a training batch, from the operations of one forward pass."""
-    rows = t.batching.updates(t.train.lengths, t.seed, 0)[0]
+    rows = t.batching.updates(t.train.cost_lengths, t.seed, 0)[0]
     batch = next(t.batching.micro_batches(t.train, rows))
     t.model.train()
     with KernelWatch() as watch, torch.autocast(t.clock.device.type, torch.bfloat16, enabled=t.bf16):

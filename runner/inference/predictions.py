@@ -20,7 +20,7 @@ from runner.data.split_rows import split_rows
 from runner.inference.example import write_example
 from runner.inference.outcomes import write_outcomes
 from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, InputKind, Predictions
-from runner.model import Model, device_of
+from runner.model import Model, device_of, with_pieces
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_rows
@@ -102,7 +102,7 @@ def split_values(
     Raises:
         HydromelError: scores are NaN.
     """
-    split, head, state, has_nan = split.to(device_of(model)), model.head, START, list[Tensor]()
+    split, head, state, has_nan = with_pieces(model, split.to(device_of(model))), model.head, START, list[Tensor]()
     # A strategy may reorder and cut rows. The same batches are made a second time with token positions as targets:
     # they say which token of the split each value belongs to.
     numbered = split
@@ -143,7 +143,7 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     values: dict[InputKind, Tensor | Ragged] = {}
     predictions, own = None, t.task.metric.input_kind
     if own != "losses":
-        batches = t.batching.evaluation_batches(split.to(t.clock.device), batch_size)
+        batches = t.batching.evaluation_batches(with_pieces(t.model, split.to(t.clock.device)), batch_size)
         shown = track(batches, "predicting", split.real_tokens, lambda batch: batch.real_tokens)
         predictions, losses = _predict(t.model, shown, t.bf16, all_classes=False, with_losses=True)
         values[own] = torch.from_numpy(predictions.values)

@@ -34,7 +34,7 @@ from runner.data.pairs import arrange_texts, columns_of_pairs, pairs_of, read_te
 from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
 from runner.interfaces import Corpus, FindsSpans, HasInspector, Inspector, Predictions, Task
-from runner.model import Model, build_model, device_of, saved_files
+from runner.model import Model, build_model, device_of, saved_files, with_pieces
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import places_in
@@ -194,7 +194,8 @@ class Predictor:
         split = Batch(ids, Ragged(targets, rows, "packed") if per_token else targets, np.arange(table.num_rows))
         if not per_token:
             split = arrange_texts(run.truncation.apply(split), run.task, run.vocabs)
-        by_length = batches_by_length(places_in(split.lengths), batch_size)  # packed, from short to long
+        split = with_pieces(run.model, split)
+        by_length = batches_by_length(places_in(split.cost_lengths), batch_size)  # packed, from short to long
         batches = map(split.to(device_of(run.model)).select, by_length)
         shown = track(batches, "predicting", split.real_tokens, lambda batch: batch.real_tokens)
         return predict(run.model, shown, bf16=False, all_classes=all_classes), split

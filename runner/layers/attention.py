@@ -32,6 +32,8 @@ class SelfAttention(nn.Module):
     `rotary` rotates queries and keys by their positions (`rotate`); `dropout` drops attention weights.
     """
 
+    has_attention = True  # `runner.interfaces.HasAttention`
+
     def __init__(self, size: int, heads: int, score: Score, rotary: bool, dropout: float) -> None:
         super().__init__()
         self.heads, self.score, self.rotary = heads, score, rotary
@@ -130,11 +132,6 @@ def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
 
 def _additive(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bhqkd,hd->bhqk", torch.tanh(queries[:, :, :, None] + keys[:, :, None]), weight.to(keys.dtype))
-
-
-def has_attention(model: nn.Module) -> bool:
-    """Return whether the model has self-attention: it runs packed rows in blocks, at a cost per pair of tokens."""
-    return any(isinstance(module, SelfAttention) for module in model.modules())
 
 
 def angles(positions: Tensor, size: int, dtype: torch.dtype) -> Tensor:

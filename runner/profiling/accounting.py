@@ -121,6 +121,7 @@ class CostCounters:
     timed_examples: int = 0
     timed_updates: int = 0
     timed_seconds: float = 0.0
+    timed_pieces: int = 0  # pieces of words, if the model reads these
     padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))  # tokens by cause
     # Timed updates, by the length of their longest row rounded up to a power of two: `updates`, `real_tokens`,
     # `places` (real and padded tokens) and `seconds`.
@@ -131,7 +132,16 @@ class CostCounters:
     joules: float | None = 0.0
 
     def add(
-        self, *, tokens: int, examples: int, updates: int, supervised: int, seconds: float, timed: bool, padding: Counts
+        self,
+        *,
+        tokens: int,
+        pieces: int = 0,
+        examples: int,
+        updates: int,
+        supervised: int,
+        seconds: float,
+        timed: bool,
+        padding: Counts,
     ) -> None:
         """Add some updates; `padding` is in tokens by cause, and `timed` false for the warm-up."""
         self.real_tokens += tokens
@@ -143,6 +153,7 @@ class CostCounters:
             self.padding[cause] += padded
         if timed:
             self.timed_tokens += tokens
+            self.timed_pieces += pieces
             self.timed_examples += examples
             self.timed_updates += updates
             self.timed_seconds += seconds
@@ -173,6 +184,13 @@ class CostCounters:
     def padded_tokens(self) -> int:
         """Padded tokens of all causes."""
         return sum(self.padding.values())
+
+    @property
+    def padding_share(self) -> float:
+        """The share of padding among all positions that were computed, 0 to 1: of pieces, if the model reads these."""
+        pieces = (self.counters or {}).get("pieces")
+        real, padded = (self.real_tokens, self.padded_tokens) if pieces is None else (pieces["real"], pieces["padded"])
+        return padded / max(1, real + padded)
 
     def state(self) -> dict[str, object]:
         """Return a copy of all counts, for a checkpoint."""
@@ -208,8 +226,10 @@ class CostCounters:
     def speed(self, warmup_updates: int) -> SpeedRecord:
         """Return the `speed` section of result.json: rates over the timed updates."""
         seconds = self.timed_seconds or float("nan")
+        of_pieces: SpeedRecord = {"pieces_per_s": self.timed_pieces / seconds} if self.timed_pieces else {}
         return {
             "real_tokens_per_s": self.timed_tokens / seconds,
+            **of_pieces,
             "examples_per_s": self.timed_examples / seconds,
             "updates_per_s": self.timed_updates / seconds,
             "timed_updates": self.timed_updates,

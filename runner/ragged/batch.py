@@ -19,6 +19,19 @@ IGNORED = -100  # id of a token's target that loss, metrics and counts leave out
 
 
 @dataclass(frozen=True)
+class PieceCounts:
+    """The number of pieces that a model reads of each row of a split, special ones included."""
+
+    # (B,), or (B, texts) of each text of a pair and of each window of a long row; -1: the row has fewer texts
+    lengths: IntArray
+    always_padded: bool  # the model pads packed rows itself
+
+    def select(self, indices: IntArray) -> PieceCounts:
+        """Return the counts of the chosen rows."""
+        return replace(self, lengths=self.lengths[indices])
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some rows of a split, ready for a model.
 
@@ -35,6 +48,9 @@ class Batch:
     cut: Ragged | None = None
     host: npt.NDArray[np.integer] | None = None  # copy of targets (B,) that were sent from the host, as `Ragged.host`
     left_out: int = 0  # for a whole split: number of ignored targets that `target` lacks, since their rows are left out
+    pieces: PieceCounts | None = (
+        None  # what the model reads of the rows, if not their tokens (`runner.model.with_pieces`)
+    )
 
     @property
     def rows(self) -> Rows:
@@ -51,6 +67,11 @@ class Batch:
         """The number of tokens of each row, (B,), or of each of its texts, (B, texts), on the host."""
         lengths = self.rows.host_lengths
         return lengths if self.texts == 1 else lengths.reshape(-1, self.texts)
+
+    @property
+    def cost_lengths(self) -> IntArray:
+        """The lengths that decide what rows cost, as `lengths`: numbers of pieces if the model reads these."""
+        return self.lengths if self.pieces is None else self.pieces.lengths
 
     @property
     def single(self) -> Rows:
@@ -102,7 +123,8 @@ class Batch:
             target = self.target.index_select(0, rows.send(np.ascontiguousarray(indices)))
         cut = None if self.cut is None else self.cut.select(indices)
         host = None if self.host is None else self.host[indices]
-        return Batch(features, target, self.index[indices], carries_state, cut, host)
+        pieces = None if self.pieces is None else self.pieces.select(indices)
+        return Batch(features, target, self.index[indices], carries_state, cut, host, pieces=pieces)
 
     def pad(self) -> Batch:
         """Return the batch with padded features; padding has id 0 (`<pad>`)."""

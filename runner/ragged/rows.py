@@ -36,6 +36,7 @@ class Rows:
         seeds: (B,) int64 dropout seed of each row; None: all rows draw from one generator.
         source: (N,) on the host, index of each token in the rows that these were selected from (`select_spans`).
         stepwise: recurrent layers step through time instead of calling a fused kernel.
+        width_multiple: the strategy rounds padded widths up to a multiple of it, also those of a row's pieces.
         on_host: the host knows the lengths; false only while a model is traced (`runner.ragged.traced`).
     """
 
@@ -51,6 +52,7 @@ class Rows:
         self.seeds: Tensor | None = None
         self.source: IntArray | None = None
         self.stepwise = False
+        self.width_multiple = 1
         self._cache: dict[Hashable, Any] = {}
         if self.n_rows and int(self.host_lengths.min()) < 0:
             raise ValueError(f"lengths: a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
@@ -177,6 +179,7 @@ class Rows:
             return self
         rows = Rows(self.host_lengths, device, self.width)
         rows.seeds, rows.stepwise = None if self.seeds is None else self.seeds.to(device), self.stepwise
+        rows.width_multiple = self.width_multiple
         return rows
 
 

@@ -24,33 +24,42 @@ class Shapes:
 
     rows: IntArray
     widths: IntArray  # length of the longest text, at least 1 and rounded up to a multiple
-    tokens: IntArray  # real tokens
+    tokens: IntArray  # real tokens, or pieces of words where a model reads these
     cells: IntArray  # positions, padding included, in the rectangle or rectangles (`with_blocks`) of rows
     pairs: IntArray  # pairs of `cells` of the same row: the cost of attention
 
     @classmethod
-    def of(cls, rows: IntArray, widths: IntArray, tokens: IntArray, texts: int = 1) -> Shapes:
-        """Return the shapes of micro-batches in one rectangle each, of rows that have some `texts` each."""
-        return cls(rows, widths, tokens, texts * rows * widths, texts * rows * widths**2)
+    def of(cls, rows: IntArray, widths: IntArray, tokens: IntArray, texts: IntArray | None = None) -> Shapes:
+        """Return the shapes of micro-batches in one rectangle each, of rows of one text, or of `texts` (M,) in all."""
+        in_height = rows if texts is None else texts
+        return cls(rows, widths, tokens, in_height * widths, in_height * widths**2)
 
 
-def texts_in(lengths: IntArray) -> int:
-    """Return the number of texts of each row, from the `lengths` of rows (B,), or of their texts (B, texts)."""
-    return 1 if lengths.ndim == 1 else lengths.shape[1]
+def texts_in(lengths: IntArray) -> IntArray:
+    """Return the number of texts of each row, (B,), from the `lengths` of rows (B,), or of their texts (B, texts).
+
+    The texts are those of a pair, or the windows in which a model reads a long row; -1: the row has fewer texts.
+    """
+    return np.ones_like(lengths) if lengths.ndim == 1 else (lengths >= 0).sum(axis=1)
+
+
+def longest_in(lengths: IntArray) -> IntArray:
+    """Return the length of the longest text of each row, (B,), from `lengths` as in `texts_in`."""
+    return lengths if lengths.ndim == 1 else lengths.max(axis=1)
 
 
 def tokens_in(lengths: IntArray) -> IntArray:
     """Return the number of tokens of each row, (B,), from `lengths` as in `texts_in`."""
-    return lengths if lengths.ndim == 1 else lengths.sum(axis=1)
+    return lengths if lengths.ndim == 1 else lengths.clip(min=0).sum(axis=1)
 
 
 def places_in(lengths: IntArray) -> IntArray:
     """Return the places of each row in a rectangle, (B,), with padding within the row; `lengths` are as in `texts_in`.
 
-    The texts of a row are as wide as the longest of them. So a micro-batch has as many places as its number of rows
-    times the most places of a row, whatever the number of texts, and plans need to know nothing about pairs.
+    The texts of a row are as wide as the longest of them. So a micro-batch has no more places than its number of rows
+    times the most places of a row, whatever the number of texts: plans need to know nothing about pairs and windows.
     """
-    return lengths if lengths.ndim == 1 else lengths.shape[1] * lengths.max(axis=1)
+    return texts_in(lengths) * longest_in(lengths)
 
 
 def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = None, width_multiple: int = 1) -> Shapes:
@@ -65,8 +74,8 @@ def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = Non
     rows[np.cumsum(pieces) - 1] = whole - (pieces - 1) * most
     starts = np.cumsum(rows) - rows
     ordered = lengths[np.concatenate(updates)]
-    texts = texts_in(ordered)
-    widths = np.maximum(1, np.maximum.reduceat(places_in(ordered), starts) // texts)
+    texts = np.add.reduceat(texts_in(ordered), starts)
+    widths = np.maximum(1, np.maximum.reduceat(longest_in(ordered), starts))
     tokens = np.add.reduceat(tokens_in(ordered), starts)
     return Shapes.of(rows, widths + -widths % width_multiple, tokens, texts)
 
@@ -84,7 +93,7 @@ def with_blocks(shapes: Shapes, ordered: IntArray, together: Together) -> Shapes
     """
     cells, pairs = shapes.cells.copy(), shapes.pairs.copy()
     for place, unsorted in enumerate(np.split(ordered, np.cumsum(shapes.rows)[:-1])):
-        lengths = np.sort(unsorted.ravel())
+        lengths = np.sort(unsorted[unsorted >= 0])
         ends = block_ends(lengths)
         if len(ends) > 1:
             rows, widths = np.diff(ends, prepend=0), lengths[ends - 1]

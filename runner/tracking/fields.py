@@ -119,6 +119,7 @@ def summary(result: ResultRecord) -> dict[str, float]:
         "tokens": result.get("tokens", {}),
         "padding": result.get("padding", {}),
         "characters": result.get("characters") or {},
+        "pieces": result.get("counters", {}).get("pieces", {}),
         "seconds": result.get("seconds", {}),
         "memory": result.get("memory", {}),
         "energy": result.get("energy") or {},

@@ -38,6 +38,7 @@ def add_costs(
     """
     lengths, timed = t.train.lengths, t.progress.updates > t.settings.warmup_updates
     padding, tokens = no_padding(), 0
+    pieces = 0 if t.train.pieces is None else tokens_in(t.train.pieces.lengths)[np.concatenate(updates)].sum()
     for longest, places in group_by_length(t.batching.longest(lengths, updates)):
         group = [updates[place] for place in places]
         group_padding = t.batching.padding(lengths, group)
@@ -47,7 +48,13 @@ def add_costs(
             n_places = real + sum(group_padding.values())
             group_seconds = sum(update_seconds[place] for place in places)
             t.costs.add_length(longest, updates=len(group), real_tokens=real, places=n_places, seconds=group_seconds)
-    counts = {"tokens": tokens, "examples": sum(map(len, updates)), "updates": len(updates), "supervised": supervised}
+    counts = {
+        "tokens": tokens,
+        "pieces": int(pieces),
+        "examples": sum(map(len, updates)),
+        "updates": len(updates),
+        "supervised": supervised,
+    }
     t.costs.add(**counts, seconds=seconds, timed=timed, padding=padding)
     t.progress.digest = digest(updates, t.progress.digest)
 
@@ -96,11 +103,12 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
     assert isinstance(value, float)
     quality = shown(value, t.measures.scales[t.metric_name].unit)
     tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
-    places = costs.real_tokens + costs.padded_tokens
+    pieces = (costs.counters or {}).get("pieces", {}).get("real")
+    per_s = "" if pieces is None else f"  {pieces / max(costs.training_seconds, 1e-9):7,.0f} pieces/s"
     log.info(
         f"epoch {progress.last_epoch:3d}  updates {progress.updates:5,d}  loss {mean_loss:6.4f}  "
-        f"valid loss {metrics[LOSS]:6.4f}  {t.metric_name} {quality:>6}  {tokens_per_s:7,.0f} tok/s  "
-        f"padding {100 * costs.padded_tokens / max(1, places):4.1f} %  {costs.training_seconds:6.1f} s"
+        f"valid loss {metrics[LOSS]:6.4f}  {t.metric_name} {quality:>6}  {tokens_per_s:7,.0f} tok/s{per_s}  "
+        f"padding {100 * costs.padding_share:4.1f} %  {costs.training_seconds:6.1f} s"
     )
     if t.clock.total() > _LIVE_AFTER_S:
         deliver_or_warn(t.tracker, t.run.path)

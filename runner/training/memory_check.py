@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from runner.batching.costs import computed_shapes
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.records import PeakBatchRecord
@@ -55,8 +56,8 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
     """
     largest, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
     for updates in _plan(t):
-        shapes = t.batching.shapes(t.train.lengths, updates)
-        places = shapes.cells if t.batching.layout in PADDED else shapes.tokens
+        shapes = computed_shapes(t.batching, t.train, updates)
+        places = shapes.cells if _pads(t) else shapes.tokens
         index = int(np.lexsort((shapes.tokens, places))[-1])
         if (size := (int(places[index]), int(shapes.tokens[index]))) > largest:
             start = int(shapes.rows[:index].sum())
@@ -68,7 +69,7 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
 def _plan(t: Training) -> Iterator[Updates]:
     """Yield the updates of each epoch to come; one epoch of a stream, since all have the same shapes."""
     done, limit = t.progress.updates, t.settings.max_updates
-    lengths = t.train.lengths
+    lengths = t.train.cost_lengths
     most = 1 if t.batching.carries_state else max(1, PLANNED_ROWS // max(1, len(lengths)))
     for epoch in range(t.progress.epoch, min(t.settings.epochs, t.progress.epoch + most)):
         updates = t.batching.updates(lengths, t.seed, epoch)
@@ -125,13 +126,20 @@ def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _size(t: Training, shape: PeakBatchRecord) -> tuple[int, int]:
     """Return the positions of a micro-batch in memory, and its real tokens."""
-    places = t.train.texts * shape["rows"] * shape["width"] if t.batching.layout in PADDED else shape["tokens"]
+    places = t.train.texts * shape["rows"] * shape["width"] if _pads(t) else shape["tokens"]
     return places, shape["tokens"]
 
 
+def _pads(t: Training) -> bool:
+    return t.batching.layout in PADDED or (t.train.pieces is not None and t.train.pieces.always_padded)
+
+
 def _shape(t: Training, rows: IntArray) -> PeakBatchRecord | None:
-    """Return the rows, width and real tokens of a micro-batch as laid out for the model; None if it has no rows."""
+    """Return the rows, width and real tokens (or pieces) of a micro-batch as computed; None if it has no rows."""
     if not len(rows):
         return None
+    if t.train.pieces is not None:
+        shapes = computed_shapes(t.batching, t.train, [rows])
+        return {"rows": len(rows), "width": int(shapes.widths[0]), "tokens": int(shapes.tokens[0])}
     batch = next(iter(t.batching.micro_batches(t.train, rows)))
     return {"rows": len(batch.index), "width": batch.rows.width, "tokens": int(t.train.lengths[rows].sum())}

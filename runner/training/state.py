@@ -127,7 +127,7 @@ class Training:
 
     def epoch_updates(self) -> list[IntArray]:
         """Return the updates of the current epoch: the rows of each."""
-        updates = self.batching.updates(self.train.lengths, self.seed, self.progress.epoch)
+        updates = self.batching.updates(self.train.cost_lengths, self.seed, self.progress.epoch)
         self.live.before_epoch, self.live.epoch_updates = self.progress.updates - self.progress.update, len(updates)
         return updates
 

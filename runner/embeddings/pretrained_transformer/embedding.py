@@ -31,11 +31,11 @@ from runner.embeddings.pretrained_transformer.files import CONFIG, TOKENIZER, Pr
 from runner.embeddings.pretrained_transformer.load import Lora, load_model
 from runner.embeddings.pretrained_transformer.pieces import Specials, cut_words
 from runner.embeddings.pretrained_transformer.static import StaticTable
-from runner.embeddings.pretrained_transformer.windows import Windows, windows_of
+from runner.embeddings.pretrained_transformer.windows import Windows, window_lengths, windows_of
 from runner.interfaces import Description
 from runner.layers.dropout import Dropout
 from runner.layers.pooling import mean_pool
-from runner.ragged.batch import Batch
+from runner.ragged.batch import Batch, PieceCounts
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, copy_to_device
 from runner.text.vocab import Vocab, vocab_of
@@ -103,6 +103,7 @@ class TransformerEmbedding(nn.Module):
         self.backbone, self.not_fitting = loaded.model, loaded.not_fitting
         self.around = Specials.of(self.tokenizer)
         self.token_context = "earlier" if self.backbone.causal else "all"  # `runner.interfaces.ReadsContext`
+        self.has_attention = not isinstance(self.backbone, StaticTable)  # `runner.interfaces.HasAttention`
         self._check_tokenizer()
         self.longest = self._longest(window, overlap)
         self.overlap = overlap
@@ -137,7 +138,8 @@ class TransformerEmbedding(nn.Module):
         )
         device = words.values.device
         seeds = words.rows.seeds  # a window has that of its row
-        rows = Rows(laid.lengths, device)
+        longest = max(1, int(laid.lengths.max(initial=0)))
+        rows = Rows(laid.lengths, device, longest + -longest % words.rows.width_multiple)
         rows = rows.with_seeds(None if seeds is None else seeds.index_select(0, rows.send(laid.row)))
         ids = Ragged(copy_to_device(laid.pieces, device), rows, "packed", laid.pieces)
         self._count(rows, words.layout)
@@ -196,6 +198,15 @@ class TransformerEmbedding(nn.Module):
     def counters(self) -> dict[str, dict[str, int]]:
         """Return the numbers of real and padded pieces and of windows so far (`runner.interfaces.HasCounters`)."""
         return {"pieces": {**self.work}}
+
+    def count_pieces(self, split: Batch) -> PieceCounts:
+        """Return the number of pieces of each row of a split (`runner.interfaces.ReadsPieces`)."""
+        words = split.features[self.feature]
+        lengths = window_lengths(
+            words.on_host().astype(np.int64), words.rows, self.table, self.around.count, self.longest, self.overlap
+        )
+        by_row = lengths.reshape(len(split.index), split.texts * lengths.shape[1])
+        return PieceCounts(by_row[:, 0] if by_row.shape[1] == 1 else by_row, self.backbone.always_pads)
 
     def describe(self, splits: Mapping[str, Batch]) -> Description:
         """Return the model and the number of pieces of each split (`runner.interfaces.HasDescription`)."""

@@ -45,10 +45,7 @@ def windows_of(
     row_starts = offsets[rows.host_offsets]  # (B+1,) start of each row among the pieces
     row_lengths = np.diff(row_starts)
     n_before, count = len(specials.before), specials.count
-    # most pieces of words in a window
-    size = max(int(row_lengths.max(initial=0)), 1) if longest is None else longest - count
-    step = max(1, size - overlap)
-    per_row = 1 + np.maximum(0, -(-(row_lengths - size) // step))
+    size, step, per_row = _plan(row_lengths, count, longest, overlap)
     row = np.repeat(np.arange(rows.n_rows), per_row)
     number = np.arange(len(row)) - np.repeat(np.cumsum(per_row) - per_row, per_row)  # index of each window in its row
     # the last window ends where its row ends, so that it is as long as the others
@@ -79,6 +76,25 @@ def windows_of(
     first_window = np.cumsum(per_row) - per_row
     last = np.maximum(ends[first_window + per_row - 1] - 1, 0)
     return Windows(laid, segments, lengths, row, place, word_lengths, window_starts[first_window], last)
+
+
+def window_lengths(
+    words: IntArray, rows: Rows, table: PieceTable, n_special: int, longest: int | None, overlap: int
+) -> IntArray:
+    """Return the number of pieces of each window of each row, (B, W), with special ones; -1: it has fewer windows."""
+    offsets = np.concatenate(([0], np.cumsum(np.diff(table.offsets)[words])))
+    row_lengths = np.diff(offsets[rows.host_offsets])
+    size, _, per_row = _plan(row_lengths, n_special, longest, overlap)
+    number = np.arange(int(per_row.max(initial=1)))
+    # all windows of a long row have the same length
+    return np.where(number < per_row[:, None], np.minimum(row_lengths, size)[:, None] + n_special, -1)
+
+
+def _plan(row_lengths: IntArray, n_special: int, longest: int | None, overlap: int) -> tuple[int, int, IntArray]:
+    """Return the most pieces of words in a window, the distance of windows, and the number of windows of each row."""
+    size = max(int(row_lengths.max(initial=0)), 1) if longest is None else longest - n_special
+    step = max(1, size - overlap)
+    return size, step, 1 + np.maximum(0, -(-(row_lengths - size) // step))
 
 
 def _after(marks: BoolArray, rows: Rows) -> BoolArray:

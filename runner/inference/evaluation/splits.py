@@ -22,7 +22,7 @@ from runner.inference.generation.language_model import NextToken, Text
 from runner.inference.predictions import split_values
 from runner.inference.trained import TrainedModel
 from runner.interfaces import BatchingStrategy, HasLossTables, StreamStrategy
-from runner.model import device_of
+from runner.model import device_of, with_pieces
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.terminal.progress import track
@@ -82,7 +82,8 @@ class SplitEvaluation:
         for line in describe_counts(counts, run.truncation):
             log.info(line)
         split = arrange_texts(split, run.task, run.vocabs)
-        made = self.batching.evaluation_batches(split.to(device_of(run.model)), batch_size)
+        whole = with_pieces(run.model, split.to(device_of(run.model)))
+        made = self.batching.evaluation_batches(whole, batch_size)
         batches = track(made, f"evaluating {name}", split.real_tokens, lambda batch: batch.real_tokens)
         return name, evaluate(run.model, run.measures.start(vocabs), batches, bf16=False)
 
