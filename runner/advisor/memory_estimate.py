@@ -150,7 +150,8 @@ class MemoryEstimator:
         return [*self.model.parameters(), *self.model.buffers(), *self._gradients(), *_columns(batch)]
 
     def _gradients(self) -> list[Tensor]:
-        return [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        gradients = (parameter.grad for parameter in self.model.parameters())
+        return [gradient for gradient in gradients if gradient is not None and not gradient.is_sparse]
 
     def _memory_model(self, batching: BatchingStrategy, train: Batch, shapes: Shapes, training: bool) -> MemoryModel:
         """Return the memory model of this strategy's layout, fitted to some small batches; it is fitted once."""

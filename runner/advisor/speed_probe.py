@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from scipy.optimize import linprog
-from torch import nn
 
 from runner.batching.costs import computed_shapes
 from runner.common.arrays import FloatArray, IntArray
@@ -34,6 +33,7 @@ from runner.profiling.kernels import now
 from runner.ragged.batch import Batch
 from runner.ragged.shapes import Shapes, Updates, concatenate, places_in, tokens_in
 from runner.training.loop import backward
+from runner.training.optimizers import clip_gradients
 
 SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
 _PIECES = 4.0  # a kind's share of time allows this many pieces of the largest size
@@ -191,7 +191,7 @@ class SpeedProbe:
         """Return the time of the part of an update that runs once, whatever the number of micro-batches."""
         begin = now(self.device)
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            clip_gradients(self.optimizer, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return now(self.device) - begin

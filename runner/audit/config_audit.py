@@ -240,7 +240,7 @@ def _run_update(subject: StrategySubject, rows: Sequence[int]) -> Observation:
     model.zero_grad()
     loss, _ = backward(model, micro_batches, count, START, False, lambda lap: None)
     gradients = {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * max(1, count)
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense() * max(1, count)
         for name, parameter in model.named_parameters()
     }
     model.zero_grad()

@@ -34,7 +34,12 @@ class LiveBytes(DispatchMode):
             return result
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and storage_key(storage := leaf.untyped_storage()) not in self._numbers:
+            # a sparse tensor has no memory of its own: its values and indices are tensors
+            if (
+                isinstance(leaf, Tensor)
+                and not leaf.is_sparse
+                and storage_key(storage := leaf.untyped_storage()) not in self._numbers
+            ):
                 self._follow(storage)
         return result
 

@@ -15,26 +15,27 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from runner.compat.torch import WithoutCompiler, without_compiler
 from runner.interfaces import HasAverage, HasLearningRates
+from runner.training.touched_rows import by_touched_rows, coalesce_gradients, values_of
 
 
 class Sgd(WithoutCompiler, optim.SGD):
-    step = without_compiler(optim.SGD.step)
+    step = by_touched_rows(without_compiler(optim.SGD.step))
 
 
 class Adam(WithoutCompiler, optim.Adam):
-    step = without_compiler(optim.Adam.step)
+    step = by_touched_rows(without_compiler(optim.Adam.step))
 
 
 class AdamW(WithoutCompiler, optim.AdamW):
-    step = without_compiler(optim.AdamW.step)
+    step = by_touched_rows(without_compiler(optim.AdamW.step))
 
 
 class Adadelta(WithoutCompiler, optim.Adadelta):
-    step = without_compiler(optim.Adadelta.step)
+    step = by_touched_rows(without_compiler(optim.Adadelta.step))
 
 
 class RMSprop(WithoutCompiler, optim.RMSprop):
-    step = without_compiler(optim.RMSprop.step)
+    step = by_touched_rows(without_compiler(optim.RMSprop.step))
 
 
 class AveragedSgd(Sgd):
@@ -151,9 +152,16 @@ def averaged(optimizer: optim.Optimizer) -> AbstractContextManager[None]:
 def clip_gradients(optimizer: optim.Optimizer, most: float | None) -> Tensor:
     """Return the norm of all gradients, (), after scaling them down to a norm of at most `most`; None: no limit."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    coalesce_gradients(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([values_of(gradient) for gradient in gradients])
     if most is not None:
-        return nn.utils.clip_grad_norm_(parameters, most)
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        dense = [part for part in parameters if part.grad is not None and not part.grad.is_sparse]
+        nn.utils.clip_grads_with_norm_(dense, most, norm)
+        for gradient in gradients:
+            if gradient.is_sparse:  # as the dense ones
+                values_of(gradient).mul_((most / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def observe(optimizer: optim.Optimizer, quality: float) -> None:

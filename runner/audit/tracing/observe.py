@@ -218,7 +218,9 @@ def _gradients(total: Tensor, named: dict[str, nn.Parameter], keep: bool) -> dic
         if NO_GRADIENT not in str(error):
             raise
         return {}
-    return zeros | {name: grad.detach() for name, grad in zip(named, gradients, strict=True) if grad is not None}
+    return zeros | {
+        name: grad.detach().to_dense() for name, grad in zip(named, gradients, strict=True) if grad is not None
+    }
 
 
 def _innermost(error: Exception, module: nn.Module) -> str:

@@ -36,6 +36,10 @@ class PieceModel(nn.Module):
     causal: bool  # true if a vector depends on earlier pieces only
     always_pads = False  # true if packed rows are padded inside
 
+    def pieces_table(self) -> nn.Embedding:
+        """Return the vectors of pieces, the model's input."""
+        raise NotImplementedError
+
 
 class RowDropout(nn.Module):
     """A replacement of torch's dropout whose masks can be seeded by row.
@@ -124,6 +128,9 @@ class Backbone(PieceModel):
         layers = output.hidden_states if all_layers else [output.last_hidden_state]
         return [ids.with_values(layer[0] if packed else layer) for layer in layers]
 
+    def pieces_table(self) -> nn.Embedding:
+        return input_table(self.model)
+
     def _bind(self, ids: Ragged) -> None:
         """Let the dropout modules know the rows of the next run."""
         for module in self._row_dropouts:
@@ -161,6 +168,13 @@ class Backbone(PieceModel):
         if not found:
             raise CannotAttendInRowsError(f"{type(self.model).__name__} calls no attention function of the registry")
         return found
+
+
+def input_table(model: PreTrainedModel) -> nn.Embedding:
+    """Return the vectors of pieces of a model of transformers."""
+    table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
+    return table
 
 
 def single_row(backbone: Backbone, ids: Ragged) -> Tensor:

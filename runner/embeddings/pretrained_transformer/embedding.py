@@ -59,6 +59,7 @@ class TransformerEmbedding(nn.Module):
         window: maximum number of pieces that the model reads at once; null: its number of positions.
         overlap: number of pieces that neighbouring windows of a long row share, at least.
         frozen: parts that are not trained: embeddings, all, or layers such as 0-3 or 5.
+        sparse: update only the vectors of pieces that an update has (`runner.training.touched_rows`).
         rate: learning rate of the transformer as a multiple of the optimiser's.
         layer_decay: factor of the rate from each layer to the one below it; 1: the same rate everywhere.
         lora: adapters that are trained instead of the model's parameters; null: none.
@@ -85,6 +86,7 @@ class TransformerEmbedding(nn.Module):
         window: PositiveInt | None,
         overlap: NonNegativeInt,
         frozen: list[Text | NonNegativeInt],
+        sparse: bool,
         rate: PositiveFloat,
         layer_decay: Factor,
         lora: Lora | None,
@@ -115,10 +117,13 @@ class TransformerEmbedding(nn.Module):
         self.scale = nn.Parameter(torch.ones(1)) if len(layers) > 1 else None
         if specials == "keep" and not self.around.before:
             raise ValueError(f"specials=keep: {path} puts no special piece before a text; use specials=drop")
+        self.backbone.pieces_table().sparse = sparse
         if lora is None:
             freeze(self.backbone, frozen)
         elif frozen:
             raise ValueError(f"frozen={frozen}: with lora only the adapters are trained; use frozen=[]")
+        if sparse and not self.backbone.pieces_table().weight.requires_grad:
+            raise ValueError("sparse=true: the vectors of pieces are not trained, so use sparse=false")
         self.learning_rate_factors = factors_of(self.backbone, rate, layer_decay, prefix="backbone.")
         self.output_size = self.backbone.size * (2 if pool == "first_last" else 1)
         self.dropout = Dropout(dropout)

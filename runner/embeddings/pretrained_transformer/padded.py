@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from runner.embeddings.pretrained_transformer.backbone import PieceModel, check_rows
+from runner.embeddings.pretrained_transformer.backbone import PieceModel, check_rows, input_table
 from runner.ragged.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ class PaddedBackbone(PieceModel):
         self.max_pieces = None if positions is None else positions - 2
         self.n_segments = getattr(model.config, "type_vocab_size", 0)
         self.causal = check_rows(self, _single_row)
+
+    def pieces_table(self) -> nn.Embedding:
+        return input_table(self.model)
 
     def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
         """Return vectors as `Backbone.forward` does."""

@@ -42,6 +42,9 @@ class StaticTable(PieceModel):
             result.table.weight.copy_(vectors)
         return result
 
+    def pieces_table(self) -> nn.Embedding:
+        return self.table
+
     def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
         """Return vectors as `Backbone.forward` does."""
         return [ids.with_values(self.table(ids.filled(self.pad)))]

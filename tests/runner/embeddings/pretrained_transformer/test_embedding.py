@@ -341,3 +341,17 @@ def test_joined_pairs_are_read_as_transformers_reads_them(family: str, saved: Sa
         torch.testing.assert_close(mine[: len(first)], hidden[firsts], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(mine[len(first) + 1 :], hidden[seconds], rtol=1e-9, atol=1e-9)
         assert len(row) == len(firsts) + len(seconds) + 1
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "mpnet"])
+def test_sparse_gradients_are_those_of_the_dense_table(family: str, saved: Saved) -> None:
+    dense = outcome(embedding(saved(family), inner_dropout=0, dropout=0), [ids_of(TEXT), ids_of(TEXT[:2], "padded")])
+    made = embedding(saved(family), inner_dropout=0, dropout=0, sparse=True)
+    vectors, gradients = outcome(made, [ids_of(TEXT), ids_of(TEXT[:2], "padded")])
+    assert sum(gradient.is_sparse for gradient in gradients) == 1
+    assert_equal((vectors, [gradient.to_dense() for gradient in gradients]), dense)
+
+
+def test_a_table_that_is_not_trained_has_no_sparse_updates(saved: Saved) -> None:
+    with pytest.raises(HydromelError, match="the vectors of pieces are not trained"):
+        embedding(saved("bert"), sparse=True, frozen="[embeddings]")
