@@ -23,12 +23,13 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import product
 from statistics import median
 from typing import Any
 
+import finetuning
 import torch
 import training_peers as peers
 from bench_options import former, parsed
@@ -44,6 +45,7 @@ from runner.tracking.provenance import cpu_name, git_commit
 
 WARM_UP = 2  # rounds before the measured ones
 HAND, TRAINER, EXAMPLE = "by hand", "transformers.Trainer, grouped", "PyTorch's example"
+PADDED, GROUPED, REBALANCED = "HF shuffled", "HF grouped", "HF rebalanced"
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
 LM = {
     "float32": ["matmul=onednn"],
@@ -54,7 +56,10 @@ OURS = {*STRATEGIES, *LM}
 
 @dataclass(frozen=True)
 class Row:
-    """One row: a work, its entrants by name, and the ratio to the reference that an entrant should reach (`goals`)."""
+    """One row: a work, its entrants by name, and the ratio to the reference that an entrant should reach (`goals`).
+
+    With `second`, there are also ratios to another entrant, with goals of their own.
+    """
 
     name: str
     title: str
@@ -62,6 +67,8 @@ class Row:
     entrants: dict[str, Entrant]
     goals: dict[str, float]
     updates: int  # updates per turn
+    second: str | None = None
+    second_goals: dict[str, float] = field(default_factory=dict)
 
 
 def training_row(
@@ -99,6 +106,26 @@ def missing() -> list[str]:
     return [name for name in ("accelerate", "transformers") if find_spec(name) is None]
 
 
+def finetuning_row(options: argparse.Namespace, work: str, title: str) -> Row:
+    """Return a row that fine-tunes an encoder: Hydromel, and transformers with three orders of rows."""
+    more = (f"device={options.device}", "batching.batch_size=32")
+    theirs = {PADDED: finetuning.shuffled, GROUPED: finetuning.grouped, REBALANCED: finetuning.rebalanced}
+    entrants = {
+        name: stepping(finetuning.hugging_face_step, batches, work, options.data, *more)
+        for name, batches in theirs.items()
+    }
+    entrants |= {
+        name: stepping(finetuning.our_pieces_step, work, options.data, f"batching={name}", *more)
+        for name in ("packed", "bucketed", "padmask")
+    }
+    return Row(work, title, PADDED, entrants, {"packed": 1.7}, 8, GROUPED, {"packed": 0.95})
+
+
+def finetuning_rows(options: argparse.Namespace) -> list[Row]:
+    titles = {"minilm_sst2": "MiniLM, [CLS], SST-2", "minilm_wnut17": "MiniLM, first pieces, WNUT-17"}
+    return [finetuning_row(options, work, title) for work, title in titles.items()]
+
+
 def lm_row(options: argparse.Namespace, streams: int) -> Row:
     size, device = f"batching.batch_size={streams}", f"device={options.device}"
     entrants = {EXAMPLE: stepping(example_step, options.data, options.device, streams)}
@@ -119,6 +146,7 @@ def rows(options: argparse.Namespace) -> dict[str, Row]:
         training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", lstm, 32, 5, {"bucketed": 3.0}),
         lm_row(options, 20),
         lm_row(options, 64),
+        *([] if finetuning.missing() else finetuning_rows(options)),
         training_row(options, "transformer_newsgroups4", "Transformer, newsgroups4 (to 1,024)", None, 32, 6, {}),
         training_row(options, "tagger_twitter", "Tagger CNN-BLSTM-CRF, Twitter", None, 10, 20, {}),
         training_row(options, "conv_trec", "Convolutions and characters, TREC", None, 50, 20, {}),
@@ -134,11 +162,12 @@ def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
     scores, not_run = compete(row.entrants, options.device, options.threads, WARM_UP, options.rounds, row.updates)
     if row.reference in not_run:
         raise NotRunHere(f"{row.reference}: {not_run[row.reference]}")
-    reference = scores[row.reference]
+    reference, second = scores[row.reference], scores.get(row.second or "")
     return {
         "name": row.name,
         "title": row.title,
         "reference": row.reference,
+        "second": row.second,
         "updates_a_turn": row.updates,
         "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
         "entrants": [
@@ -147,6 +176,8 @@ def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
                 "ours": name in OURS,
                 "goal": row.goals.get(name),
                 **figures(score, reference, options.threads == 1 and options.device == "cpu"),
+                "ratio_to_second": summary(ratios(score, second, "seconds")) if second else None,
+                "second_goal": row.second_goals.get(name),
             }
             for name, score in scores.items()
         ],
@@ -173,6 +204,9 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
     epochs = {"tagger_ewt": 1, "conv_sst2": 4, "lstm_sst2": 4}  # a few seconds of training each
     more = ("batching.batch_size=32", f"device={options.device}")
     found = [cost_of_run(work, n, options.data, options.threads, options.rounds, *more) for work, n in epochs.items()]
+    if not finetuning.missing():
+        limited = (*more, "batching=packed", "train.max_updates=50")
+        found.append(cost_of_run("minilm_sst2", 1, options.data, options.threads, options.rounds, *limited))
     return {"goal_percent": 3.0, "works": found}
 
 
@@ -219,6 +253,8 @@ def main() -> None:
     options = parsed(__doc__, lambda options: [*rows(options), *APART])
     if missing():
         print(f"{TRAINER} is left out: install {', '.join(missing())}")
+    if needed := finetuning.missing():
+        print(f"fine-tuning is left out: install {', '.join(needed)}")
     try:
         found, left_out = measured(options)
     except KeyboardInterrupt:

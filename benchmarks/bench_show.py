@@ -92,6 +92,7 @@ def _contest(row: dict[str, Any]) -> Table:
         "range",
         "by CPU time",
         "goal",
+        *([f"ratio to {row['second']}"] if row.get("second") else []),
         "padding %",
         "peak MiB",
         "training only",
@@ -107,6 +108,7 @@ def _contest(row: dict[str, Any]) -> Table:
             f"{ratio['low']:.2f}-{ratio['high']:.2f}",
             f"{cpu['median']:.2f}" if cpu else "",
             f"{one['goal']:g}" if one["goal"] else "",
+            *([_to_second(one)] if row.get("second") else []),
             f"{100 * one['padding_share']:.1f}",
             f"{memory['peak_bytes'] / MIB:,.0f}",
             f"{(memory['peak_bytes'] - memory['before_training_bytes']) / MIB:,.0f}",
@@ -117,6 +119,13 @@ def _contest(row: dict[str, Any]) -> Table:
     for name, missing in row.get("not_run", {}).items():
         table.add_row(name, "not run here", *[""] * (len(columns)), missing)
     return table
+
+
+def _to_second(one: dict[str, Any]) -> str:
+    """Return the ratio to the row's second reference, with its range and goal."""
+    ratio, goal = one["ratio_to_second"], one["second_goal"]
+    text = f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+    return f"{text}, goal {goal:g}" if goal else text
 
 
 def _overhead(row: dict[str, Any]) -> Table:

