@@ -118,9 +118,7 @@ print(Score([Turn(1.0, 1.0, 7, 3, 0.0), Turn(1.0, 1.0, 5, 1, 0.0)], 0.0, 2, {}, 
 
 def test_a_word_has_its_target_at_its_first_piece() -> None:
     code = """
-from finetune_quality import with_spread
 from finetuning import labels_of_words
 print(*labels_of_words([None, 0, 0, 1, 2, 2, None], [5, 6, 7]))
-print(with_spread([1.0, 3.0]), with_spread([2.5]))
 """
-    assert python("-c", code).stdout.splitlines() == ["-100 5 -100 6 7 -100 -100", "2.00 ± 1.41", "2.50"]
+    assert python("-c", code).stdout.strip() == "-100 5 -100 6 7 -100 -100"
