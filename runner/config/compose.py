@@ -68,8 +68,10 @@ def compose_from(
     return resolve(composed, choices, [*given, *(values or {})])
 
 
-def as_written(overrides: ListConfig) -> list[str]:
+def as_written(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of a command as they were written: Hydra's list would replace `${key}` by a value."""
+    if not isinstance(overrides, ListConfig):
+        return [*overrides]
     written = OmegaConf.to_container(overrides, resolve=False)
     assert isinstance(written, list)
     return [str(override) for override in written]
