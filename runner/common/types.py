@@ -41,6 +41,8 @@ def _name(value: str) -> str:
 
 
 def _path(value: str) -> str:
+    if value == "~":
+        raise PydanticCustomError("home", "Input should be a path; the home directory is ~/")
     if value.startswith("~") and os.path.expanduser(value) == value:
         raise PydanticCustomError("home", "Input should be a path; there is no such user")
     return value

@@ -1,4 +1,4 @@
-"""Abbreviations on a command line: `~` in any value, and `data=FILE`."""
+"""Abbreviations: `~` in any value of a command line or a YAML file, and `data=FILE` on a command line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from runner.config.own_data import with_own_data, written
 _HOME = re.compile(
     r"(^|[\[,] *)(~[\w.-]*(?:/[^,\]]*)?)(?=$|[,\]])"
 )  # a value, or an item of a list, that starts with ~
+_HOME_OF_PATH = re.compile(r"(sqlite:///)?(~[\w.-]*/.*)")
 
 
 def as_overrides(arguments: Sequence[str], tell: bool = True) -> list[str]:
@@ -26,3 +27,16 @@ def _with_home(argument: str) -> str:
     if "~" not in value:
         return argument
     return key + equals + _HOME.sub(lambda match: match[1] + written(os.path.expanduser(match[2])), value)
+
+
+def with_home(value: object) -> object:
+    """Return a value of a config in which every path, at any depth, has the home directory for `~/` at its start.
+
+    So has the path of a URI for SQLite: `sqlite:///~/mlflow.db`. `~` by itself is no path.
+    """
+    if isinstance(value, str):
+        match = _HOME_OF_PATH.fullmatch(value)
+        return (match[1] or "") + os.path.expanduser(match[2]) if match else value
+    if isinstance(value, list):
+        return [with_home(item) for item in value]
+    return {key: with_home(item) for key, item in value.items()} if isinstance(value, dict) else value

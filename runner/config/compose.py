@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf.errors import KeyValidationError, MissingMandatoryValue, OmegaCon
 from runner.common.class_names import apply_to_mappings
 from runner.common.errors import HydromelError, did_you_mean, shortened
 from runner.compat.hydra import root_of
-from runner.config.arguments import as_overrides
+from runner.config.arguments import as_overrides, with_home
 from runner.config.groups import names_by_group
 from runner.config.keys import check_keys_of_files, check_keys_of_override, text_of_key
 from runner.config.schema import NOTES, RunConfig
@@ -27,6 +28,8 @@ _GROUP = "batching="
 _TRACKER, SEVERAL = "tracker", "several"  # a group, and the name of its config that holds several others
 NULLABLE = ("metric", "search", "run_plots", "experiment")  # groups that may be null
 _LONGEST_LINE = 300  # most characters of a message of Hydra, since it may contain a value
+# Hydra makes the folder of a run from the config as it is written: ${home:PATH} is PATH with `~` at its start replaced
+OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 
 def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -148,7 +151,7 @@ def resolve(config: DictConfig, choices: Mapping[str, object], overrides: Sequen
         raise HydromelError(explain(error)) from error
     assert isinstance(plain, dict)
     chosen = {group: name for group, name in choices.items() if not group.startswith("hydra/")}
-    options = {str(key): apply_to_mappings(value, _with_string_keys) for key, value in plain.items()}
+    options = {str(key): apply_to_mappings(with_home(value), _with_string_keys) for key, value in plain.items()}
     for name in options.keys() - {*RunConfig.option_names()}:  # +batch_size=16
         others = {key: value for key, value in options.items() if key != name}
         if meant := suggestion(name, str(options[name]), RunConfig.option_names(), others):

@@ -159,7 +159,7 @@ def test_every_option_takes_a_hostile_value_or_refuses_it_in_one_line(part: int)
         (Fraction, [0, 0.5], [1.0, 1e-320, -0.1, float("nan")]),
         (Text, ["label", "\u00e9 \u00a0", "\u4e2d"], ["", " ", "a\nb", "\t", "\u2028", "\ud800", "x" * 201]),
         (Name, ["conll-2003", "a_b.c+d", "\u00e9t\u00e9"], [".", "..", "../x", "a/b", "a\\b", " a", "a\n", ""]),
-        (FilePath, ["a/../b", "~", "sqlite:///x.db"], ["", "a\0", "a\n", "~nobody-of-that-name", "x" * 4097]),
+        (FilePath, ["a/../b", "x~", "sqlite:///x.db"], ["", "~", "a\0", "a\n", "~nobody-of-that-name", "x" * 4097]),
         (Module, ["my_parts", "a.b", "a.b."], ["", "a b", ".a", "a..b", "os;x"]),
         (Encoding, ["utf-8", "UTF_16", "latin1", "cp037"], ["punycode", "idna", "base64", "undefined", "utf-7", "a\0"]),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 
 from runner.common.errors import HydromelError
 from runner.config.compose import compose_config
@@ -57,5 +58,30 @@ def test_home_in_any_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     config = compose_config(
         ["data_dir=~/d", "cache_dir='~/kept'", "runs_dir=~", "dataset=csv", "dataset.train=[~/a.csv,b.csv]"]
     )
-    assert (config.data_dir, config.cache_dir, config.runs_dir) == (f"{home}/d", "~/kept", str(home))
+    assert (config.data_dir, config.cache_dir, config.runs_dir) == (f"{home}/d", f"{home}/kept", str(home))
     assert config.dataset["train"] == [f"{home}/a.csv", "b.csv"]
+
+
+def test_home_in_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    own = ["# @package _global_", "runs_dir: ~/runs", "data_dir: ~/d", "cache_dir: ~/c", "init_from: ~/runs/first"]
+    own += ["tracker: {uri: 'sqlite:///~/mlflow.db', artifact_location: ~/a}", "embedding: {path: ~/glove.txt}"]
+    own += ["dataset: {train: [~/a.csv, b.csv], delimiter: '~'}", "task: {label_weights: {'~/x': 2.0}}"]
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("\n".join(own), encoding="utf-8")
+    options = ["dataset=csv", "embedding=vectors", "experiment=mine"]
+    config = compose_config(options, tmp_path / "configs")
+    assert (config.runs_dir, config.data_dir) == (f"{tmp_path}/runs", f"{tmp_path}/d")
+    assert (config.cache_dir, config.init_from) == (f"{tmp_path}/c", f"{tmp_path}/runs/first")
+    assert config.tracker["uri"] == f"sqlite:///{tmp_path}/mlflow.db"
+    assert (config.tracker["artifact_location"], config.embedding["path"]) == (f"{tmp_path}/a", f"{tmp_path}/glove.txt")
+    assert (config.dataset["train"], config.dataset["delimiter"]) == ([f"{tmp_path}/a.csv", "b.csv"], "~")
+    assert config.task["label_weights"] == {"~/x": 2.0}
+    with initialize_config_module("configs", version_base="1.3"):  # the folder that Hydra makes
+        asked = ["runs_dir='~/runs'", "sweep.id=s"]
+        folders = compose("train", asked, return_hydra_config=True).hydra
+        assert folders.run.dir.startswith(f"{tmp_path}/runs/")
+        assert folders.sweep.dir == f"{tmp_path}/runs/s"
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("# @package _global_\nruns_dir: '~'\n")
+    with pytest.raises(HydromelError, match="runs_dir='~': Input should be a path; the home directory is ~/"):
+        compose_config(["experiment=mine"], tmp_path / "configs")
