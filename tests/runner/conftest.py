@@ -1,4 +1,4 @@
-"""Fixtures of tests that interrupt a run."""
+"""Runs that several tests share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.composed import run, tag_files
+from tests.helpers.composed import run, run_as_command, tag_files
+from tests.helpers.runs_of_tasks import FILES, OF_MODEL, SMALL, text_files
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +22,21 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("whole") / "run"
     run(folder, *data, *request.module.OPTIONS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def runs_of_tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of a small run of each kind of prediction."""
+    folders = {}
+    for name, files in FILES.items():
+        folder = tmp_path_factory.mktemp(name)
+        folders[name] = run_as_command(folder / "run", *files(folder), *SMALL, *OF_MODEL)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def language_model_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run of a language model of lines."""
+    folder = tmp_path_factory.mktemp("lm")
+    sizes = ("encoder=lstm", "encoder.hidden=8", "embedding.size=8")
+    return run_as_command(folder / "run", *text_files(folder), *SMALL, *sizes)
