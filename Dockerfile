@@ -1,5 +1,6 @@
 # Hydromel on CPUs; docs/commands.md has the commands. The folder /work is the user's.
-FROM python:3.11-slim AS build
+ARG PYTHON=3.11-slim-bookworm
+FROM python:${PYTHON} AS build
 ARG TORCH_INDEX=
 WORKDIR /source
 COPY constraints.txt ./
@@ -12,11 +13,11 @@ COPY runner runner
 COPY tasks tasks
 RUN /venv/bin/pip install --no-cache-dir -c constraints.txt .
 
-FROM python:3.11-slim
+FROM python:${PYTHON}
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH HYDROMEL_CACHE=/tmp/hydromel MPLCONFIGDIR=/tmp/matplotlib XDG_STATE_HOME=/tmp/state
-RUN useradd --create-home hydromel
-USER hydromel
+RUN useradd --uid 1000 --create-home hydromel && install --directory --owner=hydromel --group=hydromel /work
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["hydromel"]
 CMD ["--help"]

@@ -68,7 +68,8 @@ LAYERS = {
     "runner.inference.generation": f"{MODEL} runner.layers runner.encoders runner.inference",
     "runner.inference.evaluation": f"{MODEL} runner.embeddings runner.inference runner.inference.generation",
     "runner.export": (
-        f"{MODEL} runner.layers runner.embeddings runner.encoders runner.inference runner.inference.generation"
+        f"{MODEL} runner.layers runner.embeddings runner.embeddings.pretrained_transformer runner.encoders "
+        "runner.inference runner.inference.generation"
     ),
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
     "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.advisor runner.inference",

@@ -50,6 +50,20 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     shutil.rmtree(folder)
 
 
+def test_the_image_is_built_of_what_the_wheel_is_built_of() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    copied = {name for names in copies for name in names}
+    assert copied == {*PACKAGES, *FILES, "constraints.txt"}
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert allowed[0] == "*"
+    assert copied <= {line[1:].rstrip("/") for line in allowed if line.startswith("!")}
+    installs = [line for line in lines if "pip install" in line]
+    assert installs
+    assert all("-c constraints.txt" in line for line in installs)
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 1000"]
+
+
 def test_the_wheel_has_every_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if name.split("/")[0] in PACKAGES}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 # As on the command line (["task=tag", "train.epochs=3"]), or as a mapping ({"task": "tag", "train": {"epochs": 3}})
 Overrides: TypeAlias = Sequence[str] | Mapping[str, object]
-_PLAIN = re.compile(r"[A-Za-z_/~.][\w/~.:-]*")  # text that needs no quotes on the command line
-_WORDS = ("true", "false", "null", "nan", "inf")  # that mean values there
 
 
 def train(
@@ -114,18 +110,21 @@ def _as_text(overrides: Overrides) -> Iterator[str]:
 
 def _value(value: object) -> str:
     """Return a value in the grammar of the command line."""
-    if isinstance(value, Path):
-        value = str(value)
-    if isinstance(value, str):
-        if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
-            return value
-        return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_value, value))}]"
+    from runner.config.own_data import written
+
+    return written(_plain(value))
+
+
+def _plain(value: object) -> object:
+    """Return a value of an option with text for paths; raise HydromelError if it cannot be one."""
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
-    if value is None or isinstance(value, bool | int | float):
-        return json.dumps(value)
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     raise HydromelError(f"{value!r:.60}: a {type(value).__name__} is no value of an option")
 
 

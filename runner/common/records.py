@@ -431,7 +431,7 @@ def finite(value: object) -> float | None:
 
 def shown(value: float, unit: str) -> str:
     """Return a figure for the console: to 0.01; to 0.0001 if it is no percentage and below 2, like a correlation."""
-    return f"{value:.{4 if unit != '%' and abs(value) < 2 else 2}f}"
+    return f"{value:z.{4 if unit != '%' and abs(value) < 2 else 2}f}"
 
 
 def unbeaten_baselines(result: ResultRecord) -> dict[str, float]:

@@ -109,6 +109,10 @@ def written(value: object) -> str:
     """Return a value as Hydra reads it on the command line."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {written(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, float):
+        return repr(value)  # also nan and inf
     if not isinstance(value, str):
         return json.dumps(value)
     is_plain = _values([f"key={value}", f"inside={{key: {value}}}"]) == {"key": value, "inside": {"key": value}}

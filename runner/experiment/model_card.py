@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from runner.common.errors import HydromelError
 from runner.common.files import write_text
 from runner.common.intervals import student_quantile
 from runner.common.pages import markdown_text
+from runner.common.printable import printable
 from runner.common.records import DataRecord, Figures, ResultRecord, finite, parse_tables, shown, unbeaten_baselines
+from runner.config.own_data import written
 from runner.tables.detail import read_table
 from runner.tracking.run_folder import read_result, read_run
 
@@ -33,6 +36,9 @@ _VARIANTS = ("_default", "_strict")  # suffixes of figures by other scoring rule
 _FIGURES = ("precision", "recall", "f1")
 _CLASSES = pa.schema({"name": pa.string(), **dict.fromkeys(_FIGURES, pa.float64()), "support": pa.int64()})
 _PARTS = ("task", "embedding", "encoder")
+# options and groups that say where a run computes and is recorded, not what it is
+_OF_THE_PLACE = ("tracker", "run_plots", "runs_dir", "cache_dir", "resume", "sweep", "hydra", "system_metrics_s")
+_NOTHING = object()
 
 
 def write_model_card(folder: Path) -> None:
@@ -73,6 +79,8 @@ def model_card(folder: Path) -> str:
         _table(("", ""), _cost_rows(result)),
         "## Use",
         _use(result),
+        "Trained by",
+        f"```sh\n{command(config)}\n```",
         "## Limits",
         "\n".join(f"- {markdown_text(line)}" for line in _limits(folder, result, config, figures)),
         "## Provenance",
@@ -157,8 +165,8 @@ def _options(node: object) -> str:
     """Return the plain options of a part of a config: `size=100, dropout=0.0`."""
     if not isinstance(node, Mapping):
         return ""
-    plain = {key: value for key, value in node.items() if isinstance(value, str | int | float) and key != "_target_"}
-    return ", ".join(f"{key}={value}" for key, value in plain.items() if key != "name")
+    plain = {key: value for key, value in node.items() if isinstance(value, str | int | float)}
+    return ", ".join(f"{key}={value}" for key, value in plain.items() if key not in ("_target_", "name", "data_dir"))
 
 
 def _data(result: ResultRecord) -> str:
@@ -267,6 +275,29 @@ def _use(result: ResultRecord) -> str:
     )
 
 
+def command(config: Mapping[str, object]) -> str:
+    """Return the command that trains such a model, of the options that were given; `DATA` stands for `data_dir`."""
+    choices, given = config.get("choices"), config.get("given")
+    words = []
+    for key in map(str, given if isinstance(given, list) else ()):
+        if key.partition(".")[0] in _OF_THE_PLACE:
+            continue
+        is_group = isinstance(choices, Mapping) and key in choices
+        value = choices[key] if is_group and isinstance(choices, Mapping) else _at(config, key.split("."))
+        if value is not _NOTHING:
+            words.append("data_dir=DATA" if key == "data_dir" else f"{key}={written(value)}")
+    return printable(shlex.join(["hydromel", *words]).replace("\n", " "))
+
+
+def _at(node: object, keys: Sequence[str]) -> object:
+    """Return the value at nested keys, `_NOTHING` if the command deleted it."""
+    for key in keys:
+        if not isinstance(node, Mapping) or key not in node:
+            return _NOTHING
+        node = node[key]
+    return node
+
+
 def _limits(folder: Path, result: ResultRecord, config: Mapping[str, object], figures: Figures) -> list[str]:
     """Return sentences on what the records say against trusting the model."""
     lines = []
@@ -298,6 +329,10 @@ def _limits(folder: Path, result: ResultRecord, config: Mapping[str, object], fi
         lines.append(
             f"Its probabilities differ from the share of correct predictions by {error:.1f} % on average (ECE)."
         )
+    lines.append(
+        f"Its records know no licence: that of {result['dataset']} and of pretrained vectors or models may limit its "
+        "use."
+    )
     lines.append(
         f"All figures are of one seed ({result['seed']}) and {rows:,} rows of {result['dataset']}; measure again on "
         "text from elsewhere."

@@ -126,7 +126,7 @@ def _compare_row(
 def _outputs(program: Program, run: Run, real: RealRows, rows: IntArray, padding: Padding) -> tuple[int, list[Outputs]]:
     """Return the width of a batch, and the outputs of each row without padding."""
     if isinstance(program, StepProgram):
-        return _steps(program, run, real, rows, padding)
+        return steps(program, run, real, rows, padding)
     inputs = real.inputs(rows, padding)
     outputs = dict(zip((port.name for port in program.outputs), run(inputs), strict=True))
     per_token = {port.name for port in program.outputs if port.shape[1:2] == ("length",)}
@@ -139,7 +139,7 @@ def _outputs(program: Program, run: Run, real: RealRows, rows: IntArray, padding
     ]
 
 
-def _steps(
+def steps(
     program: StepProgram, run: Run, real: RealRows, rows: IntArray, padding: Padding
 ) -> tuple[int, list[Outputs]]:
     """Read the rows token by token, up to `STEPS`; rows that have ended go on with what is in their padding."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,15 @@ from runner.export.audit import Comparison, compare
 from runner.export.formats import Format, Run, opened, trace, write
 from runner.export.int8 import quantize
 from runner.export.manifest import manifest, manifest_path
-from runner.export.programs import LinesProgram, Part, Program, RowsProgram, program_of
+from runner.export.programs import Part, Program, RowsProgram, program_of
 from runner.export.real_rows import BATCH, Padding, RealRows, outputs_of_run
+from runner.export.speed import file_computes, run_computes, speeds, unit_of
 from runner.inference.predictions import predict
 from runner.inference.trained import TrainedModel
 from runner.interfaces import InputKind
 from runner.ragged.ragged import Ragged
 
-SPEED_ROWS = 512  # rows that speeds are measured on, at most
+INT8 = "int8"  # in the name of a file's figures
 LM_ROWS = 40  # rows of a language model that are compared, at most: each has a number for every string at every token
 
 
@@ -38,8 +38,8 @@ class Measured:
     name: str
     compared: Comparison | None  # None: the run itself
     quality: float | None  # the run's main figure on the split; None of a language model's step
-    rows_per_second: float | None
     size: int  # of the file, in bytes
+    speed: float = 0.0  # in rows, or tokens of a language model's steps, per second
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def export(
     rng = np.random.default_rng(seed)
     chosen = real.choose(min(rows, LM_ROWS) if not isinstance(program, RowsProgram) else rows, rng)
     expected = outputs_of_run(program, real, chosen)
-    measures = trained.measures.start(trained.vocabs)
+    main = trained.measures.start(trained.vocabs).main
     with _temporary(path) as temporary:
         write(program, trace(program), form, temporary)
         run = opened(form, temporary)
@@ -82,21 +82,27 @@ def export(
         if found.leaks:
             worst = "; ".join(map(str, found.leaks.values()))
             raise HydromelError(f"{path} was not written, since it does not compute what the run does: {worst}")
-        results = [
-            Measured("run", None, _own_quality(program, real), _own_speed(program, real), checkpoint_size),
-            _measure(f"{form}, float32", program, real, run, found, temporary),
+        measured = [
+            Measured("run", None, _own_quality(program, real), checkpoint_size),
+            Measured(f"{form}, float32", found, _file_quality(program, real, run), temporary.stat().st_size),
         ]
+        computes = [run_computes(program, real), file_computes(program, real, run)]
         if int8:
             quantize(temporary, temporary)
             run = opened(form, temporary)
             found = compare(program, run, real, chosen, expected, seed)
-            results.append(_measure(f"{form}, int8", program, real, run, found, temporary))
+            size = temporary.stat().st_size
+            measured.append(Measured(f"{form}, {INT8}", found, _file_quality(program, real, run), size))
+            computes.append(file_computes(program, real, run))
+        rates = speeds(program, real, computes)
+        measured = [replace(result, speed=rate) for result, rate in zip(measured, rates, strict=True)]
         content = temporary.read_bytes()
-        figures = {"split": real.name, "measured": {result.name: _figures(result, measures.main) for result in results}}
+        unit = unit_of(program)
+        figures = {"split": real.name, "measured": {result.name: _figures(result, main, unit) for result in measured}}
         described = manifest(trained, program, form, content, found, figures)
         write_text(manifest_path(path), to_json(described, ascii_only=False))
         temporary.replace(path)
-    return Exported(path, program, real, measures.main, results)
+    return Exported(path, program, real, main, measured)
 
 
 @contextmanager
@@ -109,13 +115,12 @@ def _temporary(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _figures(result: Measured, main: str) -> dict[str, object]:
-    return {main: result.quality, "rows_per_second": result.rows_per_second, "bytes": result.size}
+def _figures(result: Measured, main: str, unit: str) -> dict[str, object]:
+    return {main: result.quality, unit.replace("/s", "_per_second"): result.speed, "bytes": result.size}
 
 
-def _measure(name: str, program: Program, real: RealRows, run: Run, found: Comparison, file: Path) -> Measured:
-    quality = _quality(program, real, _answers(program, real, run)) if isinstance(program, RowsProgram) else None
-    return Measured(name, found, quality, _speed(program, real, run), file.stat().st_size)
+def _file_quality(program: Program, real: RealRows, run: Run) -> float | None:
+    return _quality(program, real, _answers(program, real, run)) if isinstance(program, RowsProgram) else None
 
 
 def _answers(program: Program, real: RealRows, run: Run) -> Tensor:
@@ -148,32 +153,3 @@ def _own_quality(program: Program, real: RealRows) -> float | None:
         return None
     answers = predict(real.trained.model, map(real.split.select, real.batches(BATCH)), bf16=False)
     return _quality(program, real, torch.from_numpy(answers.values))
-
-
-def _speed_batches(real: RealRows) -> list[np.ndarray]:
-    batches = [*real.batches(BATCH)]
-    step = max(1, len(batches) * BATCH // SPEED_ROWS)
-    return batches[::step]
-
-
-def _speed(program: Program, real: RealRows, run: Run) -> float | None:
-    """Return the rows per second of a file in batches of similar lengths, with making its inputs; None for steps."""
-    if not isinstance(program, RowsProgram | LinesProgram):
-        return None
-    batches = _speed_batches(real)
-    run(real.inputs(batches[0], Padding()))
-    started = time.perf_counter()
-    for rows in batches:
-        run(real.inputs(rows, Padding()))
-    return sum(map(len, batches)) / (time.perf_counter() - started)
-
-
-def _own_speed(program: Program, real: RealRows) -> float | None:
-    """Return the same of the run, as `hydromel-predict` computes: packed."""
-    batches = _speed_batches(real)
-    if not isinstance(program, RowsProgram):
-        return None
-    predict(real.trained.model, [real.split.select(batches[0])], bf16=False)
-    started = time.perf_counter()
-    predict(real.trained.model, map(real.split.select, batches), bf16=False)
-    return sum(map(len, batches)) / (time.perf_counter() - started)

@@ -77,8 +77,8 @@ def _cannot_trace(error: Exception) -> str:
     name = f"{named[-1].__module__}.{named[-1].__qualname__}" if named else "the model"
     why = str(error) if isinstance(error, HostLengths) else str(error).strip().split("\n")[0] or type(error).__name__
     return (
-        f"{name} cannot be exported: {why}. The parts of configs/ can be, but for embedding=pretrained; one of your "
-        "own must compute padded rows by tensors only (docs/export.md)"
+        f"{name} cannot be exported: {why}. The parts of configs/ can be; one of your own "
+        "must compute padded rows by tensors only (docs/export.md)"
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from runner.common.errors import HydromelError
 from runner.data.numericalize import TARGET
 from runner.data.pairs import pairs_of
+from runner.embeddings.pretrained_transformer.embedding import TransformerEmbedding
 from runner.export.traceable import NO_SYMBOL, characters_of, traceable
 from runner.inference.generation.language_model import NextToken, NextTokenHead
 from runner.inference.trained import TrainedModel
@@ -217,14 +218,22 @@ def _start(model: Model, trained: TrainedModel) -> State:
     Raises:
         HydromelError: the encoder carries no state, or one that grows.
     """
-    names, encoder = [*trained.features], type(model.encoder).__name__
+    names, encoder = [*trained.features], trained.model.encoder
     rows = TracedRows(torch.ones(2, dtype=torch.int64), 1, True)
     widths = {name: (2, 1, 3) if name in characters_of(trained.model) else (2, 1) for name in names}
     features = {name: Ragged(torch.ones(shape, dtype=torch.int64), rows, "padded") for name, shape in widths.items()}
-    state: State = model.encoder(model.embedding(features), START)[1]
-    if state is None:
-        raise HydromelError(f"--part step: encoder={encoder} carries no state from token to token; use --part lines")
+    vectors = model.embedding(features)
+    state: State = model.encoder(vectors, START)[1]
+    if state is None or _shapes(state) != _shapes(model.encoder(vectors, state)[1]):
+        raise HydromelError(
+            f"{type(encoder).__name__} carries no state of a fixed size from token to token, so this run has no step; "
+            "add --part lines, which exports the model of whole lines"
+        )
     return state
+
+
+def _shapes(state: State) -> list[torch.Size]:
+    return [leaf.shape for leaf in _leaves(state)]
 
 
 def _leaves(state: State) -> list[Tensor]:
@@ -249,6 +258,11 @@ def program_of(trained: TrainedModel, part: Part | None) -> Program:
         HydromelError: a part that does not apply.
     """
     task, head = trained.task, trained.model.head
+    if any(isinstance(part, TransformerEmbedding) for part in trained.model.modules()):
+        raise HydromelError(
+            "embedding=pretrained cannot be exported; hydromel-predict, runner.api and its model in MLflow "
+            "(mlflow models serve) answer from the run itself"
+        )
     if isinstance(task, NextToken) and isinstance(head, NextTokenHead):
         return LinesProgram(trained, task.feature) if part == "lines" else StepProgram(trained)
     if part is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from runner.export.export import Exported, Measured
+from runner.export.export import INT8, Exported, Measured
 from runner.export.manifest import manifest_path, notes
 from runner.export.programs import Program, RowsProgram
+from runner.export.speed import unit_of
 from runner.terminal.rich_tables import PlainConsole, plain_table
+
+_DECIMALS = 2  # of figures of quality
 
 
 def print_report(exported: Exported) -> None:
@@ -24,6 +27,8 @@ def print_report(exported: Exported) -> None:
     )
     console.print(_differences(exported, files))
     console.print(_costs(exported))
+    if files[-1].name.endswith(INT8):
+        console.print(_cost_of_int8(exported))
     for note in notes(exported.real.trained):
         console.print(f"note: {note}")
     size = exported.path.stat().st_size / 1e6
@@ -44,7 +49,7 @@ def _differences(exported: Exported, files: list[Measured]) -> Table:
         found = file.compared
         assert found is not None
         worst = max(found.differences, key=lambda name: found.differences[name] / found.tolerances[name])
-        is_int8 = file.name.endswith("int8")
+        is_int8 = file.name.endswith(INT8)
         answers = "-"
         if isinstance(exported.program, RowsProgram) and not exported.program.has_numbers:
             answers = f"{found.same} of {found.compared}" + (f", {found.ties} ties" if found.ties else "")
@@ -59,9 +64,27 @@ def _differences(exported: Exported, files: list[Measured]) -> Table:
 
 
 def _costs(exported: Exported) -> Table:
-    table = plain_table("", f"{exported.real.name} {exported.figure}", "rows/s", "MB", numbers=True)
+    unit = unit_of(exported.program)
+    table = plain_table("", f"{exported.real.name} {exported.figure}", unit, "MB", numbers=True)
     for result in exported.measured:
-        quality = "-" if result.quality is None else f"{result.quality:.2f}"
-        speed = "-" if result.rows_per_second is None else f"{result.rows_per_second:,.0f}"
-        table.add_row(result.name, quality, speed, f"{result.size / 1e6:.2f}")
+        quality = "-" if result.quality is None else f"{result.quality:.{_DECIMALS}f}"
+        table.add_row(result.name, quality, f"{result.speed:,.0f}", f"{result.size / 1e6:.2f}")
     return table
+
+
+def _cost_of_int8(exported: Exported) -> str:
+    """Return what the weights in 8 bits cost in quality, and what they save, beside those in float32."""
+    exact, small = exported.measured[1:]
+    found, split, figure = small.compared, exported.real.name, exported.figure
+    assert found is not None
+    quality = f"{split} {figure} is not measured for language models"
+    if exact.quality is not None and small.quality is not None:
+        change = small.quality - exact.quality
+        quality = (
+            f"{split} {figure} {small.quality:.{_DECIMALS}f} instead of {exact.quality:.{_DECIMALS}f} "
+            f"({change:+.{_DECIMALS}f})"
+        )
+    changed = found.compared - found.same
+    answers = f", {changed} of {found.compared} answers changed" if found.same + found.ties + found.changed else ""
+    size, speed = small.size / exact.size, small.speed / exact.speed
+    return f"8 bits: {quality}{answers}; {size:.2f} of the size and {speed:.2f} of the speed of float32"

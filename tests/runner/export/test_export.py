@@ -64,6 +64,10 @@ def test_8_bits_are_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     assert "onnx, int8" in shown
     assert "between batches" in shown
+    cost = next(line for line in shown.splitlines() if line.startswith("8 bits: "))
+    measured = json.loads((folder / "small.onnx.json").read_text(encoding="utf-8"))["measured"]
+    exact, small = (measured[f"onnx, {kind}"]["f1"] for kind in ("float32", "int8"))
+    assert f"test f1 {small:.2f} instead of {exact:.2f} ({small - exact:+.2f})" in cost
     assert output.stat().st_size < (folder / "tagger.onnx").stat().st_size
 
 

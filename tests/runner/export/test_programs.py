@@ -12,11 +12,12 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.export.audit import Comparison, compare
 from runner.export.formats import Arrays, trace
-from runner.export.programs import Program, StepProgram, program_of
+from runner.export.programs import LinesProgram, Program, StepProgram, program_of
 from runner.export.real_rows import RealRows, outputs_of_run
 from runner.interfaces import State
 from runner.ragged.ragged import Ragged
 from tests.helpers.composed import CONFIGS, label_files, pair_files, tag_files
+from tests.helpers.pretrained import save_tiny
 from tests.helpers.untrained import untrained
 
 SMALL = ("embedding.size=6",)
@@ -119,6 +120,22 @@ def test_steps_of_a_language_model(lines: list[str], encoder: str) -> None:
 )
 def test_whole_lines_of_a_language_model(lines: list[str], options: tuple[str, ...]) -> None:
     agrees(*lines, *options, *SMALL, part="lines")
+
+
+@pytest.mark.parametrize("options", [("task.unit=line",), ("encoder.memory=4",)])
+def test_a_model_without_a_step_is_exported_as_lines(lines: list[str], options: tuple[str, ...]) -> None:
+    trained = untrained(*lines, "encoder=transformer", *options, *SMALL)
+    with pytest.raises(HydromelError, match=r"Transformer carries no state of a fixed size .* add --part lines"):
+        program_of(trained, None)
+    assert isinstance(program_of(trained, "lines"), LinesProgram)
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers
+def test_a_pretrained_model_is_refused_in_one_line(labels: list[str], tmp_path: Path) -> None:
+    path = save_tiny(tmp_path / "bert", "bert")
+    trained = untrained(*labels, "embedding=pretrained", f"embedding.path={path}", "encoder=none")
+    with pytest.raises(HydromelError, match="embedding=pretrained cannot be exported; hydromel-predict"):
+        program_of(trained, None)
 
 
 class _Leaky(nn.Module):
