@@ -6,6 +6,7 @@ classes, V strings of the vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from runner.model import Model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.ragged.traced import TracedRows
+from runner.ragged.traced import HostLengths, TracedRows
 
 Part = Literal["step", "lines"]
 NO_ANSWER = -1  # of tags in padding
@@ -223,17 +224,15 @@ def _start(model: Model, trained: TrainedModel) -> State:
     widths = {name: (2, 1, 3) if name in characters_of(trained.model) else (2, 1) for name in names}
     features = {name: Ragged(torch.ones(shape, dtype=torch.int64), rows, "padded") for name, shape in widths.items()}
     vectors = model.embedding(features)
-    state: State = model.encoder(vectors, START)[1]
-    if state is None or _shapes(state) != _shapes(model.encoder(vectors, state)[1]):
+    state: State = None
+    with contextlib.suppress(HostLengths):  # of an encoder that looks back at tokens, whose number the host must know
+        state = model.encoder(vectors, START)[1]
+    if state is None:
         raise HydromelError(
             f"{type(encoder).__name__} carries no state of a fixed size from token to token, so this run has no step; "
             "add --part lines, which exports the model of whole lines"
         )
     return state
-
-
-def _shapes(state: State) -> list[torch.Size]:
-    return [leaf.shape for leaf in _leaves(state)]
 
 
 def _leaves(state: State) -> list[Tensor]:
