@@ -49,7 +49,7 @@ def run_computes(program: Program, real: RealRows) -> Compute:
         *features, _ = real.inputs(rows, Padding())
         state: State = START
         for place in range(min(features[0].shape[1], STEPS)):
-            ids = {name: np.ascontiguousarray(of[:, place]) for name, of in zip(program.names, features, strict=True)}
+            ids = {name: of[:, place].astype(np.int64) for name, of in zip(program.names, features, strict=True)}
             _, state = model.step(ids, state)
 
     return step

@@ -11,9 +11,10 @@ from torch import nn
 
 from runner.common.errors import HydromelError
 from runner.export.audit import Comparison, compare
-from runner.export.formats import Arrays, trace
-from runner.export.programs import LinesProgram, Program, StepProgram, program_of
+from runner.export.formats import Arrays, Run, trace
+from runner.export.programs import LinesProgram, Part, Program, StepProgram, program_of
 from runner.export.real_rows import RealRows, outputs_of_run
+from runner.export.speed import file_computes, run_computes, speeds, unit_of
 from runner.interfaces import State
 from runner.ragged.ragged import Ragged
 from tests.helpers.composed import CONFIGS, label_files, pair_files, tag_files
@@ -57,11 +58,16 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["task=lm", "dataset=text", f"dataset.train={folder}/text.txt", "features.words.min_count=1"]
 
 
-def compared(program: Program, real: RealRows) -> Comparison:
+def as_run(program: Program) -> Run:
     def run(inputs: Arrays) -> Arrays:
         with torch.no_grad():
             return [output.numpy() for output in program(*map(torch.from_numpy, inputs))]
 
+    return run
+
+
+def compared(program: Program, real: RealRows) -> Comparison:
+    run = as_run(program)
     rows = real.choose(12, np.random.default_rng(1))
     return compare(program, run, real, rows, outputs_of_run(program, real, rows), seed=1)
 
@@ -120,6 +126,16 @@ def test_steps_of_a_language_model(lines: list[str], encoder: str) -> None:
 )
 def test_whole_lines_of_a_language_model(lines: list[str], options: tuple[str, ...]) -> None:
     agrees(*lines, *options, *SMALL, part="lines")
+
+
+@pytest.mark.parametrize(("part", "unit"), [("step", "tokens/s"), ("lines", "rows/s")])
+def test_speed_of_a_language_model(lines: list[str], part: Part, unit: str) -> None:
+    trained = untrained(*lines, "encoder=lstm", "encoder.hidden=5", *SMALL)
+    program, real = program_of(trained, part), RealRows.read(trained, None)
+    rates = speeds(program, real, [run_computes(program, real), file_computes(program, real, as_run(program))])
+    assert len(rates) == 2
+    assert min(rates) > 0
+    assert unit_of(program) == unit
 
 
 @pytest.mark.parametrize("options", [("task.unit=line",), ("encoder.memory=4",)])
