@@ -26,27 +26,42 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return python(str(ROOT / "benchmarks/bench.py"), *arguments)
 
 
-def checked(**options: object) -> str:
-    """What `check` says of these options."""
-    code = "from argparse import Namespace; from pathlib import Path; from bench_options import check\n"
-    given = {"rows": None, "device": "cpu", "data": "DATA", "json": None, "plot": None} | options
-    code += f"check(Namespace(**{given!r}), ['crf', 'growth', 'conv'])".replace("PosixPath", "Path")
-    done = python("-c", code)
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+def checked(*cases: dict[str, object]) -> list[str]:
+    """What `check` says of each of these options."""
+    defaults = {"rows": None, "device": "cpu", "data": "DATA", "json": None, "plot": None}
+    code = f"""
+from argparse import Namespace
+from pathlib import Path
+from bench_options import check
+from runner.common.errors import HydromelError
+for case in {[defaults | case for case in cases]!r}:
+    try:
+        check(Namespace(**case), ['crf', 'growth', 'conv'])
+        print()
+    except HydromelError as mistake:
+        print(mistake)
+""".replace("PosixPath", "Path")
+    return python("-c", code).stdout.splitlines()
 
 
 def test_mistakes_are_told_before_anything_is_measured(tmp_path: Path) -> None:
     damaged, other = tmp_path / "damaged.json", tmp_path / "other.json"
     damaged.write_text('{"crf": ')
     other.write_text("[1]")
-    assert checked() == checked(json=tmp_path / "new/bench.json", plot=tmp_path / "new.png") == ""
-    assert "--rows tager: no such row; use crf, growth, conv" in checked(rows=["tager"], data=None)
-    assert "torch finds no GPU" in checked(device="cuda")
-    assert "data sets are needed" in checked(rows=["conv"], data=None)
-    assert "damaged.json cannot be read" in checked(json=damaged)
-    assert "was not written by bench.py" in checked(json=other)
-    assert f"{tmp_path} cannot be written" in checked(json=tmp_path)
-    assert "cannot be written" in checked(plot=damaged / "bench.png")
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"rows": ["tager"], "data": None}, "--rows tager: no such row; use crf, growth, conv"),
+        ({"device": "cuda"}, "torch finds no GPU"),
+        ({"rows": ["conv"], "data": None}, "data sets are needed"),
+        ({"json": damaged}, "damaged.json cannot be read"),
+        ({"json": other}, "was not written by bench.py"),
+        ({"json": tmp_path}, f"{tmp_path} cannot be written"),
+        ({"plot": damaged / "bench.png"}, "cannot be written"),
+    ]
+    good: list[dict[str, object]] = [{}, {"json": tmp_path / "new/bench.json", "plot": tmp_path / "new.png"}]
+    lines = checked(*good, *(case for case, _ in cases))
+    assert lines[: len(good)] == ["", ""]
+    for (case, message), line in zip(cases, lines[len(good) :], strict=True):
+        assert message in line, case
 
 
 def test_no_rounds() -> None:

@@ -16,7 +16,7 @@ from tests.faults import mutate
 from tests.faults.report import Part, table
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"kills": 12, "files": 300, "configs": 300, "writers": 1, "disk": 4, "servers": 5}
+SMALL = {"kills": 12, "files": 150, "configs": 150, "writers": 1, "disk": 4, "servers": 5}
 PLANTED = """
 import json, os, signal, sys, time
 from tests.faults.forked import Tried, call, try_each

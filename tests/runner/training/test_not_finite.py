@@ -77,8 +77,9 @@ def after_update(patch: pytest.MonkeyPatch, update: int, spoil: Callable[[Traini
     patch.setattr(loop, "check_memory", lambda *arguments: None)
 
 
-@pytest.mark.parametrize(("update", "kept"), [(1, None), (8, 6), (LAST, 15)])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("update", "kept", "value"), [(1, None, math.nan), (8, 6, math.nan), (8, 6, math.inf), (LAST, 15, math.inf)]
+)
 @pytest.mark.parametrize("waits", [True, False])  # False: as on a GPU, where only the end of a segment waits
 def test_a_gradient(
     update: int,
