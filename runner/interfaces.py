@@ -116,6 +116,31 @@ class ReadsPieces(Protocol):
         """Return the number of pieces of each row of a split, from host data only."""
 
 
+@runtime_checkable
+class CarriesState(Protocol):
+    """An embedding whose vectors depend on earlier tokens, and that can read a row in windows, as encoders do."""
+
+    def carry(self, features: Mapping[str, Ragged], state: State) -> tuple[Ragged, State]:
+        """Return the vectors of the next window of each row, and the state at its end."""
+
+
+@dataclass(frozen=True)
+class OutputLayer:
+    """The output layer of a language model over its own M pieces, for a vocabulary of V ids."""
+
+    weight: Tensor  # (M, D), a parameter
+    bias: Tensor | None  # (M,), a parameter; None: none
+    ids: Tensor  # (V,) int64 the piece of each id; -1: the model has none
+
+
+@runtime_checkable
+class HasOutputLayer(Protocol):
+    """An embedding that has the output layer of a language model, which task=lm uses."""
+
+    def output_layer(self) -> OutputLayer:
+        """Return the layer; its parameters are the embedding's."""
+
+
 class Encoder(Protocol):
     """A `torch.nn.Module` that maps token vectors to token vectors, or to one vector per row.
 

@@ -14,6 +14,8 @@ from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.config.instantiate import check_kinds
 from runner.interfaces import (
+    START,
+    CarriesState,
     Description,
     HasAttention,
     HasCounters,
@@ -45,15 +47,29 @@ class Model(nn.Module):
         number_dropout_layers(self)
 
     def forward(self, batch: Batch, state: State) -> tuple[Tensor, State]:
-        """Return scores, (B, C) for rows or (N, C) for real tokens, and the encoder's state at the end of each row."""
-        embedded = self.embedding(batch.features)
+        """Return scores, (B, C) for rows or (N, C) for real tokens, and the state at the end of each row."""
+        encoded, state = self.encode(batch.features, state)
+        return self.head(encoded, batch), state
+
+    def encode(self, features: Mapping[str, Ragged], state: State) -> tuple[Ragged, State]:
+        """Return the vectors that the head gets, and the state at the end of each row.
+
+        The state is the encoder's, or that of the embedding and that of the encoder if both carry one.
+        """
+        of_embedding: State = None
+        if isinstance(self.embedding, CarriesState) and state is not None:
+            assert isinstance(state, tuple)
+            before, state = state or (START, START)
+            embedded, of_embedding = self.embedding.carry(features, before)
+        else:
+            embedded = self.embedding(features)
         if not isinstance(embedded, Ragged):
             raise _wrong_output("embedding", self.embedding, embedded, "Embedding", "a Ragged")
         output = self.encoder(embedded, state)
         if not (isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Ragged)):
             raise _wrong_output("encoder", self.encoder, output, "Encoder", "a Ragged and a state, which may be None")
         encoded, state = output
-        return self.head(encoded, batch), state
+        return encoded, state if of_embedding is None or state is None else (of_embedding, state)
 
 
 def _wrong_output(role: str, part: nn.Module, output: object, protocol: str, expected: str) -> HydromelError:

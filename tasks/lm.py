@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import Fraction, Name, NonNegativeFloat, PositiveFloat, PositiveInt
-from runner.interfaces import Encoder
+from runner.interfaces import Encoder, HasOutputLayer
 from runner.layers.chunked_softmax import Precision
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.text.vocab import Vocab
 from tasks.baselines.baselines import kneser_ney
-from tasks.heads.language_model import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
+from tasks.heads.language_model import AdaptiveVocabulary, LmHead, PretrainedVocabulary, SoftmaxVocabulary
 from tasks.metrics.metrics import PerplexityMetric
 from tasks.metrics.tables import by_frequency, by_position
 from tasks.targets import require_tokens, target_ids, target_rows
@@ -37,7 +37,8 @@ class Lm:
         unit: `line`: rows are independent, and each starts from `<eos>`. `stream`: the split is one row, its text in
             order, for batching=stream.
         feature: the feature that is predicted; its vocabulary is the target vocabulary.
-        tie_weights: use the embedding's vectors as output weights (Press and Wolf 2017).
+        tie_weights: use the embedding's vectors as output weights (Press and Wolf 2017), or its own output layer if
+            it has one (`runner.interfaces.HasOutputLayer`).
         init_range: r: output weights are initialised uniformly in [-r, r] and biases to 0; null: torch's
             initialisation of a linear layer. Not for tied weights, which the embedding initialises.
         cutoffs: first id of each cluster of rare strings in an adaptive softmax; null: one full softmax.
@@ -130,10 +131,26 @@ class Lm:
             HydromelError: an encoder with one vector per row, or tied weights of the wrong size.
         """
         require_tokens(encoder, self.name)
-        output = self._output(encoder.output_size, vocabs["target"], embedding)
+        output = self._output(encoder, vocabs["target"], embedding)
         return LmHead(self.dropout, self.locked_dropout, output, self.activation_penalty, self.change_penalty)
 
-    def _output(self, size: int, vocab: Vocab, embedding: nn.Module) -> SoftmaxVocabulary | AdaptiveVocabulary:
+    def _output(
+        self, encoder: Encoder, vocab: Vocab, embedding: nn.Module
+    ) -> SoftmaxVocabulary | PretrainedVocabulary | AdaptiveVocabulary:
+        size = encoder.output_size
+        if isinstance(embedding, HasOutputLayer):
+            layer = embedding.output_layer()
+            if not self.tie_weights:
+                raise HydromelError(
+                    "task.tie_weights=false, but the embedding is a language model with its own output layer; use "
+                    "task.tie_weights=true"
+                )
+            if size != layer.weight.shape[1]:
+                raise HydromelError(
+                    f"the embedding is a language model whose output layer reads vectors of size "
+                    f"{layer.weight.shape[1]}, but the encoder's have {size}; use encoder=none"
+                )
+            return PretrainedVocabulary(layer, self.chunk_scores, self.precision)
         if self.cutoffs is None:
             tied = _tied_weight(size, len(vocab), embedding) if self.tie_weights else None
             output = SoftmaxVocabulary(size, vocab, tied, self.chunk_scores, self.precision)

@@ -145,7 +145,7 @@ class Tag:
                 malformed tags that would have to be converted; illegal tags with constrained training.
         """
         for name, vocab in vocabs.items():
-            if vocab.merges is not None:
+            if vocab.merges is not None or vocab.tokenizer is not None:
                 raise HydromelError(
                     f"task={self.name} predicts one tag per word, but features.{name} splits words into pieces; "
                     "use features=words"

@@ -38,6 +38,8 @@ def options(group: str) -> list[str]:
 def composed(choice: str) -> dict[str, Any]:
     """Files that a config leaves to the user get some name; nothing is read here."""
     fitting = ("task=lm", "task.unit=stream") if choice == "batching=stream" else ()
+    if choice == "features=pieces":  # of the tokenizer of a model
+        fitting = ("embedding=pretrained_lm", "embedding.path=FILE")
     if choice.startswith("tokenizer="):  # which splits raw text
         fitting = ("dataset=labelled", "dataset.train=FILE")
     return config(choice, *fitting, *(given(key) for key in left_to_the_user(choice)))

@@ -51,7 +51,7 @@ LAYERS = {
     "runner.embeddings.vector_files": "runner.common runner.text",
     "runner.embeddings.pretrained_transformer": (
         f"{TENSORS} {WORDS} runner.common runner.compat.transformers runner.interfaces runner.ragged.batch "
-        "runner.layers"
+        "runner.layers runner.text.pieces"
     ),
     "runner.embeddings": (
         f"{TENSORS} {WORDS} runner.interfaces runner.ragged.batch runner.layers runner.layers.recurrent "

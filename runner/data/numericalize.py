@@ -35,8 +35,8 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.terminal.progress import stage, track
 from runner.text.arrow import notes_of
-from runner.text.bpe import pieces_of
-from runner.text.features import TokenFeature
+from runner.text.features import BringsVocabulary, TokenFeature
+from runner.text.pieces import pieces_by
 from runner.text.vocab import Vocab
 
 RULES = 6  # version of numericalising; raise it with a change, so that old cache files are not used
@@ -76,7 +76,7 @@ def load(
     """Return the corpus as integers, from the folder `cache` if it has exactly this content; None: no cache.
 
     The task makes the targets, which depend on its options; `task_key` has these as text. The vocabularies of features
-    are made from the training set, or are the `given` ones of another run.
+    are the `given` ones, of a run; or those that they bring (`BringsVocabulary`); or made from the training set.
 
     Raises:
         HydromelError: a split, column or label is missing; rows with one target per token are to be cut at their
@@ -85,17 +85,20 @@ def load(
     fingerprint = corpus.fingerprint()
     options = {name: repr(feature) for name, feature in features.items()}
     of_content = [RULES, fingerprint, options, task_key, truncation.max_length, truncation.keep]
-    if given is not None:
-        of_content.append({name: given[name].to_plain() for name in features})
+    brought = {name: feature for name, feature in features.items() if isinstance(feature, BringsVocabulary)}
+    known = {name: feature.own_vocab() for name, feature in brought.items() if name not in (given or {})}
+    known |= {name: vocab for name, vocab in (given or {}).items() if name in features}
+    if known:
+        of_content.append({name: known[name].to_plain() for name in features if name in known})
     if cache is None:
-        return _numericalize(_read_corpus(corpus), corpus, features, task, truncation, fingerprint, given)
+        return _numericalize(_read_corpus(corpus), corpus, features, task, truncation, fingerprint, known)
     key = hashlib.sha256(json.dumps(of_content, sort_keys=True).encode()).hexdigest()
     path = cache / f"{corpus.name}-{key[:24]}.columns"
     rows = rows_path(cache, corpus, fingerprint, RULES)
     if (cached := _read(path)) is not None:
         return replace(cached, rows=rows)
     tables = _read_corpus(corpus)
-    data = _numericalize(tables, corpus, features, task, truncation, fingerprint, given)
+    data = _numericalize(tables, corpus, features, task, truncation, fingerprint, known)
     write_bytes(path, _to_bytes(data))
     last = predicted_split(tables)
     keep_rows(rows, last, tables[last])
@@ -121,9 +124,9 @@ def _numericalize(
     task: Task,
     truncation: Truncation,
     fingerprint: str,
-    given: Mapping[str, Vocab] | None,
+    known: Mapping[str, Vocab],
 ) -> Data:
-    """Map the strings of every split to integers, with vocabularies from the training set only, or given ones."""
+    """Map the strings of every split to integers; vocabularies that are not `known` are from the training set only."""
     for needed in ("train", "valid"):
         if needed not in tables:
             raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
@@ -138,14 +141,13 @@ def _numericalize(
             raise HydromelError(
                 f"features.{name}.column={feature.column}: dataset={corpus.name} has no such column; it has {columns}"
             )
-    if given is None:
-        vocabs = {name: feature.vocab(texts["train"]) for name, feature in features.items()}
-    else:
-        vocabs = {name: given[name] for name in features}
+    vocabs = {
+        name: known[name] if name in known else feature.vocab(texts["train"]) for name, feature in features.items()
+    }
     vocabs[TARGET] = task.target_vocab(tables["train"], {name: vocab.learned for name, vocab in vocabs.items()})
     for name, feature in features.items():
         # `runner.text.features.extend_vocabulary` does the same for text after training
-        if feature.extend and given is None:
+        if feature.extend and name not in known:
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in texts.values()])
     vocabs[TARGET] = with_unseen(task, vocabs[TARGET], tables)
     data = Data({}, vocabs, {}, {}, {}, fingerprint, cached=False)
@@ -204,11 +206,10 @@ def _tokens(table: pa.Table, feature: TokenFeature, vocab: Vocab) -> tuple[IntAr
     """Return the number of tokens of each row, (B,), and the strings of all tokens, (N,)."""
     lengths = table[feature.column].combine_chunks().value_lengths()
     host_lengths = lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    if vocab.merges is None:
-        return host_lengths, feature.strings(table)
-    pieces, strings = pieces_of(feature.strings(table), vocab.merges)
-    ends = np.concatenate(([0], np.cumsum(pieces)))[np.cumsum(host_lengths)]
-    return np.diff(ends, prepend=0), strings
+    pieces = pieces_by(vocab)
+    return (
+        (host_lengths, feature.strings(table)) if pieces is None else pieces.cut(feature.strings(table), host_lengths)
+    )
 
 
 def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:

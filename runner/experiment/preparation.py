@@ -23,6 +23,7 @@ from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
 from runner.profiling.malloc import choose_malloc, growth
 from runner.profiling.matmul import choose_matmul
+from runner.text.features import BringsVocabulary
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import Checkpoint, checkpoint_path, resume
 from runner.training.setup import build_optimizer, choose_device
@@ -57,8 +58,12 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     truncation = Truncation(config.max_length, config.truncate)
     source = Source.read(config, parts.task.causal) if checkpoint is None else None
     given = None if source is None else source.vocabs
-    if checkpoint is not None and config.init_from is not None:
-        given = read_vocabs(run.path, [])  # the other run may have changed since
+    if checkpoint is not None:  # the files that vocabularies are from may have changed since
+        is_new = config.init_from is None
+        names = [
+            name for name, feature in parts.features.items() if not is_new or isinstance(feature, BringsVocabulary)
+        ]
+        given = {name: vocab for name, vocab in read_vocabs(run.path, []).items() if name in names} if names else None
     data = load_data(parts, truncation, config.cache_dir, given)
     if checkpoint is not None:
         check_data(run.path, checkpoint.origin, data, config.data_dir)

@@ -71,7 +71,8 @@ def _of_table(table: pa.Table, corpus: object, columns: set[str]) -> list[dict[s
 def _of_vocabularies(t: Training, data: Data, columns: Mapping[str, str]) -> dict[str, object]:
     vocabs = {name: data.vocabs.get(name.removesuffix(SECOND)) for name in columns}
     if not isinstance(t.task, HasInspector):  # a prompt
-        whole = [vocab for vocab in vocabs.values() if vocab is not None and vocab.merges is None and vocab.strings]
+        known = [vocab for vocab in vocabs.values() if vocab is not None and vocab.strings]
+        whole = [vocab for vocab in known if vocab.merges is None and vocab.tokenizer is None]
         return {"text": whole[0].strings[0] if whole else ""}
     row: dict[str, object] = {}
     for name, column in columns.items():

@@ -75,18 +75,28 @@ def all_pieces(merges: Sequence[str]) -> list[str]:
     return [*sorted(BYTES), *(merge.replace(" ", "") for merge in merges)]
 
 
-def decode_pieces(pieces: Iterable[str]) -> Iterator[str]:
+def bytes_of(piece: str) -> bytes:
+    """Return the text of a piece in UTF-8."""
+    return bytes(BYTES[letter] for letter in piece)
+
+
+def decode(texts: Iterable[bytes]) -> Iterator[str]:
     """Yield the text that each piece adds; a character of several bytes comes with its last. Invalid bytes become �."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for piece in pieces:
-        yield decoder.decode(bytes(BYTES[letter] for letter in piece))
+    for text in texts:
+        yield decoder.decode(text)
     if rest := decoder.decode(b"", final=True):
         yield rest
 
 
-def characters_of(piece: str) -> int:
-    """Return the number of characters that start in a piece, including its space."""
-    return sum(BYTES[letter] & 0xC0 != 0x80 for letter in piece)  # 10xxxxxx continues a character
+def decode_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the text that each piece adds, see `decode`."""
+    return decode(map(bytes_of, pieces))
+
+
+def characters_in(text: bytes) -> int:
+    """Return the number of characters that start in the text of a piece, including its space."""
+    return sum(byte & 0xC0 != 0x80 for byte in text)  # 10xxxxxx continues a character
 
 
 @lru_cache(maxsize=8)

@@ -37,6 +37,14 @@ class TokenFeature(Protocol):
     def vocab(self, train: pa.Table) -> Vocab: ...
 
 
+@runtime_checkable
+class BringsVocabulary(Protocol):
+    """A feature whose vocabulary is in files of its own, such as those of a pretrained model, whatever train holds."""
+
+    def own_vocab(self) -> Vocab:
+        """Return the vocabulary of the files, which a finished run does not need again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Characters:
     """A feature for embeddings that compose each distinct form of its characters (`runner.embeddings.char`).

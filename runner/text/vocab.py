@@ -24,7 +24,7 @@ SPECIALS = (PAD, UNK, EOS)
 
 
 class PlainVocab(TypedDict):
-    """The JSON form of a `Vocab`; `merges` is left out if words are not split."""
+    """The JSON form of a `Vocab`; `merges` and `tokenizer` are left out if they do not split words."""
 
     specials: list[str]
     strings: list[str]
@@ -33,6 +33,7 @@ class PlainVocab(TypedDict):
     alphabet: str
     unicode: UnicodeForm
     merges: NotRequired[list[str]]
+    tokenizer: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Vocab:
             (`runner.text.features.Characters`); else empty.
         counts: count of each id in the training set, for labels and tags; else empty.
         unicode: normal form of the strings, in which they are looked up in vector files too; `none` for labels.
-        merges: the merges that split words into `strings` (`runner.text.bpe`); None if words are not split.
+        merges: the merges that split words into `strings` (`runner.text.bpe`); None if they do not.
+        tokenizer: the tokenizer of a pretrained model that splits text into `strings`, as its file `tokenizer.json`;
+            None if it does not. See `runner.text.pieces` for both.
     """
 
     strings: tuple[str, ...]
@@ -59,6 +62,7 @@ class Vocab:
     counts: tuple[int, ...] = ()
     unicode: UnicodeForm = "none"
     merges: tuple[str, ...] | None = None
+    tokenizer: str | None = None
 
     def __len__(self) -> int:
         return len(self.specials) + len(self.strings)
@@ -161,6 +165,8 @@ class Vocab:
         )
         if self.merges is not None:
             plain["merges"] = [*self.merges]
+        if self.tokenizer is not None:
+            plain["tokenizer"] = self.tokenizer
         return plain
 
     @classmethod
@@ -169,7 +175,16 @@ class Vocab:
         merges = tuple(plain["merges"]) if "merges" in plain else None
         counts, specials = tuple(plain["counts"]), tuple(plain["specials"])
         unlearned, alphabet = plain["extra"], plain["alphabet"]
-        return cls(tuple(plain["strings"]), specials, unlearned, alphabet, counts, plain["unicode"], merges)
+        return cls(
+            strings=tuple(plain["strings"]),
+            specials=specials,
+            extra=unlearned,
+            alphabet=alphabet,
+            counts=counts,
+            unicode=plain["unicode"],
+            merges=merges,
+            tokenizer=plain.get("tokenizer"),
+        )
 
 
 def vocab_of(vocabs: Mapping[str, Vocab], feature: str) -> Vocab:

@@ -9,10 +9,11 @@ Shapes: N real tokens, vectors of size D, V strings in the vocabulary.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.interfaces import Loss
+from runner.interfaces import Loss, OutputLayer
 from runner.layers.chunked_softmax import Precision, chunk_slices, vocabulary_loss, vocabulary_nll, vocabulary_scores
 from runner.layers.dropout import Dropout, LockedDropout
 from runner.ragged.batch import Batch
@@ -74,6 +75,50 @@ class SoftmaxVocabulary(nn.Module):
         chunks = (vectors[place] for place in chunk_slices(len(vectors), self.chunk))
         scores = (vocabulary_scores(chunk, self.weight, bias, self.precision) for chunk in chunks)
         return torch.cat([chunk_scores.argmax(dim=1) for chunk_scores in scores])
+
+
+class PretrainedVocabulary(nn.Module):
+    """The output layer of a pretrained language model over its own M pieces, for a vocabulary of V ids.
+
+    Its methods are those of `SoftmaxVocabulary`. Probabilities are those of the model: pieces that are not in the
+    vocabulary keep theirs. Ids without a piece, and further ids of a piece that an earlier one has, have probability 0.
+
+    Args:
+        layer: the weights, which belong to the embedding, and the piece of each id.
+        chunk_scores, precision: as for `SoftmaxVocabulary`.
+    """
+
+    def __init__(self, layer: OutputLayer, chunk_scores: int, precision: Precision) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self.chunk, self.precision = max(1, chunk_scores // len(layer.weight)), precision
+        ids = layer.ids.cpu().numpy()
+        first = np.zeros(len(ids), dtype=np.bool_)
+        first[np.unique(ids, return_index=True)[1]] = True
+        self.pieces: Tensor  # (V,) the piece of each id
+        self.impossible: Tensor  # (V,) true for ids with probability 0
+        self.register_buffer("pieces", layer.ids.clamp(min=0), persistent=False)
+        self.register_buffer("impossible", torch.from_numpy(~first | (ids < 0)), persistent=False)
+
+    def _bias(self) -> Tensor:
+        return self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+
+    def loss(self, vectors: Tensor, target: Tensor) -> Tensor:
+        pieces = self.pieces.index_select(0, target)
+        return vocabulary_loss(vectors, self.weight, self._bias(), pieces, self.chunk, self.precision)
+
+    def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
+        pieces = self.pieces.index_select(0, target)
+        return vocabulary_nll(vectors, self.weight, self._bias(), pieces, self.chunk, self.precision)
+
+    def log_probabilities(self, vectors: Tensor) -> Tensor:
+        scores = vocabulary_scores(vectors, self.weight, self._bias(), self.precision)
+        log_p = scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(dim=1)
+        return log_p.index_select(1, self.pieces).masked_fill(self.impossible, -torch.inf)
+
+    def most_likely(self, vectors: Tensor) -> Tensor:
+        chunks = (vectors[place] for place in chunk_slices(len(vectors), self.chunk))
+        return torch.cat([self.log_probabilities(chunk).argmax(dim=1) for chunk in chunks])
 
 
 class AdaptiveVocabulary(nn.Module):
@@ -142,7 +187,7 @@ class LmHead(nn.Module):
         self,
         dropout: float,
         locked_dropout: float,
-        output: SoftmaxVocabulary | AdaptiveVocabulary,
+        output: SoftmaxVocabulary | PretrainedVocabulary | AdaptiveVocabulary,
         activation_penalty: float,
         change_penalty: float,
     ) -> None:

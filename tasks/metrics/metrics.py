@@ -24,13 +24,13 @@ from runner.interfaces import InputKind, Scale
 from runner.ragged.batch import Batch
 from runner.ragged.scored import NO_PREDICTION
 from runner.tables.detail import SCORES, pair_table
-from runner.text.bpe import SPACE, characters_of
-from runner.text.vocab import EOS, Vocab
+from runner.text.pieces import pieces_by, sizes_of
+from runner.text.vocab import Vocab
 from tasks.spans.errors import NONE
 from tasks.spans.schemes import OwnTags
 from tasks.spans.table import Mode, Scheme, headline_mode
 from tasks.spans.tags import SpanArrays, SpanTags, are_right, spans
-from tasks.targets import sum_per_row, target_ids, target_rows
+from tasks.targets import sum_per_row, target_ids, target_rows, token_vectors
 
 PERCENT = Scale("%", higher_is_better=True)
 
@@ -184,23 +184,22 @@ class PerplexityMetric:
         self._total: Tensor | float = 0.0  # nats; float64, so that rounding does not depend on the batches
         self._count = 0
         self._eos = vocab.eos
-        self._sizes: Tensor | None = None  # (V, 2): words and characters of each piece, if words are split
+        self._sizes: Tensor | None = None  # of each piece (V, 3), see `sizes_of`; None if words are not split
         self._text = torch.zeros(2, dtype=torch.int64)  # words and characters of all targets
-        if vocab.merges is not None:
-            special = [(1, 1) if name == EOS else (0, 0) for name in vocab.specials]
-            sizes = [(piece.count(SPACE), characters_of(piece)) for piece in vocab.strings]
-            self._sizes = torch.tensor(special + sizes, dtype=torch.int64)
+        if (pieces := pieces_by(vocab)) is not None:
+            self._sizes = torch.from_numpy(sizes_of(vocab, pieces))
 
     def update(self, nll: Tensor, batch: Batch) -> None:
         """Add the nats (N,) of a batch's targets."""
         self.add(nll)
         if self._sizes is not None:
-            targets, inputs = target_ids(batch), batch.features[self.feature].tokens()
+            targets, inputs = target_ids(batch), token_vectors(batch.features[self.feature], batch)
             self._sizes = self._sizes.to(targets.device, non_blocking=True)
-            # A word's first piece includes the space before it, which the text lacks at the start of a line.
-            no_space = ((inputs == self._eos) & (targets != self._eos)).sum()
-            text = self._sizes.index_select(0, targets).sum(dim=0)
-            text = text - torch.stack([torch.zeros_like(no_space), no_space])
+            sizes = self._sizes.index_select(0, targets)
+            # Spaces are words, but the text has none before the first word of a line, which some tokenizers add.
+            starts = (inputs == self._eos) & (targets != self._eos)
+            added = (starts & (sizes[:, 2] == 1)).sum()
+            text = sizes[:, :2].sum(dim=0) + torch.stack([starts.sum() - added, -added])
             self._text = self._text.to(targets.device, non_blocking=True) + text
 
     def add(self, nll: Tensor) -> None:

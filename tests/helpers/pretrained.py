@@ -44,8 +44,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
 UNSUPPORTED = {"deberta-v2": ("DebertaV2Config", SIZES, "wordpiece"), "mpnet": ("MPNetConfig", SIZES, "bytes")}
 
 
-def save_tiny(folder: Path, family: str) -> Path:
-    """Save a model with random weights, and its tokenizer, to `folder`, as `save_pretrained` does."""
+CAUSAL = ("gpt2", "llama", "qwen3", "mistral")
+
+
+def save_tiny(folder: Path, family: str, with_head: bool = False) -> Path:
+    """Save a model with random weights, and its tokenizer, to `folder`, as `save_pretrained` does.
+
+    `with_head`: a language model, with its output layer.
+    """
     import transformers
 
     name, options, kind = (FAMILIES | UNSUPPORTED)[family]
@@ -54,7 +60,8 @@ def save_tiny(folder: Path, family: str) -> Path:
     config = getattr(transformers, name)(vocab_size=len(tokenizer), **options, **ids)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(7)
-        model = transformers.AutoModel.from_config(config)
+        auto = transformers.AutoModelForCausalLM if with_head else transformers.AutoModel
+        model = auto.from_config(config)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -67,6 +74,8 @@ def tokenizers() -> dict[str, Callable[[], Any]]:
         "wordpiece": _wordpiece,
         "bytes": lambda: _bytes(["<s>", "<pad>", "</s>", "<unk>"], wrapped=True),
         "bytes_gpt": lambda: _bytes(["<|endoftext|>"], wrapped=False),
+        "bytes_no_space": lambda: _bytes(["<|endoftext|>"], wrapped=False, space=False),
+        "bytes_fallback": _bytes_fallback,
         "unigram": _unigram,
     }
 
@@ -88,12 +97,12 @@ def _wordpiece() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
-def _bytes(special: list[str], wrapped: bool) -> Any:
+def _bytes(special: list[str], wrapped: bool, space: bool = True) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=290,
@@ -110,6 +119,34 @@ def _bytes(special: list[str], wrapped: bool) -> Any:
     )
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=made, cls_token="<s>", sep_token="</s>", **names)
+
+
+def _bytes_fallback() -> Any:
+    """SentencePiece with bytes for unknown characters, as in Llama 2; two special pieces and an unknown one."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789'.<>Z", "▁"]
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("c", "a"), ("ca", "t")]
+    vocab = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *map("".join, merges)]
+    ids = {piece: at for at, piece in enumerate(vocab)}
+    made = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def save_tokenizer(folder: Path, kind: str) -> Any:
+    """Replace the tokenizer of a saved model, and return the new one."""
+    made = tokenizers()[kind]()
+    made.save_pretrained(folder)
+    return made
 
 
 def _unigram() -> Any:

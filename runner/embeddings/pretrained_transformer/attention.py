@@ -9,13 +9,16 @@ Shapes: N tokens in all, B rows, T the padded width; queries have H heads of siz
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runner.interfaces import State
 from runner.layers.attention import dot_attention
 from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout
 from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
 
 NAME = "hydromel_rows"  # name of `attend` in transformers' registry of attention functions
 
@@ -45,6 +48,7 @@ def attend(
     scaling: float | None = None,
     is_causal: bool | None = None,
     sliding_window: int | None = None,
+    carried: Carried | None = None,
     **options: object,
 ) -> tuple[Tensor, None]:
     """Attend within the rows of `row_ids`.
@@ -53,6 +57,7 @@ def attend(
         query: (1, H, N, d) if `row_ids` is packed, (B, H, T, d) if padded; key and value: the same with G heads.
         attention_mask: None, since no function for masks has this name.
         sliding_window: a query sees the keys that are fewer than this many tokens away.
+        carried: the keys and values of earlier windows of the rows; None: there are none.
 
     Returns:
         (1, N, H, d) or (B, T, H, d).
@@ -64,19 +69,75 @@ def attend(
         seen.append((module, options.get("dropout", 0.0)))
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     memory = None if sliding_window is None else sliding_window - 1
-    rows, shared = row_ids.rows, query.shape[1] // key.shape[1]
-    window = rows.cached(("attention", causal, memory), lambda: AttentionWindow(rows, bool(causal), memory, None, 0))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    heads = torch.cat([query, *(part.repeat_interleave(shared, dim=1) for part in (key, value))], dim=1)
-    tokens = heads.transpose(1, 2)  # (1, N, 3H, d) or (B, T, 3H, d)
-    x = row_ids.with_values(tokens[0] if row_ids.layout == "packed" else tokens)
-    dropout = _dropout_of(module)
+    dropout, shared = _dropout_of(module), query.shape[1] // key.shape[1]
+    if carried is not None:
+        x = _rows_of(row_ids, [query, key, value])
+        attended = carried.attend(x, query.shape[1], shared, memory, scale, dropout).values
+        return attended if x.layout == "padded" else attended[None], None
+    x = _rows_of(row_ids, [query, *(part.repeat_interleave(shared, dim=1) for part in (key, value))])
+    rows = row_ids.rows
+    window = rows.cached(("attention", causal, memory), lambda: AttentionWindow(rows, bool(causal), memory, None, 0))
     if x.layout == "padded" or not window.blocks:
         attended = _rectangle(x, window, scale, dropout).values
     else:
         parts = [_rectangle(x.select_by(part.rows, at), part, scale, dropout) for part, at in window.blocks]
         attended = torch.cat([part.values for part in parts]).index_select(0, window.block_inverse)
     return attended if x.layout == "padded" else attended[None], None
+
+
+def _rows_of(row_ids: Ragged, parts: list[Tensor]) -> Ragged:
+    """Return queries, keys and values as rows of (length, all heads, d), in the layout of `row_ids`."""
+    tokens = torch.cat(parts, dim=1).transpose(1, 2)  # (1, N, heads, d) or (B, T, heads, d)
+    return row_ids.with_values(tokens[0] if row_ids.layout == "packed" else tokens)
+
+
+class Carried:
+    """The keys and values of all layers, for rows that are read in windows.
+
+    One object serves one run of the model, whose layers call `attend` in their order.
+
+    Args:
+        state: the number of tokens that each row has had, (B,), and for each layer the keys and values of the last P of
+            them, (B, P, 2 G d), at the right (`runner.layers.attention_window`); empty at the start of rows.
+    """
+
+    def __init__(self, state: State, n_rows: int) -> None:
+        assert isinstance(state, tuple)
+        n_seen, pasts = state or (np.zeros(n_rows, dtype=np.int64), [])
+        assert isinstance(n_seen, np.ndarray)
+        assert isinstance(pasts, list)
+        self.n_seen, self._pasts = n_seen, pasts
+        self._ends: list[Tensor] = []
+        self._windows: dict[tuple[int | None, int], AttentionWindow] = {}
+
+    def state(self, rows: Rows) -> State:
+        """Return the state after the window of `rows`, which all layers have read."""
+        return self.n_seen + rows.host_lengths, self._ends
+
+    def attend(self, x: Ragged, heads: int, shared: int, memory: int | None, scale: float, dropout: Dropout) -> Ragged:
+        """Attend to the past and to the window itself: rows of (length, H + 2G, d) to (length, H, d).
+
+        Args:
+            heads: H, number of heads of queries.
+            shared: H / G, number of heads that share their keys and values.
+        """
+        padded = x.pad().values
+        n_rows, _, _, size = padded.shape
+        queries, fresh = padded[:, :, :heads], padded[:, :, heads:].flatten(2)
+        layer = len(self._ends)
+        past = self._pasts[layer] if self._pasts else fresh[:, :0]
+        both = torch.cat([past, fresh], dim=1)
+        key = memory, past.shape[1]
+        if key not in self._windows:
+            self._windows[key] = AttentionWindow(x.rows, True, memory, self.n_seen, past.shape[1])
+        window = self._windows[key]
+        self._ends.append(both.flatten(0, 1).index_select(0, window.next_keys).view(n_rows, window.next_places, -1))
+        keys, values = both.view(n_rows, both.shape[1], -1, size).transpose(1, 2).chunk(2, dim=1)
+        keys, values = (part.repeat_interleave(shared, dim=1) for part in (keys, values))
+        attended = dot_attention(queries.transpose(1, 2), keys, values, window, scale, dropout).transpose(1, 2)
+        result = Ragged(attended, x.rows, "padded")
+        return result.pack() if x.layout == "packed" else result
 
 
 def _rectangle(x: Ragged, window: AttentionWindow, scale: float, dropout: Dropout) -> Ragged:

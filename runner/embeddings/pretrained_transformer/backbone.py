@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
-from runner.embeddings.pretrained_transformer.attention import NAME, CannotAttendInRowsError
+from runner.embeddings.pretrained_transformer.attention import NAME, CannotAttendInRowsError, Carried
+from runner.interfaces import State
 from runner.layers.dropout import Dropout, number_dropout_layers
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -39,6 +41,17 @@ class PieceModel(nn.Module):
     def pieces_table(self) -> nn.Embedding:
         """Return the vectors of pieces, the model's input."""
         raise NotImplementedError
+
+    def carry(self, ids: Ragged, state: State) -> tuple[Ragged, State]:
+        """Return the last layer's vectors of the next window of rows, and the state after it.
+
+        Raises:
+            HydromelError: the model cannot read rows in windows, or has no positions for rows of this length.
+        """
+        raise HydromelError(
+            f"{self.kind} runs padded only, so it carries no state from piece to piece; it can score texts, but not "
+            "continue them"
+        )
 
 
 class RowDropout(nn.Module):
@@ -108,6 +121,22 @@ class Backbone(PieceModel):
             ids: ids of pieces, including special ones.
             segments: the segment of each piece, in the layout of `ids`; None: all pieces belong to the first.
         """
+        return self._run(ids, segments, all_layers, None)
+
+    def carry(self, ids: Ragged, state: State) -> tuple[Ragged, State]:
+        carried = Carried(state, ids.rows.n_rows)
+        longest = int((carried.n_seen + ids.rows.host_lengths).max(initial=0))
+        if self.max_pieces is not None and longest > self.max_pieces:
+            raise HydromelError(
+                f"a text of {longest:,} pieces is longer than the {self.max_pieces:,} that this {self.kind} has "
+                "positions for; shorten it, or continue it by fewer tokens"
+            )
+        if ids.values.numel() == 0:
+            return self._run(ids, None, False, None)[0], state
+        vectors = self._run(ids, None, False, carried)[0]
+        return vectors, carried.state(ids.rows)
+
+    def _run(self, ids: Ragged, segments: Tensor | None, all_layers: bool, carried: Carried | None) -> list[Ragged]:
         rows, packed = ids.rows, ids.layout == "packed"
         if ids.values.numel() == 0:  # possible with decoders, which add no special pieces to empty rows
             nothing = next(self.parameters()).new_zeros(*ids.values.shape, self.size)
@@ -116,6 +145,9 @@ class Backbone(PieceModel):
         # positions in the padding are those of a longer row; nothing reads them
         columns = torch.arange(rows.width, device=rows.device).expand(rows.n_rows, -1)
         position = rows.position[None] if packed else columns
+        if carried is not None:
+            seen = rows.send(carried.n_seen)
+            position = position + (seen.index_select(0, rows.row) if packed else seen[:, None])
         given = {} if segments is None else {"token_type_ids": segments[None] if packed else segments}
         output = self.model(
             input_ids=ids.values[None] if packed else ids.filled(self.pad),
@@ -123,6 +155,7 @@ class Backbone(PieceModel):
             use_cache=False,
             output_hidden_states=all_layers,
             row_ids=ids,
+            carried=carried,
             **given,
         )
         layers = output.hidden_states if all_layers else [output.last_hidden_state]
@@ -179,13 +212,43 @@ def input_table(model: PreTrainedModel) -> nn.Embedding:
 
 def single_row(backbone: Backbone, ids: Ragged) -> Tensor:
     """Return the last layer's vectors of one row, (N, size), with transformers' own attention."""
-    backbone.model.set_attn_implementation("sdpa")
-    try:
-        output = backbone.model(input_ids=ids.values[None], use_cache=False)
-    finally:
-        backbone.model.set_attn_implementation(NAME)
-    vectors: Tensor = output.last_hidden_state[0]
+    with own_attention(backbone.model):
+        vectors: Tensor = backbone.model(input_ids=ids.values[None], use_cache=False).last_hidden_state[0]
     return vectors
+
+
+@contextlib.contextmanager
+def own_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model with the attention function `NAME` run with transformers' own."""
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(NAME)
+
+
+def check_scores(backbone: PieceModel, whole: PreTrainedModel, output: nn.Linear) -> None:
+    """Compare the scores of a causal model with those of its output layer alone, in float64.
+
+    Raises:
+        HydromelError: they differ, since the model changes them, as a soft cap does.
+    """
+    was_training, dtype = backbone.training, output.weight.dtype
+    whole.eval().to(torch.float64)
+    attention = own_attention(whole.base_model) if isinstance(backbone, Backbone) else contextlib.nullcontext()
+    try:
+        with torch.no_grad(), attention:
+            ids = rows_for_tests(_TEST_LENGTHS[:1], backbone.pad, backbone.vocabulary).values[None]
+            theirs = whole(input_ids=ids, use_cache=False).logits
+            ours = output(whole.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    finally:
+        whole.to(dtype).train(was_training)
+    difference, largest = float((theirs - ours).abs().max()), float(theirs.abs().max())
+    if not difference <= TOLERANCE * max(1.0, largest):
+        raise HydromelError(
+            f"embedding=pretrained_lm: {backbone.kind} changes the scores of its output layer (by {difference:.1e}, of "
+            f"{largest:.1e}), which is not supported; use another model"
+        )
 
 
 def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> bool:

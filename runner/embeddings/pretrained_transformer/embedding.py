@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from runner.common.types import (
     PositiveInt,
     Text,
 )
+from runner.embeddings.pretrained_transformer.backbone import PieceModel
 from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
 from runner.embeddings.pretrained_transformer.files import CONFIG, TOKENIZER, PretrainedFiles, find_files
 from runner.embeddings.pretrained_transformer.load import Lora, load_model
@@ -39,6 +40,9 @@ from runner.ragged.batch import Batch, PieceCounts
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, copy_to_device
 from runner.text.vocab import Vocab, vocab_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 FOLDER = "pretrained"  # folder in a run's folder with the model's configuration and tokenizer
 
@@ -99,15 +103,15 @@ class TransformerEmbedding(nn.Module):
         vocab_of(vocabs, feature)
         saved = None if files is None else files / FOLDER
         source = find_files(path, revision, data_dir) if saved is None else PretrainedFiles(saved, path)
-        self.tokenizer = source.load_tokenizer()
+        self.tokenizer = source.load_tokenizer(add_space=True)
         self.source, self.feature, self.pool, self.specials = source, feature, pool, specials
         loaded = load_model(source, saved is None, inner_dropout, lora, recompute)
         self.backbone, self.not_fitting = loaded.model, loaded.not_fitting
         self.around = Specials.of(self.tokenizer)
         self.token_context = "earlier" if self.backbone.causal else "all"  # `runner.interfaces.ReadsContext`
         self.has_attention = not isinstance(self.backbone, StaticTable)  # `runner.interfaces.HasAttention`
-        self._check_tokenizer()
-        self.longest = self._longest(window, overlap)
+        check_tokenizer(source, self.tokenizer, self.backbone)
+        self.longest = longest_window(self.backbone, window, overlap, self.around.count)
         self.overlap = overlap
         self.layers = [self._layer(layer) for layer in layers]
         if not layers:
@@ -252,12 +256,7 @@ class TransformerEmbedding(nn.Module):
 
     def save_files(self, folder: Path) -> None:
         """Write the configuration and the tokenizer to a run's folder (`runner.interfaces.HasFiles`)."""
-        target = folder / FOLDER
-        target.mkdir(parents=True, exist_ok=True)
-        for pattern in (CONFIG, *TOKENIZER):
-            for file in self.source.folder.glob(pattern):
-                if file.parent != target:
-                    shutil.copyfile(file, target / file.name)
+        target = copy_files(self.source, folder)
         if isinstance(self.backbone, StaticTable):  # a table's configuration does not contain its size
             shape = {"vocab_size": self.backbone.vocabulary, "hidden_dim": self.backbone.size}
             write_text(target / CONFIG, json.dumps({**self.source.read_config(), **shape}))
@@ -268,26 +267,41 @@ class TransformerEmbedding(nn.Module):
             raise ValueError(f"layers: {layer} is not one of -{most + 1} to {most}; 0 is the model's input, -1 its end")
         return layer % (most + 1)
 
-    def _longest(self, window: int | None, overlap: int) -> int | None:
-        """Return the maximum number of pieces of a window, special ones included; None: no limit."""
-        most = self.backbone.max_pieces
-        if window is not None and most is not None and window > most:
-            raise ValueError(f"window={window}, but the model has positions for {most} pieces")
-        longest = most if window is None else window
-        if longest is not None and longest - self.around.count <= overlap:
-            room = longest - self.around.count
-            raise ValueError(f"overlap={overlap} must be less than the {room} pieces of a window")
-        return longest
 
-    def _check_tokenizer(self) -> None:
-        """Raise a HydromelError if the tokenizer has more pieces than the model has vectors."""
-        table = self.backbone.vocabulary
-        largest = max(self.tokenizer.get_vocab().values())
-        if largest >= table:
-            raise HydromelError(
-                f"embedding.path={self.source.source}: the tokenizer has a piece number {largest:,}, but the model has "
-                f"vectors for {table:,} pieces; they do not belong together"
-            )
+def copy_files(source: PretrainedFiles, folder: Path) -> Path:
+    """Copy the configuration and the tokenizer of a model into a run's folder; return where they are."""
+    target = folder / FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    for pattern in (CONFIG, *TOKENIZER):
+        for file in source.folder.glob(pattern):
+            if file.parent != target:
+                shutil.copyfile(file, target / file.name)
+    return target
+
+
+def longest_window(backbone: PieceModel, window: int | None, overlap: int, n_special: int) -> int | None:
+    """Return the maximum number of pieces that a model reads at once, special ones included; None: no limit.
+
+    Raises:
+        ValueError: `window` is more than the model can read, or `overlap` fills the window.
+    """
+    most = backbone.max_pieces
+    if window is not None and most is not None and window > most:
+        raise ValueError(f"window={window}, but the model has positions for {most} pieces")
+    longest = most if window is None else window
+    if longest is not None and longest - n_special <= overlap:
+        raise ValueError(f"overlap={overlap} must be less than the {longest - n_special} pieces of a window")
+    return longest
+
+
+def check_tokenizer(source: PretrainedFiles, tokenizer: PreTrainedTokenizerFast, backbone: PieceModel) -> None:
+    """Raise a HydromelError if a tokenizer has more pieces than the model has vectors."""
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= backbone.vocabulary:
+        raise HydromelError(
+            f"embedding.path={source.source}: the tokenizer has a piece number {largest:,}, but the model has vectors "
+            f"for {backbone.vocabulary:,} pieces; they do not belong together"
+        )
 
 
 def tokenizer_hash(folder: Path) -> str:

@@ -24,7 +24,13 @@ from runner.common.errors import HydromelError
 from runner.common.records import parse
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+    )
 
 CONFIG, WEIGHTS = "config.json", "*.safetensors"
 STATIC = "model2vec"  # `model_type` of a table of vectors
@@ -87,28 +93,29 @@ class PretrainedFiles:
             )
         return config
 
-    def load_tokenizer(self) -> PreTrainedTokenizerFast:
-        """Return the tokenizer, set to split each word as if a space preceded it."""
+    def load_tokenizer(self, add_space: bool) -> PreTrainedTokenizerFast:
+        """Return the tokenizer; with `add_space` it splits each word as if a space preceded it."""
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         is_table = self.read_config().get("model_type") == STATIC
         load = PreTrainedTokenizerFast.from_pretrained if is_table else AutoTokenizer.from_pretrained
+        options = {"add_prefix_space": True} if add_space else {}
         with quiet(), self._errors("tokenizer"):
-            tokenizer = load(self.folder, local_files_only=True, trust_remote_code=False, add_prefix_space=True)
+            tokenizer = load(self.folder, local_files_only=True, trust_remote_code=False, **options)
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise HydromelError(f"embedding.path={self.source}: its tokenizer has no file tokenizer.json; convert it")
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
         return tokenizer
 
-    def load_weights(self, config: PretrainedConfig, attention: str) -> tuple[PreTrainedModel, dict[str, list[str]]]:
-        """Return the model without its heads, and the names of weights that are `missing` or `unexpected`."""
-        from transformers import AutoModel
-
+    def load_weights(
+        self, config: PretrainedConfig, attention: str, auto: type[AutoModel | AutoModelForCausalLM]
+    ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+        """Return the model that `auto` makes, and the names of weights that are `missing` or `unexpected`."""
         if not any(self.folder.glob(WEIGHTS)):
             raise self._no_weights()
         with quiet(), self._errors("weights"):
-            model, info = AutoModel.from_pretrained(
+            model, info = auto.from_pretrained(
                 self.folder,
                 config=config,
                 dtype=torch.float32,

@@ -16,7 +16,7 @@ from runner.common.errors import HydromelError
 from runner.common.types import MOST, Fraction, PositiveFloat, PositiveInt, Text
 from runner.compat.transformers import takes_attention_functions
 from runner.embeddings.pretrained_transformer.attention import NAME, CannotAttendInRowsError, register
-from runner.embeddings.pretrained_transformer.backbone import Backbone, PieceModel
+from runner.embeddings.pretrained_transformer.backbone import Backbone, PieceModel, check_scores
 from runner.embeddings.pretrained_transformer.files import CONFIG, STATIC, PretrainedFiles, quiet
 from runner.embeddings.pretrained_transformer.padded import PaddedBackbone
 from runner.embeddings.pretrained_transformer.static import StaticTable
@@ -62,31 +62,82 @@ def load_model(
                 "and inner_dropout=null"
             )
         return Loaded(_static(files, plain, has_weights))
-    register()
-    model, not_fitting = _load(files, has_weights, NAME, lora, recompute)
-    if takes_attention_functions(model):
-        # models with additions to attention, such as Gemma 2's soft cap, also run padded
-        with contextlib.suppress(CannotAttendInRowsError):
-            return Loaded(Backbone(model, dropout), not_fitting)
-    model, not_fitting = _load(files, has_weights, "eager", lora, recompute)
-    for module in model.modules():
-        if dropout is not None and isinstance(module, nn.Dropout):
-            module.p = dropout
-    return Loaded(PaddedBackbone(model), not_fitting)
+    return _load(files, has_weights, dropout, lora, recompute, has_output=False)[0]
+
+
+def load_language_model(
+    files: PretrainedFiles, has_weights: bool, dropout: float | None, lora: Lora | None, recompute: bool
+) -> tuple[Loaded, nn.Linear]:
+    """Return a causal model and its output layer, which may share its weights with the model's first layer.
+
+    The arguments are those of `load_model`.
+
+    Raises:
+        HydromelError: the model is no causal language model, its file lacks the output layer, or its scores are not
+            those of the output layer.
+    """
+    loaded, whole = _load(files, has_weights, dropout, lora, recompute, has_output=True)
+    source, model = files.source, loaded.model
+    if not model.causal:
+        raise HydromelError(
+            f"embedding.path={source}: {model.kind} reads later pieces too, so it cannot predict the next one; use a "
+            "causal model such as GPT-2, Llama or Qwen3"
+        )
+    output = whole.get_output_embeddings()
+    if not isinstance(output, nn.Linear):
+        raise HydromelError(f"embedding.path={source}: {model.kind} has no linear output layer; use another model")
+    names = [name for name, parameter in whole.named_parameters() if parameter in {*output.parameters()}]
+    if lacking := [name for name in names if name in loaded.not_fitting.get("missing", ())]:
+        raise HydromelError(
+            f"embedding.path={source}: its file has no weights of the output layer ({lacking[0]}); give the folder of "
+            "the whole language model, not of its body"
+        )
+    check_scores(model, whole, output)
+    output.requires_grad_(lora is None)
+    return loaded, output
 
 
 def _load(
-    files: PretrainedFiles, has_weights: bool, attention: str, lora: Lora | None, recompute: bool
+    files: PretrainedFiles,
+    has_weights: bool,
+    dropout: float | None,
+    lora: Lora | None,
+    recompute: bool,
+    has_output: bool,
+) -> tuple[Loaded, PreTrainedModel]:
+    """Return a model for rows, and the model of transformers, with its output layer if `has_output`."""
+    register()
+    whole, not_fitting = _load_whole(files, has_weights, NAME, lora, recompute, has_output)
+    if takes_attention_functions(whole):
+        # models with additions to attention, such as Gemma 2's soft cap, also run padded
+        with contextlib.suppress(CannotAttendInRowsError):
+            return Loaded(Backbone(whole.base_model, dropout), not_fitting), whole
+    whole, not_fitting = _load_whole(files, has_weights, "eager", lora, recompute, has_output)
+    for module in whole.modules():
+        if dropout is not None and isinstance(module, nn.Dropout):
+            module.p = dropout
+    return Loaded(PaddedBackbone(whole.base_model), not_fitting), whole
+
+
+def _load_whole(
+    files: PretrainedFiles, has_weights: bool, attention: str, lora: Lora | None, recompute: bool, has_output: bool
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """Return a model with an attention function, without its pooler, and the names of weights that do not fit it."""
-    config = files.load_config()
-    if has_weights:
-        model, not_fitting = files.load_weights(config, attention)
-    else:
-        from transformers import AutoModel
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModel, AutoModelForCausalLM
 
+    config = files.load_config()
+    if has_output and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise HydromelError(
+            f"embedding.path={files.source}: {config.model_type} is no causal language model; use one such as GPT-2, "
+            "Llama or Qwen3"
+        )
+    auto = AutoModelForCausalLM if has_output else AutoModel
+    if has_weights:
+        whole, not_fitting = files.load_weights(config, attention, auto)
+    else:
         with quiet():
-            model, not_fitting = AutoModel.from_config(config, attn_implementation=attention), {}
+            whole, not_fitting = auto.from_config(config, attn_implementation=attention), {}
+    model = whole.base_model
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # its parameters would get no gradient
         not_fitting = {kind: [n for n in names if not n.startswith("pooler.")] for kind, names in not_fitting.items()}
@@ -96,7 +147,7 @@ def _load(
         # transformers renamed this method
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    return model, not_fitting
+    return whole, not_fitting
 
 
 def _static(files: PretrainedFiles, config: Mapping[str, object], has_weights: bool) -> StaticTable:

@@ -31,13 +31,20 @@ class Windows:
 
 
 def windows_of(
-    words: IntArray, rows: Rows, table: PieceTable, specials: Specials, longest: int | None, overlap: int, between: int
+    words: IntArray,
+    rows: Rows,
+    table: PieceTable,
+    specials: Specials,
+    longest: int | None,
+    overlap: int,
+    between: int,
+    causal: bool = False,
 ) -> Windows:
     """Return the windows of rows of `words` (N,); `between` is the word id between the two texts of a pair.
 
     A row of more than `longest` pieces, special ones included, is read in windows of that length. Neighbouring windows
     share at least `overlap` pieces. A piece's vector is taken from the window in which it is farthest
-    from an edge; ties go to the earlier one.
+    from an edge; ties go to the earlier one. With `causal` only the edge before it matters.
     """
     starts, word_lengths = table.offsets[words], np.diff(table.offsets)[words]
     offsets = np.concatenate(([0], np.cumsum(word_lengths)))
@@ -69,7 +76,7 @@ def windows_of(
     for at in range(1, len(specials.after) + 1):  # the special pieces at the end belong to the text before them
         segments[ends - at] = np.where(inner > 0, segments[np.maximum(ends - len(specials.after) - 1, 0)], 0)
     # Choose, among the windows that hold a piece, the one in which it is farthest from an edge.
-    from_edge = np.minimum(inside, inner[of_window] - 1 - inside)
+    from_edge = inside if causal else np.minimum(inside, inner[of_window] - 1 - inside)
     order = np.lexsort((-of_window, from_edge, source))
     place = np.empty(len(pieces), dtype=np.int64)
     place[source[order]] = target[order]  # of several writes to an index, numpy keeps the last

@@ -25,7 +25,8 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
 from runner.text.arrow import split_characters
-from runner.text.bpe import decode_pieces
+from runner.text.bpe import decode
+from runner.text.pieces import Pieces, pieces_by
 from runner.text.tokenizers import WHITESPACE, Tokenizer, tokenizer_of
 from runner.text.vocab import Vocab
 
@@ -72,15 +73,15 @@ class Text:
 
     unit: Unit  # `word` or `char`
     tokenizer: Tokenizer = WHITESPACE  # tokenizer of a model of words
-    merges: tuple[str, ...] | None = None  # merges that split words into pieces (`runner.text.bpe`); None: whole words
+    by_pieces: Pieces | None = None  # how words are split into pieces; None: whole words
 
     @classmethod
     def of(cls, corpus: Corpus, vocab: Vocab) -> Text:
         """Return the corpus's tokenization, or characters if all strings of the vocabulary are single characters."""
         if isinstance(corpus, HasUnit):
-            return cls(corpus.unit, tokenizer_of(corpus), vocab.merges)
+            return cls(corpus.unit, tokenizer_of(corpus), pieces_by(vocab))
         is_characters = all(len(string) == 1 for string in vocab.strings)
-        return cls("char" if is_characters else "word", tokenizer_of(corpus), vocab.merges)
+        return cls("char" if is_characters else "word", tokenizer_of(corpus), pieces_by(vocab))
 
     def split(self, line: str) -> list[str]:
         """Split a line into tokens."""
@@ -94,8 +95,8 @@ class Text:
     def pieces(self, tokens: Iterable[str], behind: str) -> Iterator[str]:
         """Yield the text of each token, with the space before it; `behind` is the text that precedes them."""
         is_start = not behind or behind[-1].isspace()
-        if self.merges is not None:
-            yield from _spell(tokens, is_start)
+        if self.by_pieces is not None:
+            yield from _spell(tokens, self.by_pieces, is_start)
             return
         for token in tokens:
             yield token if is_start or self.unit == "char" or token == LINE_END else f" {token}"
@@ -106,13 +107,13 @@ class Text:
         return "".join(self.pieces(tokens, behind))
 
 
-def _spell(tokens: Iterable[str], is_start: bool) -> Iterator[str]:
+def _spell(tokens: Iterable[str], pieces: Pieces, is_start: bool) -> Iterator[str]:
     """Yield the text of pieces of words; a word starts with a space, except at the start of a line."""
     for is_end, group in groupby(tokens, key=lambda token: token == LINE_END):
         if is_end:
             yield from group
         else:
-            for text in decode_pieces(group):
+            for text in decode(map(pieces.bytes_of, group)):
                 yield text.removeprefix(" ") if is_start else text
                 is_start = is_start and not text
         is_start = is_end
@@ -165,7 +166,8 @@ class LanguageModel:
                 f"{where}: its inputs need the columns {', '.join(sorted(columns))}, but a generated text has only "
                 "tokens; use a run whose features read a single column"
             )
-        if self.vocab.merges is not None and len(self.features) > 1:
+        self.text = Text.of(trained.corpus, self.vocab)
+        if self.text.by_pieces is not None and len(self.features) > 1:
             raise HydromelError(
                 f"{where}: it reads the features {', '.join(self.features)}; with pieces of words, use a run with a "
                 "single feature"
@@ -174,7 +176,6 @@ class LanguageModel:
             raise HydromelError(f"{where}: damaged, its vocabularies of {self.feature} and {TARGET} differ")
         (self.column,) = columns
         self.device = device_of(self.model)
-        self.text = Text.of(trained.corpus, self.vocab)
         self.end = self.vocab.eos if self.unit == "line" else None
         self.forbidden = torch.zeros(len(self.vocab), dtype=torch.bool, device=self.device)
         if self.vocab.unk is not None and not allow_unk:
@@ -191,7 +192,7 @@ class LanguageModel:
                 "remove it, or pass each line as a separate prompt (--prompts)"
             )
         lines = [[self.text.split(line) for line in text.split("\n")] for text in texts]
-        whole = self.vocab.merges is None
+        whole = self.text.by_pieces is None
         # All strings of the vocabulary are read as the first row, which gives every feature's id of every string that
         # may be generated. Pieces of words need no such row: they have a single feature.
         texts_read = [[*self.vocab.strings] if whole else [], *chain(*lines)]
@@ -247,7 +248,7 @@ class LanguageModel:
             starts = rows.host_offsets[:-1] + np.minimum(first, lengths)
             window_rows, tokens = select_spans(starts, np.clip(lengths - first, 0, window), rows.device)
             batch = self._batch({name: ids.select_by(window_rows, tokens) for name, ids in prompts.ids.items()})
-            _, state = self.model.encoder(self.model.embedding(batch.features), state)
+            _, state = self.model.encode(batch.features, state)
             self._check_state(state)
         return state
 

@@ -17,7 +17,7 @@ from runner.inference.generation.language_model import Text
 from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
 from runner.text.arrow import lengths_of
-from runner.text.bpe import characters_of, pieces_of
+from runner.text.bpe import bytes_of, characters_in, pieces_of
 from runner.text.tokenizers import Tokenizer, tokenizer_of
 
 _ROWS = 32  # lines per batch, for a model that reads each line by itself
@@ -72,8 +72,12 @@ def read(trained: TrainedModel, text: str, name: str) -> Reading:
     if not any(tokens):
         raise HydromelError(f"{name}: the text has no tokens; give at least one")
     table = pa.table({"tokens": pa.array(tokens, pa.list_(pa.string()))})
-    merges = trained.vocabs[TARGET].merges
-    if merges is not None:
+    if trained.vocabs[TARGET].tokenizer is not None:
+        raise HydromelError(
+            "this run reads the pieces of a pretrained model's tokenizer; use a run of words, characters or pieces by "
+            "features=bpe"
+        )
+    if (merges := trained.vocabs[TARGET].merges) is not None:
         ends = _piece_ends(tokens, ends, merges)
     ids = trained.ids_of(table)
     columns = [(trained.vocabs[name], feature.values.numpy()) for name, feature in ids.items()]
@@ -115,7 +119,7 @@ def _piece_ends(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) 
     counts, pieces = pieces_of(pa.array(words, pa.string()), merges)
     # The pieces' lengths, summed over the text, differ from text positions by a constant within each word; the end of
     # its last piece, which is the end of the word, gives the constant.
-    written = np.cumsum([characters_of(piece) for piece in pieces.to_pylist()])
+    written = np.cumsum([characters_in(bytes_of(piece)) for piece in pieces.to_pylist()])
     last_piece = np.cumsum(counts) - 1
     is_word = np.ones(len(ends), dtype=np.bool_)
     is_word[np.cumsum([len(row) + 1 for row in rows])[:-1] - 1] = False

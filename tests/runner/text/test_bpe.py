@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from runner.common.errors import HydromelError
 from runner.data.numericalize import columns_of
 from runner.inference.generation.language_model import Text
-from runner.text.bpe import BYTES, SPACE, all_pieces, characters_of, decode_pieces, learn_merges, pieces_of
+from runner.text.bpe import BYTES, SPACE, all_pieces, bytes_of, characters_in, decode_pieces, learn_merges, pieces_of
 from runner.text.features import Bpe
+from runner.text.pieces import MergedPieces
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 WORDS = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3 + ["naïve", "戦場", "👩‍🚀"] * 2
@@ -87,7 +88,7 @@ def test_decoding_pieces_restores_the_words(words: list[str]) -> None:
     known = set(all_pieces(merges))
     assert set(pieces.to_pylist()) <= known
     assert "".join(decode_pieces(pieces.to_pylist())) == "".join(f" {word}" for word in words)
-    assert sum(map(characters_of, pieces.to_pylist())) == sum(len(word) + 1 for word in words)
+    assert sum(characters_in(bytes_of(piece)) for piece in pieces.to_pylist()) == sum(len(word) + 1 for word in words)
     assert sum(piece.count(SPACE) for piece in pieces.to_pylist()) == len(words)
 
 
@@ -142,7 +143,7 @@ def test_a_bpe_vocabulary_learns_from_train_and_contains_every_byte() -> None:
 
 
 def test_generated_pieces_are_written_as_words(merges: tuple[str, ...]) -> None:
-    text = Text("word", merges=merges)
+    text = Text("word", by_pieces=MergedPieces(merges))
     for lines in ("lowest 戦 new\nwidest", "x\n\nlow", "low", "\nx\n"):
         cut = [pieces_of(pa.array(line.split(), pa.string()), merges)[1].to_pylist() for line in lines.split("\n")]
         tokens = [token for line in cut for token in ("\n", *line)][1:]

@@ -18,6 +18,7 @@ from runner.inference.trained import TrainedModel
 from runner.ragged.ragged import Ragged
 from runner.text.bpe import all_pieces, learn_merges
 from runner.text.features import extend_vocabulary
+from runner.text.pieces import MergedPieces
 from runner.text.vocab import EOS, SPECIALS, Vocab
 from tests.helpers.language_models import language_model, trained
 
@@ -82,13 +83,13 @@ def test_pieces_of_words() -> None:
         (Text("word"), ["a"], "x ", ["a"]),
         (Text("char"), ["a", " ", "\n", "b"], "x", ["a", " ", "\n", "b"]),
         (
-            Text("word", merges=MERGES),
+            Text("word", by_pieces=MergedPieces(MERGES)),
             ["Ġ", "Ã", "©", "\n", "\n", "Ġlow", "er", "\n"],
             "x",
             [" ", "", "é", "\n", "\n", "low", "er", "\n"],
         ),
-        (Text("word", merges=MERGES), ["er", "Ġlow"], "low", ["er", " low"]),
-        (Text("word", merges=MERGES), ["Ġlow", "Ã", "\n"], "", ["low", "", "�", "\n"]),
+        (Text("word", by_pieces=MergedPieces(MERGES)), ["er", "Ġlow"], "low", ["er", " low"]),
+        (Text("word", by_pieces=MergedPieces(MERGES)), ["Ġlow", "Ã", "\n"], "", ["low", "", "�", "\n"]),
     ],
 )
 def test_text_of_each_token(text: Text, tokens: list[str], behind: str, expected: list[str]) -> None:
