@@ -18,6 +18,7 @@ from runner.config.instantiate import build
 from runner.config.saved import locate_classes
 from runner.config.schema import RunConfig
 from runner.model import build_model
+from runner.text.features import BringsVocabulary
 from runner.text.vocab import SPECIALS, Vocab
 from tests.helpers.composed import config, parts, run_config
 from tests.helpers.pretrained import save_tiny
@@ -127,12 +128,15 @@ def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str
 def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, tmp_path: Path) -> None:
     file, more = tmp_path / "vectors.txt", []
     file.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
-    if embedding == "embedding=pretrained":
+    if embedding.startswith("embedding=pretrained"):
         pytest.importorskip("transformers", reason="needs the extra `pretrained`")
-        file, more = save_tiny(tmp_path / "bert", "bert"), ["embedding.overlap=4"]
+        family = "gpt2" if embedding == "embedding=pretrained_lm" else "bert"
+        file, more = save_tiny(tmp_path / family, family, with_head=True), ["embedding.overlap=4"]
     composed = run_config(encoder, embedding, *more, *(f"{key}={file}" for key in left_to_the_user(embedding)))
     vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "forms": WORDS, "target": Vocab(("no", "yes"))}
-    model = build_model(parts(composed), vocabs)
+    made = parts(composed)
+    brought = {name: part.own_vocab() for name, part in made.features.items() if isinstance(part, BringsVocabulary)}
+    model = build_model(made, vocabs | brought)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 
