@@ -135,7 +135,7 @@ def test_buckets_by_pieces_pad_fewer_pieces_than_buckets_by_words() -> None:
     ]
     sentences = [words for words in sentences if words]
     vocab = Vocab(tuple(dict.fromkeys(word for words in sentences for word in words)), SPECIALS)
-    tokenizer = find_files(PACKAGE, None, None).load_tokenizer()
+    tokenizer = find_files(PACKAGE, None, None).load_tokenizer(add_space=True)
     around = Specials.of(tokenizer)
     rows = rows_of([len(words) for words in sentences])
     ids = np.array([vocab.ids[word] for words in sentences for word in words])
