@@ -86,10 +86,21 @@ class PredictedRows(Sequence[object]):
 
     def _repr_html_(self) -> str:
         frame = self.table.slice(0, _SHOWN).to_pandas()
-        for column in ("text", "tokens", "tokens_b"):
-            if column in frame and len(frame) and not isinstance(frame[column].iloc[0], str):
-                frame[column] = [" ".join(tokens) for tokens in frame[column]]
+        if "text" in frame and "tokens" in frame:  # with spans, whose places are in the text
+            frame = frame.drop(columns="tokens")
+        for column in frame:
+            frame[column] = [_in_a_cell(value) for value in frame[column]]
         return html_table(frame, len(self))
+
+
+def _in_a_cell(value: object) -> object:
+    """Return a list as text: tokens and tags as a line, spans as `Ann (person)`; any other value as it is."""
+    to_list = getattr(value, "tolist", None)
+    items = to_list() if to_list is not None else value
+    if not isinstance(items, list):
+        return value
+    spans = [f"{item['text']} ({item['label']})" for item in items if isinstance(item, dict) and "text" in item]
+    return ", ".join(spans) if spans else " ".join(map(str, items))
 
 
 class GeneratedTexts(Sequence[str]):
@@ -133,6 +144,7 @@ def html_table(frame: pd.DataFrame, rows: int) -> str:
     import pandas as pd
 
     with pd.option_context("display.max_colwidth", 120):
-        table: str = frame.to_html(escape=True, index=False, border=0)
+        table: str = frame.to_html(escape=True, index=False, border=0, justify="left")
+    table = table.replace("<td>", '<td style="text-align: left">')
     more = f"<p>{len(frame):,} of {rows:,} rows</p>" if len(frame) < rows else ""
     return table + more

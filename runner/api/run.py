@@ -171,13 +171,15 @@ class Run:
         return self.metrics.get(self.result["quality"]["metric"])
 
     def history(self) -> pd.DataFrame:
-        """Return the records of training: a row for each, with `step`, `epoch`, `time` and a column for each figure."""
+        """Return the records of training: a row for each, with `step`, `epoch`, `time` (UTC) and each figure."""
         import pandas as pd
 
         from runner.tracking.run_folder import read_metrics
 
         lines = [line for line, _ in read_metrics(self.folder)]
-        return pd.DataFrame([{**{k: line[k] for k in ("step", "epoch", "time")}, **line["metrics"]} for line in lines])
+        names = ("step", "epoch", "time")
+        frame = pd.DataFrame([{**{name: line[name] for name in names}, **line["metrics"]} for line in lines])
+        return frame.assign(time=pd.to_datetime(frame["time"], unit="s", utc=True)) if len(frame) else frame
 
     def predictions(self) -> pd.DataFrame:
         """Return the run's own predictions of `split`, with the correct targets: one row per row, or per token of tags.

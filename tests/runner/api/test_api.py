@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def test_training_is_that_of_the_command(
     other = api.open_run(runs_of_tasks["classify"])
     assert (run.metrics, run.result["updates"]) == (other.metrics, other.result["updates"])
     assert api.load(run).predict(["good"]).to_pandas().equals(api.load(other.folder).predict(["good"]).to_pandas())
-    assert run.history()["valid/accuracy"].count() == 2
+    history = run.history()
+    assert history["valid/accuracy"].count() == 2
+    assert history["time"].iloc[-1].timestamp() == pytest.approx(time.time(), abs=3600)
     assert (run.predictions()["gold"] == run.predictions()["predicted"]).mean() == run.quality / 100  # type: ignore[operator]
     assert run.name in run._repr_html_()
     assert (run.folder / "model_card.md").read_text(encoding="utf-8") == run.model_card
@@ -114,6 +117,9 @@ def test_mistakes_in_rows_are_told(runs_of_tasks: dict[str, Path], tmp_path: Pat
         with pytest.raises(api.HydromelError, match=message):
             work()
     assert len(model.predict([])) == 0
+    shown = tagger.predict(["Ann <b> Rome"], spans=True)._repr_html_()
+    assert "&lt;b&gt;" in shown
+    assert "[" not in shown
     spans = tagger.predict(["Ann saw Rome"], spans=True).to_pandas()["spans"].iloc[0]
     assert all("Ann saw Rome"[span["start"] : span["end"]] == span["text"] for span in spans)
 
