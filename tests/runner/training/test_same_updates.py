@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from tests.helpers.composed import label_files, run, tag_files
 from tests.helpers.metrics import assert_same_metrics
 
-EXACT = ("dtype=float64", "train.epochs=20", "train.max_updates=50", "batching.batch_size=8", "embedding.size=8")
+UPDATES = 20  # more than an epoch
+QUICK = ("dtype=float64", "baselines=false", "predictions=false")
+EXACT = (*QUICK, "train.epochs=2", f"train.max_updates={UPDATES}", "batching.batch_size=8", "embedding.size=8")
 
 
 def parameters(folder: Path) -> dict[str, torch.Tensor]:
@@ -37,7 +39,7 @@ def test_size1_padmask_packed_and_timestep_reach_the_same_parameters(tmp_path: P
         folder = tmp_path / "runs" / strategy
         results[strategy] = run(folder, *data, *MODELS[model], *EXACT, f"batching={strategy}")
         reached[strategy] = parameters(folder)
-        assert results[strategy]["updates"]["count"] == 50
+        assert results[strategy]["updates"]["count"] == UPDATES
     for strategy in ("size1", "packed", "timestep"):
         assert results[strategy]["updates"]["digest"] == results["padmask"]["updates"]["digest"]
         for name, tensor in reached["padmask"].items():
@@ -75,7 +77,7 @@ def test_figures_do_not_depend_on_evaluation_batches_or_layout(tmp_path: Path, f
     data = files(tmp_path)
     figures = []
     for number, (strategy, size) in enumerate([("padmask", 1), ("padmask", 7), ("padmask", 500), ("packed", 7)]):
-        options = ("dtype=float64", "train.epochs=2", f"train.eval_batch_size={size}", f"batching={strategy}")
+        options = (*QUICK, "train.epochs=2", f"train.eval_batch_size={size}", f"batching={strategy}")
         figures.append(run(tmp_path / "runs" / str(number), *data, *MODELS["rnn"], *options)["metrics"])
     assert figures[0]["test"]["accuracy"] > 50
     for other in figures[1:]:
@@ -87,7 +89,7 @@ def test_perplexity_does_not_depend_on_evaluation_batches(tmp_path: Path, unit: 
     for split in ("train", "valid", "test"):
         text = "\n".join("the cat sat on the mat . " * (1 + number % 5) for number in range(40))
         (tmp_path / f"{split}.txt").write_text(text + "\n\n", encoding="utf-8")
-    data = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "encoder=lstm", "encoder.hidden=8", "dtype=float64"]
+    data = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "encoder=lstm", "encoder.hidden=8", *QUICK]
     data += [f"dataset.{split}={split}.txt" for split in ("train", "valid", "test")]
     data += [f"task.unit={unit}", "train.epochs=2"]
     strategies = ["padmask", "packed"] if unit == "line" else ["stream", "stream batching.layout=packed"]
