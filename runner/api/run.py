@@ -177,8 +177,10 @@ class Run:
         from runner.tracking.run_folder import read_metrics
 
         lines = [line for line, _ in read_metrics(self.folder)]
-        names = ("step", "epoch", "time")
-        frame = pd.DataFrame([{**{name: line[name] for name in names}, **line["metrics"]} for line in lines])
+        rows = [
+            {"step": line["step"], "epoch": line["epoch"], "time": line["time"], **line["metrics"]} for line in lines
+        ]
+        frame = pd.DataFrame(rows)
         return frame.assign(time=pd.to_datetime(frame["time"], unit="s", utc=True)) if len(frame) else frame
 
     def predictions(self) -> pd.DataFrame:
