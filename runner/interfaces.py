@@ -112,8 +112,19 @@ class ReadsPieces(Protocol):
     (`HasCounters`) have the group `pieces`, with `real` and `padded` ones.
     """
 
-    def count_pieces(self, split: Batch) -> PieceCounts:
-        """Return the number of pieces of each row of a split, from host data only."""
+    def count_pieces(self, split: Batch) -> PieceCounts | None:
+        """Return the number of pieces of each row of a split, from host data only; None if pieces cost nothing."""
+
+
+@runtime_checkable
+class ReadsSplits(Protocol):
+    """A module that computes something for all rows once, before training: the vectors of a frozen transformer."""
+
+    def read_splits(self, splits: Mapping[str, Batch], cache_dir: Path | None) -> str | None:
+        """Take the splits by name, on the host. What can be made again may be kept in `cache_dir`; None: in no file.
+
+        Return a line for the console, or None.
+        """
 
 
 @runtime_checkable

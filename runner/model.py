@@ -26,6 +26,7 @@ from runner.interfaces import (
     LearnsTargetScale,
     ReadsContext,
     ReadsPieces,
+    ReadsSplits,
     State,
     Task,
 )
@@ -123,8 +124,15 @@ def with_pieces(model: nn.Module, split: Batch) -> Batch:
 
     If several of its parts do, those of the part that reads most count.
     """
-    counts = [module.count_pieces(split) for module in model.modules() if isinstance(module, ReadsPieces)]
+    parts = [module.count_pieces(split) for module in model.modules() if isinstance(module, ReadsPieces)]
+    counts = [count for count in parts if count is not None]
     return replace(split, pieces=max(counts, key=lambda count: int(tokens_in(count.lengths).sum()), default=None))
+
+
+def read_splits(model: nn.Module, splits: Mapping[str, Batch], cache_dir: Path | None) -> list[str]:
+    """Let parts of the model compute what depends on the rows alone; return their lines for the console."""
+    lines = [module.read_splits(splits, cache_dir) for module in model.modules() if isinstance(module, ReadsSplits)]
+    return [line for line in lines if line is not None]
 
 
 def learn_scale(model: nn.Module, train: Batch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
-from runner.model import Model, build_model, descriptions, learn_scale, saved_files, with_pieces
+from runner.model import Model, build_model, descriptions, learn_scale, read_splits, saved_files, with_pieces
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
@@ -76,6 +77,11 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     if checkpoint is None:
         learn_scale(model, train)
         run.set_init_from(None if source is None else source.fill(model, config, data.vocabs))
+    else:
+        checkpoint.fill(model)
+    cache_dir = None if config.cache_dir is None else Path(config.cache_dir).expanduser()
+    for line in read_splits(model, {**data.splits, "train": train}, cache_dir):
+        log.info(line)
     train = with_pieces(model, train)
     for description in descriptions(model, data.splits):
         if description.line is not None:
@@ -111,7 +117,6 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
             limits = limits_of(checkpoint.origin, settings)
         before = _schedule(components, limits, per_epoch)
         check_rates(run.path, before, schedule, checkpoint.progress.updates)
-        checkpoint.fill(model)
         training = resume(training, checkpoint)
         progress = training.progress
         rest = "; nothing is left to train" if progress.is_over(settings) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,10 +29,11 @@ from runner.common.types import (
 )
 from runner.embeddings.pretrained_transformer.backbone import PieceModel
 from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
-from runner.embeddings.pretrained_transformer.files import CONFIG, TOKENIZER, PretrainedFiles, find_files
+from runner.embeddings.pretrained_transformer.files import CONFIG, STATIC, TOKENIZER, PretrainedFiles, find_files
 from runner.embeddings.pretrained_transformer.load import Lora, load_model
 from runner.embeddings.pretrained_transformer.pieces import Specials, cut_words
 from runner.embeddings.pretrained_transformer.static import StaticTable
+from runner.embeddings.pretrained_transformer.vector_cache import VectorCache
 from runner.embeddings.pretrained_transformer.windows import Windows, window_lengths, windows_of
 from runner.interfaces import Description
 from runner.layers.dropout import Dropout
@@ -63,6 +65,7 @@ class TransformerEmbedding(nn.Module):
         window: maximum number of pieces that the model reads at once; null: its number of positions.
         overlap: number of pieces that neighbouring windows of a long row share, at least.
         frozen: parts that are not trained: embeddings, all, or layers such as 0-3 or 5.
+        cache: compute the vectors of the frozen transformer once for each row of the data set, and keep them in files.
         sparse: update only the vectors of pieces that an update has (`runner.training.touched_rows`).
         rate: learning rate of the transformer as a multiple of the optimiser's.
         layer_decay: factor of the rate from each layer to the one below it; 1: the same rate everywhere.
@@ -90,6 +93,7 @@ class TransformerEmbedding(nn.Module):
         window: PositiveInt | None,
         overlap: NonNegativeInt,
         frozen: list[Text | NonNegativeInt],
+        cache: bool,
         sparse: bool,
         rate: PositiveFloat,
         layer_decay: Factor,
@@ -105,6 +109,10 @@ class TransformerEmbedding(nn.Module):
         source = find_files(path, revision, data_dir) if saved is None else PretrainedFiles(saved, path)
         self.tokenizer = source.load_tokenizer(add_space=True)
         self.source, self.feature, self.pool, self.specials = source, feature, pool, specials
+        if any(str(part) == "all" for part in frozen):
+            if inner_dropout:
+                raise ValueError(f"inner_dropout={inner_dropout}: with frozen=[all] the transformer has no dropout")
+            inner_dropout = 0.0 if not is_table(source) else inner_dropout
         loaded = load_model(source, saved is None, inner_dropout, lora, recompute)
         self.backbone, self.not_fitting = loaded.model, loaded.not_fitting
         self.around = Specials.of(self.tokenizer)
@@ -128,6 +136,11 @@ class TransformerEmbedding(nn.Module):
             raise ValueError(f"frozen={frozen}: with lora only the adapters are trained; use frozen=[]")
         if sparse and not self.backbone.pieces_table().weight.requires_grad:
             raise ValueError("sparse=true: the vectors of pieces are not trained, so use sparse=false")
+        self.frozen = not any(parameter.requires_grad for parameter in self.backbone.parameters())
+        if cache and not self.frozen:
+            raise ValueError("cache=true: the vectors of a transformer that is trained change; use frozen=[all]")
+        self.cached: VectorCache | None = None
+        self.cache = cache
         self.learning_rate_factors = factors_of(self.backbone, rate, layer_decay, prefix="backbone.")
         self.output_size = self.backbone.size * (2 if pool == "first_last" else 1)
         self.dropout = Dropout(dropout)
@@ -142,9 +155,18 @@ class TransformerEmbedding(nn.Module):
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Map ids of words to rows of (length, D), in the same layout; with specials=keep, rows are longer by one."""
         words = features[self.feature]
-        laid = windows_of(
-            words.on_host().astype(np.int64), words.rows, self.table, self.around, self.longest, self.overlap, self.eos
-        )
+        if self.cached is not None and (found := self.cached.look_up(words)) is not None:
+            vectors = copy_to_device(found.numpy(), words.values.device)
+            rows = words.rows if self.specials == "drop" else _longer(words.rows)
+            result = self._mix([Ragged(vectors[:, place], rows, "packed") for place in range(vectors.shape[1])])
+        else:
+            layers, laid = self._read(words)
+            result = self._per_word(self._mix(layers).tokens(), laid, words.rows)
+        return self.dropout.apply_to(result.pad() if words.layout == "padded" else result)
+
+    def _read(self, words: Ragged) -> tuple[list[Ragged], Windows]:
+        """Return the vectors of pieces of the chosen layers, and the windows that were read; no gradients if frozen."""
+        laid = self._windows(words)
         device = words.values.device
         seeds = words.rows.seeds  # a window has that of its row
         longest = max(1, int(laid.lengths.max(initial=0)))
@@ -157,13 +179,60 @@ class TransformerEmbedding(nn.Module):
             segments = ids.with_values(rows.send(laid.segments))
         if words.layout == "padded":
             ids, segments = ids.pad(self.backbone.pad), None if segments is None else segments.pad()
-        vectors = self._mix(self.backbone(ids, None if segments is None else segments.values, self.needs_all))
-        result = self._per_word(vectors.tokens(), laid, words.rows)
-        return self.dropout.apply_to(result.pad() if words.layout == "padded" else result)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            layers = self.backbone(ids, None if segments is None else segments.values, self.needs_all)
+        return [layers[layer] for layer in self.layers] if self.needs_all else layers, laid
 
-    def _mix(self, layers: list[Ragged]) -> Ragged:
+    def _windows(self, words: Ragged) -> Windows:
+        ids = words.on_host().astype(np.int64)
+        return windows_of(ids, words.rows, self.table, self.around, self.longest, self.overlap, self.eos)
+
+    def read_splits(self, splits: Mapping[str, Batch], cache_dir: Path | None) -> str | None:
+        """Compute or read the vectors of all rows (`runner.interfaces.ReadsSplits`), if they are to be cached."""
+        if not self.cache:
+            return None
+        parameter = next(self.backbone.parameters())
+        key = json.dumps(
+            [
+                1,
+                weights_hash(self.backbone),
+                self.layers,
+                self.pool,
+                self.specials,
+                self.longest,
+                self.overlap,
+                str(parameter.dtype),
+                parameter.device.type,
+                torch.__version__,
+            ]
+        )
+        folder = None if cache_dir is None else cache_dir / "pretrained_vectors"
+        cached, was_training, start = VectorCache(folder, key), self.training, time.perf_counter()
+        self.eval()
+        for name in sorted(splits):
+            words = splits[name].features[self.feature]
+            laid = self._windows(words)
+            pieces = np.split(np.stack([laid.pieces, laid.segments]), np.cumsum(laid.lengths)[:-1], axis=1)
+            by_row = [b""] * words.rows.n_rows
+            for row, window in zip(laid.row.tolist(), pieces, strict=True):
+                by_row[row] += window.tobytes()
+            cached.add(words, by_row, int(self.specials == "keep"), lambda rows: self._vectors(rows, parameter.device))
+        self.train(was_training)
+        self.cached = cached
+        self.has_attention = False
+        how = f"computed in {time.perf_counter() - start:.1f} s" if cached.n_computed else "read"
+        where = "in memory" if folder is None else f"in {folder}"
+        return f"{self.source.source}: vectors of frozen layers {how}, {cached.n_bytes / 1e6:,.1f} MB {where}"
+
+    @torch.no_grad()
+    def _vectors(self, words: Ragged, device: torch.device) -> Tensor:
+        """Return the vectors of rows of words, (N, layers, D), before layers are averaged."""
+        words = words.to(device)
+        layers, laid = self._read(words)
+        return torch.stack([self._per_word(layer.tokens(), laid, words.rows).values for layer in layers], dim=1)
+
+    def _mix(self, chosen: list[Ragged]) -> Ragged:
         """Return the chosen layer, or the average of the chosen ones by learned weights."""
-        chosen = [layers[layer] for layer in self.layers] if self.needs_all else layers
         if self.mix is None or self.scale is None:
             return chosen[0]
         weights = self.scale * self.mix.softmax(dim=0)
@@ -190,8 +259,7 @@ class TransformerEmbedding(nn.Module):
             return Ragged(pooled, rows, "packed")
         first = vectors.index_select(0, rows.send(laid.first))
         first = torch.cat([first, first], dim=-1) if self.pool == "first_last" else first
-        longer = Rows(rows.host_lengths + 1, rows.device).with_seeds(rows.seeds)
-        longer.stepwise = rows.stepwise
+        longer = _longer(rows)
         # for each token of the longer rows, its index among the first pieces followed by the words
         source = np.arange(longer.n_tokens) - np.repeat(np.arange(rows.n_rows) + 1, longer.host_lengths)
         source = source + rows.n_rows
@@ -206,10 +274,12 @@ class TransformerEmbedding(nn.Module):
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return the numbers of real and padded pieces and of windows so far (`runner.interfaces.HasCounters`)."""
-        return {"pieces": {**self.work}}
+        return {} if self.cache else {"pieces": {**self.work}}
 
-    def count_pieces(self, split: Batch) -> PieceCounts:
-        """Return the number of pieces of each row of a split (`runner.interfaces.ReadsPieces`)."""
+    def count_pieces(self, split: Batch) -> PieceCounts | None:
+        """Return the number of pieces of each row of a split (`runner.interfaces.ReadsPieces`); None if cached."""
+        if self.cache:
+            return None
         words = split.features[self.feature]
         lengths = window_lengths(
             words.on_host().astype(np.int64), words.rows, self.table, self.around.count, self.longest, self.overlap
@@ -302,6 +372,31 @@ def check_tokenizer(source: PretrainedFiles, tokenizer: PreTrainedTokenizerFast,
             f"embedding.path={source.source}: the tokenizer has a piece number {largest:,}, but the model has vectors "
             f"for {backbone.vocabulary:,} pieces; they do not belong together"
         )
+
+
+def _longer(rows: Rows) -> Rows:
+    """Return the rows with a token more at the start of each, for a special piece."""
+    longer = Rows(rows.host_lengths + 1, rows.device).with_seeds(rows.seeds)
+    longer.stepwise = rows.stepwise
+    return longer
+
+
+def is_table(files: PretrainedFiles) -> bool:
+    """Return True if the files are those of a table of vectors without context."""
+    return files.read_config().get("model_type") == STATIC
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return a hash of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.dim()
+            else str(tensor.item()).encode()
+        )
+    return digest.hexdigest()
 
 
 def tokenizer_hash(folder: Path) -> str:

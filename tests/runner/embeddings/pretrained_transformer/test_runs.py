@@ -38,13 +38,17 @@ def parameters(folder: Path) -> dict[str, torch.Tensor]:
     [
         (tag_files, ["task.head=crf", "embedding.pool=mean"]),
         (label_files, ["task.pooling=first", "embedding.specials=keep"]),
+        (
+            label_files,
+            ["task.pooling=first", "embedding.specials=keep", "embedding.frozen=[all]", "embedding.cache=true"],
+        ),
         (pair_files, ["task.pairs=joined"]),
         (pair_files, ["task.pairs=apart"]),
     ],
-    ids=["tag", "classify", "joined", "apart"],
+    ids=["tag", "classify", "cached", "joined", "apart"],
 )
 def test_strategies_make_the_same_updates(files: Callable[..., list[str]], options: list[str], tmp_path: Path) -> None:
-    data = [*files(tmp_path, 24), *pretrained(tmp_path), *options, *SMALL, *EXACT]
+    data = [*files(tmp_path, 24), *pretrained(tmp_path), *SMALL, *EXACT, *options]
     reached = {}
     for strategy in ("size1", "padmask", "packed"):
         folder = tmp_path / "runs" / strategy
