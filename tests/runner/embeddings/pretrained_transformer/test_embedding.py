@@ -355,3 +355,26 @@ def test_sparse_gradients_are_those_of_the_dense_table(family: str, saved: Saved
 def test_a_table_that_is_not_trained_has_no_sparse_updates(saved: Saved) -> None:
     with pytest.raises(HydromelError, match="the vectors of pieces are not trained"):
         embedding(saved("bert"), sparse=True, frozen="[embeddings]")
+
+
+BF16 = 0.05  # largest difference of vectors and gradients from float32, relative to their largest number
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "llama", "mpnet"])
+def test_bfloat16_is_close_to_float32(family: str, saved: Saved) -> None:
+    """`precision=bf16`: matrix products round to 8 bits, parameters and gradients stay float32."""
+    outcomes = []
+    for enabled in (False, True):
+        made = embedding(saved(family), inner_dropout=0, dropout=0).float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outcomes.append(outcome(made, [ids_of(TEXT), ids_of(TEXT, "padded")]))
+    (vectors, gradients), (rounded, rounded_gradients) = outcomes
+    assert not torch.equal(vectors, rounded)
+    assert close_to(rounded, vectors)
+    together, both = (torch.cat([part.flatten() for part in parts]) for parts in (rounded_gradients, gradients))
+    assert together.dtype == torch.float32
+    assert close_to(together, both)
+
+
+def close_to(rounded: Tensor, exact: Tensor) -> bool:
+    return bool((rounded.float() - exact).norm() <= BF16 * exact.norm())
