@@ -26,7 +26,7 @@ from training_ours import Ours
 from runner.components.measures import Measures
 from runner.config.compose import compose_config
 from runner.tracking.provenance import cpu_name, git_commit
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 
 STREAMS = 10  # number of streams in evaluation
 Update = Callable[[int], Any]

@@ -575,6 +575,9 @@ class BatchingStrategy(ArrangesRows, Protocol):
     def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         """Yield the batches of an update, laid out for the model; `train` is what `arrange` returned."""
 
+    def shares(self, lengths: IntArray, update: IntArray, world: int) -> list[IntArray]:
+        """Return the rows of an update that each of `world` ranks computes; `micro_batches` takes each as an update."""
+
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield all rows of a split (not arranged) in batches of `batch_size` rows, laid out for the model."""
 

@@ -36,6 +36,7 @@ LAYERS = {
     "runner.tables": "runner.common",
     "runner.compat": "runner.common.errors",
     "runner.config": "runner.common runner.compat",
+    "runner.distributed": "runner.common runner.terminal",
     "runner.ragged": "runner.common",
     "runner.text": "runner.common",
     "runner.text.formats": "runner.common runner.text",  # `runner.text.arrow`
@@ -60,8 +61,8 @@ LAYERS = {
     "runner.encoders": f"{TENSORS} runner.interfaces runner.layers runner.layers.recurrent",
     "runner.model": f"{CORE} runner.config.instantiate runner.components runner.layers",
     "runner.training": (
-        f"{CORE} runner.config runner.components runner.profiling runner.tracking runner.batching runner.layers "
-        "runner.encoders runner.model"
+        f"{CORE} runner.config runner.components runner.distributed runner.profiling runner.tracking runner.batching "
+        "runner.layers runner.encoders runner.model"
     ),
     "runner.advisor": f"{MODEL} runner.profiling runner.tracking runner.layers",
     "runner.inference": f"{MODEL} runner.text.formats",
@@ -72,7 +73,7 @@ LAYERS = {
         "runner.inference runner.inference.generation"
     ),
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
-    "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.advisor runner.inference",
+    "runner.experiment": f"{MODEL} runner.distributed runner.profiling runner.tracking runner.advisor runner.inference",
     "runner.sweeps": "runner.common runner.terminal runner.config",
     "runner.sweeps.search": (
         "runner.common runner.terminal runner.config runner.tracking runner.components runner.sweeps"

@@ -28,7 +28,8 @@ from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Shapes, Together, Updates, concatenate, places_in, shapes_of, with_blocks
-from runner.training.loop import backward, evaluate
+from runner.training.evaluation import evaluate
+from runner.training.loop import backward
 
 PROBE_CELLS = 512  # positions of the largest probe batch; takes a few milliseconds with most models
 PROBE_WIDTH = 128  # most tokens per row of a probe batch

@@ -99,13 +99,21 @@ class Stream:
 
     def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         """Yield one update, uncut, since the state of every stream is carried; it continues the update before it."""
+        if not len(update):
+            return
         if self.varies:
-            width = len(update) // self.batch_size
-            rows, tokens = select_spans(update[::width], np.full(self.batch_size, width), train.rows.device)
-            windows = self._gather(train, rows, tokens)
+            per_stream = train.rows.n_rows // self.batch_size
+            starts = update[np.diff(update // per_stream, prepend=-1) != 0]
+            width = len(update) // len(starts)
+            rows, tokens = select_spans(starts, np.full(len(starts), width), train.rows.device)
+            windows = replace(self._gather(train, rows, tokens), index=starts // per_stream)
         else:
             windows = train.select(update, carries_state=True)
         yield self._lay_out(windows)
+
+    def shares(self, lengths: IntArray, update: IntArray, world: int) -> list[IntArray]:
+        """Return whole streams, in their order: each rank keeps its streams, and carries only their state."""
+        return [streams.ravel() for streams in np.array_split(update.reshape(self.batch_size, -1), world)]
 
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every token of a split (one row, not arranged) once, in `evaluation_streams`, window by window.

@@ -15,15 +15,16 @@ from runner.config.schema import NOTES, Plain
 _SEVERAL_RUNS = ("turn", "repeat", "sweep", "search", "resume")
 _NO_RECORD = (*_SEVERAL_RUNS, "tracker", "cache_dir", "runs_dir", "run_plots", "system_metrics_s", "plugins", *NOTES)
 _NO_RESULT = (*_NO_RECORD, "data_dir")
-_NO_COMPARISON = ("batching", "seed", "baselines")
+_NO_COMPARISON = ("batching", "seed", "baselines", "ranks")
 
 
 def name_of_job(config: Plain) -> str:
-    """Return the options that most sweeps vary: strategy, seed, and turn unless it is 1."""
+    """Return the options that most sweeps vary: strategy, seed, and turn and ranks unless they are 1."""
     batching = config["batching"]
     assert isinstance(batching, Mapping)
     turn = f"-t{config['turn']}" if config["turn"] != 1 else ""
-    return f"{batching['name']}-s{config['seed']}{turn}"
+    ranks = f"-r{config['ranks']}" if config.get("ranks", 1) != 1 else ""
+    return f"{batching['name']}-s{config['seed']}{turn}{ranks}"
 
 
 def config_hash(config: Plain) -> str:
@@ -49,7 +50,7 @@ def _without(config: Plain, names: tuple[str, ...]) -> dict[str, object]:
 
 
 def _hash(config: Plain) -> str:
-    """Hash a config; `init_from=null` counts as absent, so that runs from before this option keep their hashes."""
-    config = {key: value for key, value in config.items() if key != "init_from" or value is not None}
+    """Hash a config; `init_from=null` and `ranks=1` count as absent, so that older runs keep their hashes."""
+    config = {key: value for key, value in config.items() if (key, value) not in (("init_from", None), ("ranks", 1))}
     text = json.dumps(with_stable_names(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

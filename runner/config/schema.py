@@ -99,6 +99,7 @@ class MachineSettings(Section):
     matmul: Matmul
     malloc: Malloc
     threads: Threads | None
+    ranks: PositiveInt = 1
 
 
 class ModelConfig(Section):

@@ -6,7 +6,7 @@ without knowing what the values mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,18 @@ def select_state(state: State, rows: IntArray) -> State:
         lambda tensor: tensor.index_select(0, index.to(tensor.device, non_blocking=True)),
         lambda array: array[rows],
     )
+
+
+def concatenate_states(states: Sequence[State]) -> State:
+    """Return one state with the rows of several, in their order; all have the same structure."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat([state for state in states if isinstance(state, Tensor)])
+    if isinstance(first, np.ndarray):
+        return np.concatenate([state for state in states if isinstance(state, np.ndarray)])
+    if isinstance(first, list | tuple):
+        return type(first)(map(concatenate_states, zip(*states, strict=True)))
+    return first
 
 
 def _map(

@@ -1,5 +1,8 @@
 """Run a config in a separate process: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
+With `ranks` above 1 this process starts one for each rank, `python -m runner.experiment.job FOLDER CONFIG`, where the
+config is in another folder, since that of the run may hold the config of a run that is to be resumed.
+
 The memory, allocator and caches of one run then do not influence the next. A signal (`runner.terminal.interruption`)
 and the end of stdin stop a run, whose records so far are kept. Exit codes: 0 finished, 1 bad input (one line on
 stderr), 130 interrupted.
@@ -13,6 +16,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -25,10 +29,11 @@ from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.config.instantiate import find_plugin
 from runner.config.own_data import take_told
-from runner.config.saved import written_config
+from runner.config.saved import write_config, written_config
 from runner.config.schema import RunConfig
+from runner.distributed.environment import LOST, LostRank, is_first_rank, is_rank
 from runner.terminal.command_line import failed
-from runner.terminal.console import copied_to, show_messages
+from runner.terminal.console import copied_to, show_messages, show_only_errors
 from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import read_run
 
@@ -50,6 +55,10 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
     folder = folder.absolute()
     show_messages()
     interruption.heed()
+    if is_rank() and not is_first_rank():
+        show_only_errors()
+        _run(folder, started, config)
+        return 0  # the first rank tells how the run ended; another exit code would kill it before it has done so
     try:
         _make_folder(folder)
         with copied_to(folder / CONSOLE, take_told()):
@@ -68,15 +77,25 @@ def _make_folder(folder: Path) -> None:
 
 def _run(folder: Path, started: float, config: RunConfig | None) -> int:
     try:
-        from runner.experiment.run import run_experiment  # imports torch, which a mistyped command does not need
-
         if config is None:
             config = written_config(folder)
+        if config.ranks > 1 and not is_rank():
+            return _start_ranks(config, folder)
+        # both import torch, which a mistyped command does not need
+        from runner.distributed.ranks import joined
+        from runner.experiment.run import run_experiment
+
         for plugin in config.plugins:
             # plugins are imported from the current directory, never from one that a saved run names
             find_plugin(plugin)
-        with working_directory(folder):
-            run_experiment(config, folder, started)
+        try:
+            with joined(config.ranks, config.device) as ranks:
+                # started by hand, each rank may have made up another name from the time
+                folder = Path(ranks.from_first(lambda: str(folder)))
+                with working_directory(folder):
+                    run_experiment(config, folder, started, ranks)
+        except LostRank:
+            return LOST
     except CannotWrite as error:
         begun = (folder / RUN).exists()
         return failed(f"{error}; once that is fixed, continue with: hydromel resume={folder}" if begun else str(error))
@@ -91,11 +110,22 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
             raise
         return failed(f"{out_of_memory(error)}; {kept}")
     except KeyboardInterrupt as error:
+        if is_rank() and isinstance(error.__context__, LostRank):  # torchrun stops the ranks that are left
+            return LOST
         begun = (folder / RUN).exists()
         rest = f"; continue with: hydromel resume={folder}" if begun else " before the run started"
         log.error("interrupted (%s)%s", str(error) or "Ctrl+C", rest)
         return 130
     return 0
+
+
+def _start_ranks(config: RunConfig, folder: Path) -> int:
+    """Run the config by several ranks on this machine, and return the exit code; raises as `launch`."""
+    from runner.distributed.launch import launch  # imports torch
+
+    with tempfile.TemporaryDirectory(prefix="hydromel-config-") as config_folder:
+        write_config(config, Path(config_folder))
+        return launch("runner.experiment.job", [str(folder), config_folder], config.ranks)
 
 
 def working_directory(folder: Path) -> AbstractContextManager[None]:
@@ -132,7 +162,11 @@ def _end_with_parent(stdin: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _config_in(folder: str) -> RunConfig:
+    return written_config(Path(folder))
+
+
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
     sys.stdin = io.StringIO()  # nothing else may read from the parent
-    sys.exit(run_job(Path(sys.argv[1]), process_start()))
+    sys.exit(run_job(Path(sys.argv[1]), process_start(), *map(_config_in, sys.argv[2:])))

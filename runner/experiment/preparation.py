@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name
 from runner.data.counts import describe_counts
 from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
+from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs
@@ -27,7 +29,7 @@ from runner.profiling.matmul import choose_matmul
 from runner.text.features import BringsVocabulary
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import Checkpoint, checkpoint_path, resume
-from runner.training.setup import build_optimizer, choose_device
+from runner.training.setup import build_optimizer, check_ranks, choose_device
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)
@@ -43,11 +45,14 @@ class Prepared:
     config: RunConfig  # with the strategy that `batching=auto` chose in place of `auto`
 
 
-def prepare(config: RunConfig, components: Components, run: RunFolder, started: float) -> Prepared:
+def prepare(
+    config: RunConfig, components: Components, run: RunFolder, started: float, ranks: Ranks = ALONE
+) -> Prepared:
     """Read the data and build the model; if the folder has a checkpoint, continue from it.
 
     The `components` are those of the config, and `started` is the Unix time at which the program started. Nothing is
-    written: a mistake must neither leave a folder nor spoil that of a run that is to be resumed.
+    written: a mistake must neither leave a folder nor spoil that of a run that is to be resumed. Of several `ranks` all
+    prepare the same; the first one reads the data alone, and the others then find them in the cache.
     """
     parts, settings = components.parts, config.train
     last = checkpoint_path(run.path, "last")
@@ -55,7 +60,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     if checkpoint is not None:
         not_chosen = isinstance(components.batching, StrategyChooser)
         check_options(run.path, checkpoint.origin.config, config, not_chosen)
-    device = _prepare_machine(config, config.seed)
+    device = _prepare_machine(config, config.seed, ranks)
     truncation = Truncation(config.max_length, config.truncate)
     source = Source.read(config, parts.task.causal) if checkpoint is None else None
     given = None if source is None else source.vocabs
@@ -65,7 +70,8 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
             name for name, feature in parts.features.items() if not is_new or isinstance(feature, BringsVocabulary)
         ]
         given = {name: vocab for name, vocab in read_vocabs(run.path, []).items() if name in names} if names else None
-    data = load_data(parts, truncation, config.cache_dir, given)
+    with ranks.first_then_others():
+        data = load_data(parts, truncation, config.cache_dir, given)
     if checkpoint is not None:
         check_data(run.path, checkpoint.origin, data, config.data_dir)
     log.info(describe_data(name_of(config.dataset), data))
@@ -90,6 +96,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     if memory := growth(config.malloc, scored, settings.eval_batch_size):
         log.info(memory)
     config, strategy = _choose_batching(config, components, run, model, data)
+    check_ranks(ranks, model, strategy, train.rows.n_rows)
     per_epoch = len(strategy.updates(train.cost_lengths, config.seed, 0))
     schedule = _schedule(components, settings, per_epoch)
     training = Training(
@@ -111,6 +118,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         meter=EnergyMeter(device),
         tracker=components.tracker,
         origin=origin_of(config, data),
+        ranks=ranks,
     )
     if checkpoint is not None:
         with checkpoint.state_errors():
@@ -130,11 +138,13 @@ def _schedule(components: Components, settings: TrainSettings, per_epoch: int) -
     return components.schedule(total_updates=min(total, settings.max_updates or total), updates_per_epoch=per_epoch)
 
 
-def _prepare_machine(machine: MachineSettings, seed: int) -> torch.device:
+def _prepare_machine(machine: MachineSettings, seed: int, ranks: Ranks) -> torch.device:
     """Set the options of the whole process (threads, arithmetic, allocator, seed), and return the device."""
     device = choose_device(machine.device, machine.precision, machine.dtype)
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
+    elif ranks.world > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.world))
     if machine.precision == "bf16" and device.type == "cpu":
         warn_if_slow(torch.bfloat16)
     choose_matmul(machine.matmul)

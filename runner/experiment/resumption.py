@@ -37,6 +37,7 @@ MAY_CHANGE = {  # option, or section of options -> what it decides
     "system_metrics_s": "what is written, and when",
     "device": "where it computes",
     "threads": "where it computes",
+    "ranks": "where it computes",
     "malloc": "where it computes",
     "tracker": "where records go",
     "runs_dir": "where other runs lie",
@@ -142,7 +143,7 @@ def changes(before: Plain, now: RunConfig, updates: int) -> list[ChangeRecord]:
     return [
         {"option": key, "updates": updates, "before": old, "after": new}
         for key, old, new in differences("", before, _plain(now))
-        if key.startswith("train.") or key in ("device", "threads", "malloc")
+        if key.startswith("train.") or key in ("device", "threads", "ranks", "malloc")
     ]
 
 

@@ -16,6 +16,7 @@ from runner.components.run_components import Components
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import saved_run, write_config
 from runner.config.schema import RunConfig, name_of
+from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment.model_card import write_model_card
 from runner.experiment.preparation import prepare
 from runner.experiment.result import finish
@@ -25,7 +26,7 @@ from runner.model import save_files
 from runner.profiling.accounting import Memory
 from runner.profiling.system_monitor import SystemMonitor, check_installed
 from runner.terminal.progress import stage
-from runner.tracking.run_folder import RunFolder, read_result
+from runner.tracking.run_folder import OthersFolder, RunFolder, read_result
 from runner.tracking.sync import deliver_pending, mark_undelivered, unmark
 from runner.tracking.tracker import NoTracker, Tracker, deliver_or_warn
 from runner.training.checkpoint import checkpoint_path
@@ -35,13 +36,14 @@ from runner.training.watch import watched
 log = logging.getLogger(__name__)
 
 
-def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRecord:
+def run_experiment(config: RunConfig, folder: Path, started: float, ranks: Ranks = ALONE) -> ResultRecord | None:
     """Train, evaluate, record and deliver one run, and return the content of its result.json.
 
     The result is logged before plots and the delivery to the tracker, which can be repeated later.
 
     If the folder holds a run with a checkpoint, that run is resumed; a finished one only if the config leaves something
-    to train. `started` is the program's start in Unix time.
+    to train. `started` is the program's start in Unix time. Of several ranks only the first writes and returns a
+    result; the others only train, and return None.
 
     Raises:
         HydromelError: bad input. A run that has started is marked as failed, and its records so far are kept; one that
@@ -49,13 +51,17 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
     """
     components = Components.of(config)
     config = components.config
+    if not ranks.is_first:
+        with OthersFolder.open(folder) as others:
+            fit(prepare(config, components, others, started, ranks).training)
+        return None
     components.tracker.check()
     check_installed(config.system_metrics_s)
     root = Path(config.runs_dir)
     with RunFolder.open(folder) as run:  # locked, so that no other process finishes the run meanwhile
         result = read_result(run.path) if nothing_left(config, folder) else None
         if result is None:
-            result = _train_and_test(config, components, run, started)
+            result = _train_and_test(config, components, run, started, ranks)
         else:
             _begin(run, config, components.tracker)
         log.info(summary(result, folder))
@@ -102,12 +108,14 @@ def summary(result: ResultRecord, folder: Path) -> str:
     return f"{line}\n{warning}" if unbeaten else line
 
 
-def _train_and_test(config: RunConfig, components: Components, run: RunFolder, started: float) -> ResultRecord:
+def _train_and_test(
+    config: RunConfig, components: Components, run: RunFolder, started: float, ranks: Ranks
+) -> ResultRecord:
     """Train and evaluate a run, write its result and return it; if that fails, `run.json` says why.
 
     The run starts once the config and the data are known to be valid, so a mistake in them leaves no failed run.
     """
-    prepared = prepare(config, components, run, started)
+    prepared = prepare(config, components, run, started, ranks)
     config, training = prepared.config, prepared.training
     if not run.is_new and not _continues(run, config):
         aside = run.set_aside()

@@ -27,7 +27,7 @@ from runner.ragged.rows import Rows, select_rows
 from runner.ragged.scored import scored_predictions
 from runner.terminal.progress import track
 from runner.training.bookkeeping import check_scores
-from runner.training.loop import metric_input
+from runner.training.evaluation import metric_input
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)

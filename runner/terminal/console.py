@@ -81,6 +81,12 @@ def show_messages() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
+def show_only_errors() -> None:
+    """Show errors only from now on, in a process beside the one that tells how a run goes."""
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 @contextlib.contextmanager
 def copied_to(path: Path, before: Sequence[str] = ()) -> Iterator[None]:
     """Within the context, also append messages to `path`, including Python's warnings and a final traceback.

@@ -19,24 +19,32 @@ class Interruption:
     """The request to stop this process, if there was one."""
 
     def __init__(self) -> None:
-        self.reason = ""  # the request in words; empty while there is none
-        self._deferred = False
+        self.asked = ""  # the request to this process in words; empty while there is none
+        self.reason = ""  # the request that `check` raises: `asked`, or what several processes have agreed on
+        self._deferred = self._shared = False
 
     def heed(self) -> None:
         """Handle the signals from now on; those that this process was started to ignore (nohup) stay ignored."""
-        self.reason = ""
+        self.asked = self.reason = ""
         for number in (*_INSIST, *_ASK):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Within the context, a first request is only noted, and `check` raises it."""
-        self._deferred = True
+    def deferred(self, shared: bool = False) -> Iterator[None]:
+        """Within the context, a first request is only noted, and `check` raises it.
+
+        If it is `shared`, `check` knows it only after `agree`, which several processes call at the same point.
+        """
+        self._deferred, self._shared = True, shared
         try:
             yield
         finally:
-            self._deferred = False
+            self._deferred = self._shared = False
+
+    def agree(self) -> None:
+        """Let `check` raise from now on, since this process or another of the same run was asked to stop."""
+        self.reason = self.asked or "another rank was asked to stop"
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if there was a request."""
@@ -44,13 +52,15 @@ class Interruption:
             raise KeyboardInterrupt(self.reason)
 
     def _receive(self, number: int, frame: object) -> None:
-        is_first = not self.reason
+        is_first = not self.asked
         if is_first:
-            self.reason = f"stopped by {signal.Signals(number).name}"
+            self.asked = f"stopped by {signal.Signals(number).name}"
+        if not self._shared:
+            self.reason = self.asked
         if is_first and self._deferred:
             return
         if is_first or number in _INSIST:
-            raise KeyboardInterrupt(self.reason)
+            raise KeyboardInterrupt(self.asked)
 
 
 interruption = Interruption()

@@ -207,6 +207,21 @@ class RunFolder:
             self.close()
 
 
+class OthersFolder(RunFolder):
+    """The folder of a run that another process writes: everything in it can be read, and nothing is recorded."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        path = path.absolute()
+        return cls(path, FileLock(path / run_schema.LOCK))  # never acquired
+
+    def log(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def _write(self, run: RunRecord) -> None:
+        self.run = run
+
+
 def _new_run() -> RunRecord:
     run_id, cwd = uuid.uuid4().hex, str(Path.cwd())
     return {"run_id": run_id, "created": time.time(), "cwd": cwd, "status": run_schema.RUNNING}

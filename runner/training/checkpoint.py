@@ -26,7 +26,8 @@ from typing_extensions import TypedDict  # pydantic cannot check that of `typing
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
-from runner.encoders.carried_state import move_state
+from runner.encoders.carried_state import concatenate_states, move_state, select_state
+from runner.interfaces import State
 from runner.profiling.accounting import CostCounters
 from runner.training.state import Origin, Progress, Training
 
@@ -233,12 +234,18 @@ def checkpoint_path(folder: Path, name: str) -> Path:
 
 
 def write_checkpoint(t: Training, name: str) -> None:
-    """Write the checkpoint `name` of a run: the parameters, and everything else that a resumed run needs."""
+    """Write the checkpoint `name` of a run: the parameters, and everything else that a resumed run needs.
+
+    It does not depend on the number of ranks: the first one writes it, with the state of the streams of all.
+    """
+    carried = t.ranks.gathered(move_state(t.progress.carried, torch.device("cpu"))) if t.batching.carries_state else []
+    if not t.ranks.is_first:
+        return
     cuda = t.clock.device.type == "cuda"
     state: CheckpointState = {
         "optimizer": t.optimizer.state_dict(),
         "schedule": t.schedule.state(),
-        "progress": {**vars(t.progress)},
+        "progress": {**vars(t.progress)} | ({"carried": concatenate_states(carried)} if carried else {}),
         "origin": {**vars(t.origin)},
         "account": t.costs.state(),
         "seconds": t.clock.seconds | {"total": t.clock.total()},
@@ -246,6 +253,14 @@ def write_checkpoint(t: Training, name: str) -> None:
         "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
     }
     save_checkpoint(checkpoint_path(t.run.path, name), t.model, state)
+
+
+def _own_streams(t: Training, carried: State) -> State:
+    """Return the part of a stream's state that belongs to the streams of this rank."""
+    if t.ranks.world == 1 or not t.strategy.carries_state:
+        return carried
+    streams = np.arange(t.strategy.batch_size or 0)
+    return select_state(carried, np.array_split(streams, t.ranks.world)[t.ranks.rank])
 
 
 def resume(t: Training, checkpoint: Checkpoint) -> Training:
@@ -261,7 +276,7 @@ def resume(t: Training, checkpoint: Checkpoint) -> Training:
         _COSTS.validate_python(costs)
         t.optimizer.load_state_dict(state["optimizer"])
         t.schedule.restore(state["schedule"])
-        progress.carried = move_state(progress.carried, t.clock.device)
+        progress.carried = move_state(_own_streams(t, progress.carried), t.clock.device)
         t.clock.seconds.update(state["seconds"])
         # Building the model and the optimiser drew random numbers; now the sequence of the checkpoint continues.
         torch.set_rng_state(state["rng"])

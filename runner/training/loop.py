@@ -7,7 +7,7 @@ nothing is logged, counted or waited for, so that a GPU never idles; all bookkee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,13 +15,11 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
-from runner.interfaces import START, ChoosesOnValid, Head, InputKind, State
+from runner.interfaces import START, State
 from runner.layers.dropout import row_seeds
 from runner.model import Model, counters, device_of
 from runner.ragged.batch import Batch
-from runner.ragged.ragged import Ragged
 from runner.tables.detail import without_tables
 from runner.terminal.interruption import interruption
 from runner.training.bookkeeping import (
@@ -29,12 +27,12 @@ from runner.training.bookkeeping import (
     add_costs,
     check_finite,
     check_parameters,
-    check_scores,
     record_evaluation,
     record_losses,
     report_epoch,
 )
 from runner.training.checkpoint import write_checkpoint
+from runner.training.evaluation import choose_on_valid, evaluate, evaluate_together
 from runner.training.memory_check import check_memory
 from runner.training.optimizers import averaged, clip_gradients, observe
 from runner.training.out_of_memory import evaluate_within_memory, halved_micro_batch, use_micro_batch
@@ -50,8 +48,9 @@ def fit(t: Training) -> None:
     """
     progress, settings = t.progress, t.settings
     _keep_best(t)  # a resumed run may have been interrupted just before it did this
+    t.ranks.spread(t.model)
     check_memory(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
-    with interruption.deferred():
+    with interruption.deferred(shared=t.ranks.world > 1):
         # A run that was interrupted within an epoch and resumed with fewer updates ends there, with an evaluation.
         while not progress.is_over(settings) or progress.evaluated_at < progress.updates:
             updates = t.epoch_updates()
@@ -122,13 +121,21 @@ def _read(values: list[Tensor]) -> list[float]:
 
 
 def _add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
-    """Add the gradients of one update's mean loss; return that loss and the number of targets."""
+    """Add the gradients of one update's mean loss; return that loss and the number of targets.
+
+    Of several ranks, each computes its own rows, and all add up their gradients.
+    """
+    return t.ranks.mean_gradients(t.model, lambda: _add_own_gradients(t, t.own_rows(rows), lap))
+
+
+def _add_own_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
     micro_batches = list(t.batching.micro_batches(t.train, rows))
-    if t.settings.row_dropout:
+    if t.settings.row_dropout or t.ranks.world > 1:  # dropout must not depend on which rank computes a row
         micro_batches = [_with_row_seeds(t, batch) for batch in micro_batches]
     count = sum(t.task.count(batch) for batch in micro_batches)
     lap("data")
-    loss, t.progress.carried = backward(t.model, micro_batches, count, t.progress.carried, t.bf16, lap)
+    divisor = count if t.ranks.world == 1 else 1  # several ranks divide by the targets of all
+    loss, t.progress.carried = backward(t.model, micro_batches, divisor, t.progress.carried, t.bf16, lap)
     return loss, count
 
 
@@ -143,14 +150,14 @@ def backward(
     """Add the gradients of one update's mean loss, summed over its micro-batches.
 
     Args:
-        count: targets of the whole update, by which the sum of every micro-batch is divided.
+        count: the number by which the sum of every micro-batch is divided: targets of the whole update.
         carried: the state at the start of a stream's windows.
         lap: called at the end of each `forward` and `backward`.
 
     Returns:
         The mean loss, (), and the state at the end of the windows.
     """
-    total: Tensor | None = None
+    total: Tensor | None = None if micro_batches else torch.zeros((), device=device_of(model))
     for batch in micro_batches:
         with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=bf16):
             scores, state = model(batch, carried if batch.carries_state else None)
@@ -235,6 +242,8 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
 
     def measured() -> dict[str, object]:
         choose_on_valid(t.model, t.valid_batches, t.bf16)
+        if t.ranks.world > 1:
+            return evaluate_together(t)
         return evaluate(t.model, t.measures.start(t.vocabs), t.valid_batches(), t.bf16)
 
     metrics = evaluate_within_memory(t, measured)
@@ -247,56 +256,3 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     if not math.isfinite(value):  # a perplexity beyond the range of a float, from finite losses
         raise NotFinite(f"{t.metric_name} on valid is {value} after update {t.progress.updates}; lower optimizer.lr")
     return value if t.measures.scales[t.metric_name].higher_is_better else -value, metrics
-
-
-def choose_on_valid(model: Model, valid: Callable[[], Iterable[Batch]], bf16: bool) -> None:
-    """Let parts of the head make their choices on the validation set; `valid` makes its batches, if they are needed.
-
-    Raises:
-        HydromelError: scores are NaN.
-        KeyboardInterrupt: the run was asked to stop.
-    """
-    parts = [module for module in model.modules() if isinstance(module, ChoosesOnValid)]
-    choosers = [chooser for part in parts if (chooser := part.chooser()) is not None]
-    if not choosers:
-        return
-    model.eval()
-    has_nan = []
-    with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
-        for batch in valid():
-            interruption.check()
-            scores, _ = model(batch, None)
-            has_nan.append(scores.isnan().any())
-            for chooser in choosers:
-                chooser.update(scores, batch)
-        check_scores(has_nan)
-        for chooser in choosers:
-            chooser.choose()
-
-
-def evaluate(model: Model, measures: Measures, batches: Iterable[Batch], bf16: bool) -> dict[str, object]:
-    """Return the started `measures` over all batches; a state is carried over where batches continue one another.
-
-    Raises:
-        HydromelError: scores are NaN.
-        KeyboardInterrupt: the run was asked to stop.
-    """
-    model.eval()
-    state, has_nan = START, []
-    with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
-        for batch in batches:
-            interruption.check()
-            scores, state = model(batch, state if batch.carries_state else None)
-            has_nan.append(scores.isnan().any())
-            values = {kind: metric_input(model.head, kind, scores, batch) for kind in measures.input_kinds}
-            measures.update(values, batch)
-        check_scores(has_nan)
-        return measures.compute()
-
-
-def metric_input(head: Head, kind: InputKind, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-    """Return the input of metrics of this kind: values of the rows, (B,) or (B, C), or a packed `Ragged` of tokens."""
-    if kind == "losses":
-        return head.losses(scores, batch)
-    ids = head.predict(scores, batch)
-    return Ragged(ids, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else ids

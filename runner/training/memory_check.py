@@ -18,7 +18,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.records import PeakBatchRecord
 from runner.compat.torch import content_version
-from runner.interfaces import PADDED, HasStatistics
+from runner.interfaces import PADDED, BatchingStrategy, HasStatistics
 from runner.ragged.shapes import Updates
 from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
@@ -56,7 +56,7 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
     """
     largest, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
     for updates in _plan(t):
-        shapes = computed_shapes(t.batching, t.train, updates)
+        shapes = computed_shapes(_of_all_ranks(t), t.train, updates)
         places = shapes.cells if _pads(t) else shapes.tokens
         index = int(np.lexsort((shapes.tokens, places))[-1])
         if (size := (int(places[index]), int(shapes.tokens[index]))) > largest:
@@ -64,6 +64,12 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
             chosen = np.concatenate(updates)[start : start + int(shapes.rows[index])]
             largest, times = size, 1 + (len(shapes.rows) > len(updates))
     return chosen, times
+
+
+def _of_all_ranks(t: Training) -> BatchingStrategy:
+    """Return the strategy whose micro-batches are those that all ranks compute at the same time."""
+    rows = t.batching.micro_batch
+    return t.batching if rows is None else t.batching.with_micro_batch(rows * t.ranks.world)
 
 
 def _plan(t: Training) -> Iterator[Updates]:
@@ -138,8 +144,9 @@ def _shape(t: Training, rows: IntArray) -> PeakBatchRecord | None:
     """Return the rows, width and real tokens (or pieces) of a micro-batch as computed; None if it has no rows."""
     if not len(rows):
         return None
+    own = t.own_rows(rows)
     if t.train.pieces is not None:
-        shapes = computed_shapes(t.batching, t.train, [rows])
-        return {"rows": len(rows), "width": int(shapes.widths[0]), "tokens": int(shapes.tokens[0])}
-    batch = next(iter(t.batching.micro_batches(t.train, rows)))
+        shapes = computed_shapes(t.batching, t.train, [own])
+        return {"rows": len(own), "width": int(shapes.widths[0]), "tokens": int(shapes.tokens[0])}
+    batch = next(iter(t.batching.micro_batches(t.train, own)))
     return {"rows": len(batch.index), "width": batch.rows.width, "tokens": int(t.train.lengths[rows].sum())}

@@ -38,7 +38,8 @@ def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exceptio
             f"out of memory at {where}: {t.batching.batch_size} streams by {window} tokens, which cannot be cut; "
             "lower batching.batch_size or batching.window"
         ) from error
-    size = min(len(rows), t.batching.micro_batch or len(rows))
+    largest = max(map(len, t.shares(rows)))  # the same in every rank
+    size = min(largest, t.batching.micro_batch or largest)
     if size < 2:
         raise HydromelError(
             f"out of memory at {where} with one row at once ({describe_rows(t, rows)}); cut rows by max_length=N, or "

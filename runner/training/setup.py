@@ -7,6 +7,9 @@ import torch
 from runner.common.errors import HydromelError
 from runner.config.instantiate import Factory
 from runner.config.schema import Device, Dtype, Precision
+from runner.distributed.ranks import Ranks
+from runner.interfaces import BatchingStrategy, HasStatistics
+from runner.model import Model
 from runner.training.optimizers import parameters_by_rate
 
 
@@ -22,6 +25,22 @@ def build_optimizer(
         group["lr"] *= group["learning_rate_factor"]
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def check_ranks(ranks: Ranks, model: Model, strategy: BatchingStrategy, n_rows: int) -> None:
+    """Raise HydromelError if several ranks cannot train this model with this strategy, or have too few rows."""
+    if ranks.world == 1:
+        return
+    most = strategy.batch_size or n_rows
+    if most < ranks.world:
+        what = "streams" if strategy.carries_state else "rows of an update"
+        raise HydromelError(f"ranks={ranks.world}: there are only {most} {what} (batching.batch_size); use fewer ranks")
+    changing = [name for name, module in model.named_modules() if isinstance(module, HasStatistics)]
+    if changing:
+        raise HydromelError(
+            f"ranks={ranks.world}: {changing[0]} computes statistics of a batch, of which each rank sees only its "
+            "share; use another normalisation, or ranks=1"
+        )
 
 
 def choose_device(wanted: Device, precision: Precision, dtype: Dtype) -> torch.device:

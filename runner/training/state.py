@@ -16,6 +16,7 @@ from runner.common.arrays import IntArray
 from runner.common.records import PeakBatchRecord
 from runner.components.measures import Measures
 from runner.config.schema import TrainSettings
+from runner.distributed.ranks import ALONE, Ranks
 from runner.interfaces import START, BatchingStrategy, Schedule, State, Task
 from runner.model import Model
 from runner.profiling.accounting import Clock, CostCounters
@@ -109,6 +110,7 @@ class Training:
     meter: EnergyMeter
     tracker: Tracker
     origin: Origin
+    ranks: Ranks = ALONE  # the processes that compute each update together
     costs: CostCounters = field(default_factory=CostCounters)
     progress: Progress = field(default_factory=Progress)
     live: Live = field(default_factory=Live)
@@ -130,6 +132,15 @@ class Training:
         updates = self.batching.updates(self.train.cost_lengths, self.seed, self.progress.epoch)
         self.live.before_epoch, self.live.epoch_updates = self.progress.updates - self.progress.update, len(updates)
         return updates
+
+    def own_rows(self, update: IntArray) -> IntArray:
+        """Return the rows of an update that this rank computes."""
+        return self.shares(update)[self.ranks.rank]
+
+    def shares(self, update: IntArray) -> list[IntArray]:
+        """Return the rows of an update that each rank computes."""
+        world = self.ranks.world
+        return [update] if world == 1 else self.batching.shares(self.train.cost_lengths, update, world)
 
     def valid_batches(self) -> Iterable[Batch]:
         """Return the batches of an evaluation on the validation set."""

@@ -21,7 +21,8 @@ from runner.interfaces import START
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.tracking.run_folder import RunFolder
-from runner.training.loop import backward, metric_input
+from runner.training.evaluation import metric_input
+from runner.training.loop import backward
 from runner.training.state import Training
 from tests.helpers.composed import QUIET, label_files, run_config, tag_files
 

@@ -33,7 +33,7 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
 from runner.ragged.shapes import places_in, tokens_in
 from runner.text.vocab import Vocab
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 
 Strategy = TypeVar("Strategy", bound=BatchingStrategy)
 REFERENCE = Batching(

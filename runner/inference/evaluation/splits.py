@@ -26,7 +26,7 @@ from runner.model import device_of, with_pieces
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.terminal.progress import track
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from runner.interfaces import START
 from runner.model import build_model, parameter_count
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
-from runner.training.loop import backward, evaluate
+from runner.training.evaluation import evaluate
+from runner.training.loop import backward
 from tests.helpers.composed import data_of, label_files, parts, run_config, tag_files
 
 TOLERANCE = 0.3

@@ -19,7 +19,7 @@ from runner.model import build_model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 from tasks.metrics.row_accuracy import RowAccuracy
 from tests.helpers.composed import config, data_of, parts, run, run_config, tag_files
 from tests.helpers.target_batches import ids, tag, tagged

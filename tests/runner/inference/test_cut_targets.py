@@ -13,7 +13,7 @@ from runner.data.counts import describe_counts
 from runner.data.truncation import Truncation
 from runner.model import build_model
 from runner.ragged.ragged import Ragged
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 from tests.helpers.composed import data_of, parts, run_config, tag_files
 
 ROWS = [

@@ -17,7 +17,7 @@ from runner.layers.crf.chain import path_scores
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 from tasks.spans.table import all_tags
 from tasks.spans.tags import illegal_positions
 from tasks.tag import Tag

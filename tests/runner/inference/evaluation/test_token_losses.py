@@ -15,7 +15,7 @@ from runner.data.numericalize import columns_of
 from runner.inference.predictions import split_values
 from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 from tests.helpers.composed import config
 from tests.helpers.language_models import trained
 

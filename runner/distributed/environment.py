@@ -1,0 +1,24 @@
+"""What a process knows of the other ranks without torch: torchrun, or a program like it, sets variables."""
+
+from __future__ import annotations
+
+import os
+
+from runner.common.errors import HydromelError
+
+RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"  # variables of the environment
+LOST = 75  # exit code of a rank because another one has ended, which tells the reason
+
+
+class LostRank(HydromelError):
+    """Another rank has ended, or its machine cannot be reached. That rank tells the reason."""
+
+
+def is_rank() -> bool:
+    """Return True if this process is one of several that train together."""
+    return RANK in os.environ and WORLD in os.environ
+
+
+def is_first_rank() -> bool:
+    """Return True in the rank that writes the run's folder and the console."""
+    return os.environ.get(RANK) == "0"

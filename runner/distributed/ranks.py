@@ -1,0 +1,210 @@
+"""The ranks of a run: processes that train one model together, each on its own rows of every update.
+
+Every rank has the same parameters, since each adds the same sum of gradients. torchrun, or `runner.distributed.launch`,
+starts the processes and tells them their number in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed import ProcessGroup
+
+from runner.common.errors import HydromelError, ran_out
+from runner.distributed.environment import LOCAL_RANK, RANK, WORLD, LostRank, is_rank
+from runner.terminal.interruption import interruption
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=10)  # how long a rank waits for the others, which may be reading data
+_BUCKET_BYTES = 25 * 2**20  # gradients that travel together
+_LOST, _RAN_OUT = 1_000.0, 1.0  # how a rank failed, as added up over ranks
+
+
+class OutOfMemoryElsewhere(MemoryError):
+    """Another rank's share of the update did not fit into memory."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of `world` ranks, number `rank` from 0. Alone, nothing is exchanged.
+
+    Args:
+        host: the group that exchanges numbers between the hosts' memories, without waiting for a GPU.
+    """
+
+    rank: int = 0
+    world: int = 1
+    host: ProcessGroup | None = field(default=None, compare=False)
+
+    @property
+    def is_first(self) -> bool:
+        """True in the rank that writes the run's folder and the console."""
+        return self.rank == 0
+
+    def mean_gradients(self, model: nn.Module, compute: Callable[[], tuple[Tensor, int]]) -> tuple[Tensor, int]:
+        """Return the mean loss, (), of an update and its targets, and leave the mean's gradients in every rank.
+
+        `compute` adds the gradients of this rank's share and returns its loss, (), and its number of targets: alone the
+        mean loss, otherwise the sum over its targets, of which it may have none.
+
+        Raises:
+            OutOfMemoryElsewhere: another rank ran out of memory.
+            LostRank: another rank has ended.
+        """
+        if self.world == 1:
+            return compute()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        try:
+            loss, count = compute()
+        except BaseException as error:
+            with contextlib.suppress(LostRank):
+                self._agree([_RAN_OUT if ran_out(error) else _LOST, 0, 0, *[0] * len(parameters)])
+            raise
+        has_gradient = [parameter.grad is not None for parameter in parameters]
+        failed, stopped, targets, *anywhere = self._agree([0, bool(interruption.asked), count, *has_gradient])
+        if failed:
+            raise LostRank("another rank has failed") if failed >= _LOST else OutOfMemoryElsewhere
+        if stopped:
+            interruption.agree()
+        for parameter, ranks in zip(parameters, anywhere, strict=True):
+            if ranks and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        loss = loss.double()  # the same type in a rank without rows
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self._add([*gradients, loss])
+        for tensor in (*gradients, loss):
+            tensor /= max(1.0, targets)
+        return loss, int(targets)
+
+    def spread(self, model: nn.Module) -> None:
+        """Copy the parameters and buffers of the first rank to all."""
+        if self.world > 1:
+            with _connected():
+                for tensor in (*model.parameters(), *model.buffers()):
+                    distributed.broadcast(tensor.detach(), 0)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Return what `make` returns in the first rank; the others wait for it."""
+        if self.world == 1:
+            return make()
+        made: list[T] = [make()] if self.is_first else [None]  # type: ignore[list-item]  # filled by the broadcast
+        with _connected():
+            distributed.broadcast_object_list(made, 0, group=self.host)
+        return made[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """Return the values of all ranks, in the first rank; the others get an empty list."""
+        if self.world == 1:
+            return [value]
+        values: list[T] = [value] * self.world
+        with _connected():
+            distributed.gather_object(value, values if self.is_first else None, 0, group=self.host)
+        return values if self.is_first else []
+
+    @contextlib.contextmanager
+    def first_then_others(self) -> Iterator[None]:
+        """Within the context the first rank works alone; then the others do, and find for example a cache."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
+    def any(self, value: bool) -> bool:
+        """Return True in every rank if the value is true in one of them."""
+        return value if self.world == 1 else self._agree([value])[0] > 0
+
+    def wait(self) -> None:
+        """Wait until every rank has called this."""
+        if self.world > 1:
+            self._agree([0])
+
+    def _agree(self, numbers: list[float]) -> list[float]:
+        """Return the sum of each number over all ranks."""
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        with _connected():
+            distributed.all_reduce(sums, group=self.host)
+        total: list[float] = sums.tolist()
+        return total
+
+    def _add(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over all ranks."""
+        with _connected():
+            for bucket in buckets(tensors):
+                flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+                distributed.all_reduce(flat)
+                start = 0
+                for tensor in bucket:
+                    end = start + tensor.numel()
+                    tensor.copy_(flat[start:end].view_as(tensor))
+                    start = end
+
+
+ALONE = Ranks()
+
+
+def buckets(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """Return the tensors in their order, in groups of one type and of at most `_BUCKET_BYTES`, or of one tensor."""
+    grouped: list[list[Tensor]] = []
+    size = 0
+    for tensor in tensors:
+        if not grouped or tensor.dtype != grouped[-1][0].dtype or size + tensor.nbytes > _BUCKET_BYTES:
+            grouped.append([])
+            size = 0
+        grouped[-1].append(tensor)
+        size += tensor.nbytes
+    return grouped
+
+
+@contextlib.contextmanager
+def joined(wanted: int, device: str) -> Iterator[Ranks]:
+    """Yield the ranks that this process belongs to, by the environment; without one, it is alone.
+
+    Args:
+        wanted: the option `ranks`, which must agree with the environment.
+        device: the option `device`. Each rank of a machine has a GPU of its own.
+
+    Raises:
+        HydromelError: the environment is incomplete or says another number of ranks, or there are too few GPUs.
+        LostRank: not every rank could be reached.
+    """
+    if not is_rank():
+        yield ALONE
+        return
+    world = int(os.environ[WORLD])
+    if world != wanted:
+        raise HydromelError(f"{world} ranks were started, but ranks={wanted}; give ranks={world}")
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        local, available = int(os.environ.get(LOCAL_RANK, "0")), torch.cuda.device_count()
+        if local >= available:
+            raise HydromelError(f"ranks={wanted}: rank {local} of this machine has no GPU of its own: {available} here")
+        if not distributed.is_nccl_available():
+            raise HydromelError("ranks on GPUs need a build of torch with nccl; use device=cpu")
+        torch.cuda.set_device(local)
+    with _connected():
+        distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    try:
+        host = distributed.new_group(backend="gloo", timeout=TIMEOUT) if cuda else None
+        yield Ranks(int(os.environ[RANK]), world, host)
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Turn torch's errors about connections into `LostRank`."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if ran_out(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LostRank(f"the connection to another rank was lost ({reason:.120})") from error

@@ -1,0 +1,145 @@
+"""Two and three ranks make the same updates as one process: parameters to 1e-9 in float64, figures and digests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from runner.distributed.ranks import ALONE, Ranks
+from runner.experiment import result
+from runner.experiment.run import run_experiment
+from tests.helpers.composed import QUIET, label_files, pair_files, run_config, tag_files
+from tests.helpers.ranks import in_ranks
+
+WORLDS = (2, 3)
+EXACT = (
+    *("dtype=float64", "device=cpu", "train.epochs=2", "train.row_dropout=true", "train.log_every=2"),
+    *("batching.batch_size=7", "embedding.size=6", "train.checkpoint_every=3", "baselines=false", "predictions=false"),
+)
+CONV = ("encoder=conv", "encoder.filters=4", "encoder.dropout=0.3", "task.dropout=0.2")
+RNN = ("encoder=blstm", "encoder.hidden=4", "encoder.dropout=0.2")
+LM = ("encoder=lstm", "encoder.hidden=4", "encoder.dropout=0.2")
+STREAM = ("task.unit=stream", "batching=stream", "batching.batch_size=6", "batching.window=5")
+# The last update of every epoch has a single row, so that ranks without rows take part in it.
+CASES = {
+    "classify, packed": ("classify", *CONV, "batching=packed"),
+    "classify, bucketed, patience": (
+        "classify",
+        *CONV,
+        "batching.plan.buckets=3",
+        "train.patience=1",
+        "train.epochs=4",
+    ),
+    "classify, one row at a time": ("classify", "encoder=bow", "batching=size1", "train.clip_norm=0.01"),
+    "CRF, padded": ("tag", *RNN, "task.head=crf", "batching=padmask", "schedule=plateau"),
+    "CRF, token budget": ("tag", *RNN, "task.head=crf", "batching=token_budget", "batching.plan.max_tokens=60"),
+    "transformer": ("tag", "encoder=transformer", "encoder.size=8", "encoder.heads=2", "batching=packed"),
+    "pairs": ("pairs", *CONV, "task.pairs=apart", "batching=padmask"),
+    "lines": ("lm", *LM, "batching=packed"),
+    "streams": ("lm", *LM, *STREAM),
+    "streams of varying windows": ("lm", *LM, *STREAM, "batching.half_rate=0.3", "batching.spread=2.0"),
+    "averaged, dropped weights": (
+        *("lm", *LM, "batching=packed", "encoder.weight_drop=0.3", "optimizer=nt_asgd", "optimizer.lr=1.0"),
+        *("optimizer.patience=1", "train.epochs=4"),
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_timing() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result, "arithmetic", lambda training: None)  # it times the machine, for most of a run
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    root = tmp_path_factory.mktemp("data")
+    for name in ("tag", "classify", "pairs", "lm"):
+        (root / name).mkdir()
+    text = " ".join(f"the {noun} sat on the mat .\n" for noun in ("cat", "dog", "bird", "old cat", "mat") * 5)
+    for split in ("train", "valid", "test"):
+        (root / "lm" / f"{split}.txt").write_text(text if split == "train" else text[:200], encoding="utf-8")
+    splits = [f"dataset.{split}={split}.txt" for split in ("train", "valid", "test")]
+    return {
+        "tag": tag_files(root / "tag", rows=36),
+        "classify": label_files(root / "classify", rows=36),
+        "pairs": pair_files(root / "pairs", rows=36),
+        "lm": ["task=lm", "dataset=text", f"data_dir={root / 'lm'}", *splits],
+    }
+
+
+def options_of(case: str, data: dict[str, list[str]]) -> list[str]:
+    name, *options = CASES[case]
+    exact = [o for o in EXACT if not (o.startswith("batching.batch_size") and "token_budget" in case)]
+    return [*data[name], *exact, *options]
+
+
+def train(folder: Path, options: list[str], ranks: Ranks) -> None:
+    config = run_config(*QUIET, *options, f"ranks={ranks.world}", f"runs_dir={folder.parent}")
+    run_experiment(config, folder, 0.0, ranks)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, data: dict[str, list[str]]) -> Path:
+    root = tmp_path_factory.mktemp("alone")
+    for case in CASES:
+        train(root / case, options_of(case, data), ALONE)
+    return root
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def together(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: dict[str, list[str]]
+) -> Path:
+    root = tmp_path_factory.mktemp("together")
+
+    def work(ranks: Ranks) -> None:
+        for case in CASES:
+            train(root / case, options_of(case, data), ranks)
+
+    codes = in_ranks(request.param, work, root / "said")
+    assert codes == [0] * request.param, "\n".join(file.read_text() for file in sorted((root / "said").iterdir()))
+    return root
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return record
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_make_the_updates_of_one_process(case: str, alone: Path, together: Path) -> None:
+    expected, got = (load_file(root / case / "checkpoints" / "last.safetensors") for root in (alone, together))
+    assert expected.keys() == got.keys()
+    for name in expected:
+        if name.startswith("model."):
+            torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-9, msg=name)
+    one, several = record_of(alone / case), record_of(together / case)
+    assert one["updates"] == several["updates"]
+    assert one["tokens"]["real"] == several["tokens"]["real"]
+    for split in ("valid", "test"):
+        figures = {name: value for name, value in one["metrics"][split].items() if isinstance(value, float)}
+        assert {name: several["metrics"][split][name] for name in figures} == pytest.approx(figures, rel=1e-9)
+
+
+@pytest.mark.parametrize("case", ["CRF, token budget", "streams"])
+def test_a_run_is_resumed_with_another_number_of_ranks(case: str, tmp_path: Path, data: dict[str, list[str]]) -> None:
+    options, whole, folder = options_of(case, data), tmp_path / "whole", tmp_path / "run"
+    train(whole, ALONE, options)
+    first, last = [*options, "train.max_updates=4"], options
+    for world, chosen in ((3, first), (2, last)):
+        codes = in_ranks(world, partial(train, folder, chosen), tmp_path / "said")
+        assert codes == [0] * world, (tmp_path / "said" / "0.log").read_text()
+    expected, got = (load_file(root / "checkpoints" / "last.safetensors") for root in (whole, folder))
+    for name in expected:
+        if name.startswith("model."):
+            torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-9, msg=name)
+    assert record_of(whole)["updates"]["digest"] == record_of(folder)["updates"]["digest"]
