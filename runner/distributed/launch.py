@@ -65,9 +65,7 @@ def _exit_code(failures: dict[int, ProcessFailure], logs: Path) -> int:
     codes = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
     for rank, code in codes.items():
         if code < 0 and code != -signal.SIGTERM:  # that signal is the agent's, to the ranks that were left
-            raise HydromelError(
-                f"rank {rank} was killed by {signal.Signals(-code).name}, and a run needs all its ranks"
-            )
+            raise HydromelError(f"rank {rank} was killed by {signal.Signals(-code).name}; continue with resume=FOLDER")
     if codes.get(0) in (1, INTERRUPTED):
         return codes[0]
     for file in sorted(logs.rglob("stderr.log")):
@@ -75,7 +73,7 @@ def _exit_code(failures: dict[int, ProcessFailure], logs: Path) -> int:
         if said := next((line for line in lines if line.startswith(_ERROR)), None):
             raise HydromelError(f"rank {file.parent.name}: {said.removeprefix(_ERROR)}")
     rank, code = next(((rank, code) for rank, code in codes.items() if code != LOST), (0, LOST))
-    raise HydromelError(f"rank {rank} ended with code {code}, and a run needs all its ranks")
+    raise HydromelError(f"rank {rank} ended with code {code}; continue with resume=FOLDER")
 
 
 @contextlib.contextmanager

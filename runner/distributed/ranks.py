@@ -206,5 +206,6 @@ def _connected() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if ran_out(error):
             raise
+        interruption.ignore()  # torchrun is about to send one, since the other rank has ended
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LostRank(f"the connection to another rank was lost ({reason:.120})") from error

@@ -110,8 +110,6 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
             raise
         return failed(f"{out_of_memory(error)}; {kept}")
     except KeyboardInterrupt as error:
-        if is_rank() and isinstance(error.__context__, LostRank):  # torchrun stops the ranks that are left
-            return LOST
         begun = (folder / RUN).exists()
         rest = f"; continue with: hydromel resume={folder}" if begun else " before the run started"
         log.error("interrupted (%s)%s", str(error) or "Ctrl+C", rest)

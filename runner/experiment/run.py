@@ -16,6 +16,7 @@ from runner.components.run_components import Components
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import saved_run, write_config
 from runner.config.schema import RunConfig, name_of
+from runner.distributed.environment import LostRank
 from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment.model_card import write_model_card
 from runner.experiment.preparation import prepare
@@ -133,7 +134,8 @@ def _train_and_test(
         run.flush()
         run.write_result(result)
     except BaseException as error:
-        status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
+        stopped = isinstance(error, KeyboardInterrupt | LostRank)
+        status = run_schema.INTERRUPTED if stopped else run_schema.FAILED
         for write in (run.flush, partial(run.set_status, status, str(error) or type(error).__name__)):
             with contextlib.suppress(CannotWrite):  # the first error is the one to report
                 write()

@@ -30,6 +30,11 @@ class Interruption:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
 
+    def ignore(self) -> None:
+        """Ignore the signals from now on, in a process that ends in any case and still writes why."""
+        for number in (*_INSIST, *_ASK):
+            signal.signal(number, signal.SIG_IGN)
+
     @contextlib.contextmanager
     def deferred(self, shared: bool = False) -> Iterator[None]:
         """Within the context, a first request is only noted, and `check` raises it.

@@ -46,7 +46,7 @@ def test_a_run_and_a_killed_one(data: list[str], tmp_path: Path) -> None:
     os.kill(next(pid for pid in ranks if environment(pid, "RANK") == "1"), signal.SIGKILL)
     _, error = long.communicate(timeout=60)
     assert long.returncode == 1
-    assert error.splitlines()[-1] == "error: rank 1 was killed by SIGKILL, and a run needs all its ranks"
+    assert error.splitlines()[-1] == "error: rank 1 was killed by SIGKILL; continue with resume=FOLDER"
     assert "Traceback" not in error
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
 
