@@ -575,9 +575,6 @@ class BatchingStrategy(ArrangesRows, Protocol):
     def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         """Yield the batches of an update, laid out for the model; `train` is what `arrange` returned."""
 
-    def shares(self, lengths: IntArray, update: IntArray, world: int) -> list[IntArray]:
-        """Return the rows of an update that each of `world` ranks computes; `micro_batches` takes each as an update."""
-
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield all rows of a split (not arranged) in batches of `batch_size` rows, laid out for the model."""
 
@@ -619,6 +616,14 @@ class StreamStrategy(BatchingStrategy, Protocol):
 
     def with_streams(self, streams: int | None, window: int | None) -> Self:
         """Return the same strategy with other streams (in training and evaluation) and windows; None: unchanged."""
+
+
+@runtime_checkable
+class SharesRows(Protocol):
+    """A strategy that decides which rows of an update each rank computes; otherwise they are divided by tokens."""
+
+    def shares(self, update: IntArray, world: int) -> list[IntArray]:
+        """Return the rows of each of `world` ranks, which `micro_batches` takes like an update."""
 
 
 @runtime_checkable

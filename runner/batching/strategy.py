@@ -9,7 +9,6 @@ from typing import ClassVar, Self
 import numpy as np
 
 from runner.batching.plan import Plan, batches_by_length, cut, longest_of, no_padding, padding_by_cause
-from runner.batching.shares import shares_by_tokens
 from runner.batching.token_budget import TokenBudget
 from runner.common.arrays import IntArray
 from runner.common.types import Name, PositiveInt
@@ -75,9 +74,6 @@ class Batching:
     def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         for rows in self._cut(update) if len(update) else ():
             yield self._lay_out(train, rows)
-
-    def shares(self, lengths: IntArray, update: IntArray, world: int) -> list[IntArray]:
-        return [update[share] for share in shares_by_tokens(places_in(lengths[update]), world)]
 
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every row of the split once, from short to long, `batch_size` at a time, in this layout."""

@@ -111,7 +111,7 @@ class Stream:
             windows = train.select(update, carries_state=True)
         yield self._lay_out(windows)
 
-    def shares(self, lengths: IntArray, update: IntArray, world: int) -> list[IntArray]:
+    def shares(self, update: IntArray, world: int) -> list[IntArray]:
         """Return whole streams, in their order: each rank keeps its streams, and carries only their state."""
         return [streams.ravel() for streams in np.array_split(update.reshape(self.batch_size, -1), world)]
 

@@ -24,7 +24,8 @@ from runner.terminal.interruption import interruption
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # how long a rank waits for the others, which may be reading data
 _BUCKET_BYTES = 25 * 2**20  # gradients that travel together
-_LOST, _RAN_OUT = 1_000.0, 1.0  # how a rank failed, as added up over ranks
+_LOST, _RAN_OUT = 1_000_000, 1  # how a rank failed, as added up over ranks
+_SPARSE = 1_000_000  # a sparse gradient, likewise
 
 
 class OutOfMemoryElsewhere(MemoryError):
@@ -67,7 +68,7 @@ class Ranks:
             with contextlib.suppress(LostRank):
                 self._agree([_RAN_OUT if ran_out(error) else _LOST, 0, 0, *[0] * len(parameters)])
             raise
-        has_gradient = [parameter.grad is not None for parameter in parameters]
+        has_gradient = [_kind(parameter.grad) for parameter in parameters]
         failed, stopped, targets, *anywhere = self._agree([0, bool(interruption.asked), count, *has_gradient])
         if failed:
             raise LostRank("another rank has failed") if failed >= _LOST else OutOfMemoryElsewhere
@@ -75,12 +76,13 @@ class Ranks:
             interruption.agree()
         for parameter, ranks in zip(parameters, anywhere, strict=True):
             if ranks and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+                zeros = torch.zeros_like(parameter)
+                parameter.grad = zeros.to_sparse(1) if ranks >= _SPARSE else zeros
         loss = loss.double()  # the same type in a rank without rows
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         self._add([*gradients, loss])
         for tensor in (*gradients, loss):
-            tensor /= max(1.0, targets)
+            tensor.mul_(1 / max(1.0, targets))
         return loss, int(targets)
 
     def spread(self, model: nn.Module) -> None:
@@ -137,7 +139,10 @@ class Ranks:
     def _add(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over all ranks."""
         with _connected():
-            for bucket in buckets(tensors):
+            for tensor in tensors:
+                if tensor.is_sparse:
+                    distributed.all_reduce(tensor)
+            for bucket in buckets([tensor for tensor in tensors if not tensor.is_sparse]):
                 flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
                 distributed.all_reduce(flat)
                 start = 0
@@ -148,6 +153,12 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def _kind(gradient: Tensor | None) -> int:
+    if gradient is None:
+        return 0
+    return _SPARSE if gradient.is_sparse else 1
 
 
 def buckets(tensors: list[Tensor]) -> list[list[Tensor]]:

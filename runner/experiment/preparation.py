@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from runner.common.dtypes import DTYPES
+from runner.common.errors import HydromelError
 from runner.components.run_components import Components, build_strategy
 from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name_of
 from runner.data.counts import describe_counts
@@ -60,6 +61,8 @@ def prepare(
     if checkpoint is not None:
         not_chosen = isinstance(components.batching, StrategyChooser)
         check_options(run.path, checkpoint.origin.config, config, not_chosen)
+    if ranks.world > 1 and isinstance(components.batching, StrategyChooser):
+        raise HydromelError(f"ranks={ranks.world}: batching=auto times one process; name a strategy, or use ranks=1")
     device = _prepare_machine(config, config.seed, ranks)
     truncation = Truncation(config.max_length, config.truncate)
     source = Source.read(config, parts.task.causal) if checkpoint is None else None

@@ -149,4 +149,4 @@ def _shape(t: Training, rows: IntArray) -> PeakBatchRecord | None:
         shapes = computed_shapes(t.batching, t.train, [own])
         return {"rows": len(own), "width": int(shapes.widths[0]), "tokens": int(shapes.tokens[0])}
     batch = next(iter(t.batching.micro_batches(t.train, own)))
-    return {"rows": len(batch.index), "width": batch.rows.width, "tokens": int(t.train.lengths[rows].sum())}
+    return {"rows": len(batch.index), "width": batch.rows.width, "tokens": int(t.train.lengths[own].sum())}

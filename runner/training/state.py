@@ -12,16 +12,18 @@ import torch
 from pydantic import ConfigDict, GetPydanticSchema, with_config
 from pydantic_core.core_schema import any_schema
 
+from runner.batching.shares import shares_by_tokens
 from runner.common.arrays import IntArray
 from runner.common.records import PeakBatchRecord
 from runner.components.measures import Measures
 from runner.config.schema import TrainSettings
 from runner.distributed.ranks import ALONE, Ranks
-from runner.interfaces import START, BatchingStrategy, Schedule, State, Task
+from runner.interfaces import START, BatchingStrategy, Schedule, SharesRows, State, Task
 from runner.model import Model
 from runner.profiling.accounting import Clock, CostCounters
 from runner.profiling.energy import EnergyMeter
 from runner.ragged.batch import Batch
+from runner.ragged.shapes import places_in
 from runner.terminal.progress import track
 from runner.text.vocab import Vocab
 from runner.tracking.run_folder import RunFolder
@@ -140,7 +142,11 @@ class Training:
     def shares(self, update: IntArray) -> list[IntArray]:
         """Return the rows of an update that each rank computes."""
         world = self.ranks.world
-        return [update] if world == 1 else self.batching.shares(self.train.cost_lengths, update, world)
+        if world == 1:
+            return [update]
+        if isinstance(self.batching, SharesRows):
+            return self.batching.shares(update, world)
+        return [update[share] for share in shares_by_tokens(places_in(self.train.cost_lengths[update]), world)]
 
     def valid_batches(self) -> Iterable[Batch]:
         """Return the batches of an evaluation on the validation set."""

@@ -133,7 +133,7 @@ def test_ranks_make_the_updates_of_one_process(case: str, alone: Path, together:
 @pytest.mark.parametrize("case", ["CRF, token budget", "streams"])
 def test_a_run_is_resumed_with_another_number_of_ranks(case: str, tmp_path: Path, data: dict[str, list[str]]) -> None:
     options, whole, folder = options_of(case, data), tmp_path / "whole", tmp_path / "run"
-    train(whole, ALONE, options)
+    train(whole, options, ALONE)
     first, last = [*options, "train.max_updates=4"], options
     for world, chosen in ((3, first), (2, last)):
         codes = in_ranks(world, partial(train, folder, chosen), tmp_path / "said")

@@ -153,3 +153,31 @@ def test_what_ranks_cannot_train(options: list[str], expected: str, data: list[s
 
     assert in_ranks(2, work, tmp_path / "said") == [8, 8]
     assert not (tmp_path / "run" / run_schema.RUN).exists()
+
+
+def test_sparse_gradients_of_ranks_without_rows(tmp_path: Path) -> None:
+    def work(ranks: Ranks) -> int:
+        torch.manual_seed(0)
+        table = torch.nn.Embedding(9, 3, sparse=True)
+
+        def compute() -> tuple[torch.Tensor, int]:
+            if ranks.rank == 1:
+                return torch.zeros(()), 0
+            loss: torch.Tensor = table(torch.tensor([1, 2, 2, 5 + ranks.rank])).square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach(), 4
+
+        loss, count = ranks.mean_gradients(table, compute)
+        expected = table(torch.tensor([1, 2, 2, 5, 1, 2, 2, 7])).square().sum() / 8
+        gradient = table.weight.grad
+        assert gradient is not None
+        summed = gradient.to_dense()
+        table.weight.grad = None
+        expected.backward()
+        assert count == 8
+        assert gradient.is_sparse
+        torch.testing.assert_close(loss.float(), expected.detach())
+        torch.testing.assert_close(summed, table.weight.grad.to_dense())
+        return 9
+
+    assert in_ranks(3, work, tmp_path / "said") == [9, 9, 9]
