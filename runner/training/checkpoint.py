@@ -238,14 +238,17 @@ def write_checkpoint(t: Training, name: str) -> None:
 
     It does not depend on the number of ranks: the first one writes it, with the state of the streams of all.
     """
-    carried = t.ranks.gathered(move_state(t.progress.carried, torch.device("cpu"))) if t.batching.carries_state else []
+    progress = {**vars(t.progress)}
+    if t.batching.carries_state and t.ranks.world > 1:
+        own = move_state(t.progress.carried, torch.device("cpu"))
+        progress["carried"] = concatenate_states(t.ranks.gathered(own) or [own])
     if not t.ranks.is_first:
         return
     cuda = t.clock.device.type == "cuda"
     state: CheckpointState = {
         "optimizer": t.optimizer.state_dict(),
         "schedule": t.schedule.state(),
-        "progress": {**vars(t.progress)} | ({"carried": concatenate_states(carried)} if carried else {}),
+        "progress": progress,
         "origin": {**vars(t.origin)},
         "account": t.costs.state(),
         "seconds": t.clock.seconds | {"total": t.clock.total()},

@@ -17,7 +17,7 @@ from runner.common import run_schema
 from runner.experiment.job import run_job
 from runner.sweeps.jobs import end_with_us
 from runner.terminal.interruption import interruption
-from runner.training import loop
+from runner.training import evaluation, loop
 from runner.training.checkpoint import Checkpoint, checkpoint_path
 from tests.helpers.composed import QUIET, run, run_config
 from tests.helpers.interrupted import assert_equal
@@ -37,12 +37,13 @@ def heeded() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-    interruption.reason = ""
+    interruption.asked = interruption.reason = ""
 
 
 def during(patch: pytest.MonkeyPatch, name: str, call: int, *numbers: signal.Signals) -> None:
-    """Send signals to this process within a call of a function of the loop, after its work."""
-    function, calls = getattr(loop, name), 0
+    """Send signals to this process within a call of a function of the loop or of evaluation, after its work."""
+    module = evaluation if hasattr(evaluation, name) and not hasattr(loop, name) else loop
+    function, calls = getattr(module, name), 0
 
     def signalled(*arguments: Any) -> Any:
         nonlocal calls
@@ -52,7 +53,7 @@ def during(patch: pytest.MonkeyPatch, name: str, call: int, *numbers: signal.Sig
             os.kill(os.getpid(), number)
         return result
 
-    patch.setattr(loop, name, signalled)
+    patch.setattr(module, name, signalled)
 
 
 def stopped(folder: Path, data: list[str], name: str, call: int, *numbers: signal.Signals) -> int:
