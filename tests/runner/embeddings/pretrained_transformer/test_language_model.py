@@ -228,6 +228,9 @@ def test_lines_are_split_as_by_transformers_and_spelt_again(kind: str, saved: Sa
     assert isinstance(batch.target, Ragged)
     metric.update(torch.ones(batch.target.rows.n_tokens), batch)
     figures = metric.compute()
+    metric.start({TARGET: vocab})
+    metric.update(torch.ones(batch.target.rows.n_tokens), batch.select(np.arange(len(lines))).unmasked())
+    assert metric.compute() == figures  # whatever the padding is read as
     words, characters = sum(len(line.split()) + 1 for line in lines), sum(len(line) + 1 for line in lines)
     assert figures["word_perplexity"] == pytest.approx(np.exp(batch.target.rows.n_tokens / words))
     assert figures["bits_per_character"] == pytest.approx(batch.target.rows.n_tokens / characters / np.log(2))
