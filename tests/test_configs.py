@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def composed(choice: str) -> dict[str, Any]:
     if choice.startswith("tokenizer="):  # which splits raw text
         fitting = ("dataset=labelled", "dataset.train=FILE")
     return config(choice, *fitting, *(given(key) for key in left_to_the_user(choice)))
+
+
+@cache
+def composed_once(*overrides: str) -> RunConfig:
+    """Return a config that several tests read."""
+    return run_config(*overrides)
 
 
 def given(key: str) -> str:
@@ -106,15 +113,16 @@ def test_it_composes_and_every_option_is_one_of_the_constructor(choice: str) -> 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 @pytest.mark.parametrize("schedule", options("schedule"))
 def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str) -> None:
-    plain = config(optimizer, schedule)
+    node = composed_once(optimizer).resolved["optimizer"]
     layer = nn.Linear(3, 1)
-    result = build(plain["optimizer"], "optimizer", {"params": layer.parameters()})
-    rates = build(plain["schedule"], "schedule", {"total_updates": 3, "updates_per_epoch": 2})
+    result = build(node, "optimizer", {"params": layer.parameters()})
+    plan = {"total_updates": 3, "updates_per_epoch": 2}
+    rates = build(composed_once(schedule).resolved["schedule"], "schedule", plan)
     before = layer.weight.detach().clone()
     for update in range(3):
         for group in result.param_groups:
-            group["lr"] = plain["optimizer"]["lr"] * rates.factor(update)
-            assert 0 < group["lr"] <= plain["optimizer"]["lr"]
+            group["lr"] = node["lr"] * rates.factor(update)
+            assert 0 < group["lr"] <= node["lr"]
         layer(torch.ones(2, 3)).square().mean().backward()
         result.step()
         result.zero_grad()
@@ -123,16 +131,26 @@ def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str
     assert not torch.equal(layer.weight, before)
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the files that embeddings read."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "vectors.txt").write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
+    return folder
+
+
 @pytest.mark.parametrize("encoder", options("encoder"))
 @pytest.mark.parametrize("embedding", options("embedding"))
-def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, tmp_path: Path) -> None:
-    file, more = tmp_path / "vectors.txt", []
-    file.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
+def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, files: Path) -> None:
+    file, more = files / "vectors.txt", []
     if embedding.startswith("embedding=pretrained"):
         pytest.importorskip("transformers", reason="needs the extra `pretrained`")
         family = "gpt2" if embedding == "embedding=pretrained_lm" else "bert"
-        file, more = save_tiny(tmp_path / family, family, with_head=True), ["embedding.overlap=4"]
-    composed = run_config(encoder, embedding, *more, *(f"{key}={file}" for key in left_to_the_user(embedding)))
+        file, more = files / family, ["embedding.overlap=4"]
+        if not file.exists():
+            save_tiny(file, family, with_head=True)
+    of_embedding = composed_once(embedding, *more, *(f"{key}={file}" for key in left_to_the_user(embedding)))
+    composed = of_embedding.changed(encoder=composed_once(encoder).encoder)
     vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "forms": WORDS, "target": Vocab(("no", "yes"))}
     made = parts(composed)
     brought = {name: part.own_vocab() for name, part in made.features.items() if isinstance(part, BringsVocabulary)}

@@ -20,7 +20,8 @@ def audited(embedding: str, batching: str, *overrides: str) -> AuditReport:
     torch.set_num_threads(1)
     given = ["task=tag", "encoder=bgru", f"batching={batching}", f"embedding={embedding}", *overrides]
     configs, left_out = compose_strategies([*given, *SMALL, *SIZES[embedding]], None)
-    return audit_config(configs, left_out, AuditOptions(rows=10, longest=9, arithmetics=("float32",)))
+    quick = AuditOptions(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)  # of the control
+    return audit_config(configs, left_out, quick)
 
 
 @pytest.mark.parametrize("embedding", SIZES)

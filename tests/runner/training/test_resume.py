@@ -26,7 +26,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 OPTIONS = [
     *("encoder=rnn", "encoder.hidden=8", "encoder.dropout=0.3", "embedding.size=8", "schedule=plateau"),
     *("batching.batch_size=2", "train.epochs=4", "train.checkpoint_every=7", "tracker=none", "run_plots=null"),
-    *("cache_dir=null", "device=cpu", "train.warmup_updates=3"),
+    *("cache_dir=null", "device=cpu", "train.warmup_updates=3", "threads=1"),
 ]
 
 
@@ -64,7 +64,7 @@ def end_in_the_middle(folder: Path, arguments: list[str], number: signal.Signals
 def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
     data = tag_files(tmp_path, rows=240)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run([*HYDROMEL, *data, *OPTIONS, f"hydra.run.dir={whole}"], env=ENVIRONMENT, check=True)
+    run(whole, *data, *OPTIONS)
     code, _ = end_in_the_middle(cut, [*data, *OPTIONS, f"hydra.run.dir={cut}"], signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert not (cut / run_schema.RESULT).exists()
