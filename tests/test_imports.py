@@ -20,9 +20,9 @@ TENSORS = f"{BASICS} runner.compat.torch runner.ragged.shapes runner.ragged.ragg
 WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
-    "runner.common.bounded runner.common.class_names runner.common.errors runner.common.files runner.common.pages "
-    "runner.common.printable runner.common.records runner.common.run_names runner.common.run_schema runner.common.seal "
-    "runner.terminal runner.tables runner.compat.mlflow"
+    "runner.common.bounded runner.common.class_names runner.common.errors runner.common.files runner.common.imports "
+    "runner.common.pages runner.common.printable runner.common.records runner.common.run_names "
+    "runner.common.run_schema runner.common.seal runner.terminal runner.tables runner.compat.mlflow"
 )
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
@@ -128,6 +128,7 @@ NARROWER = {
     "runner.common.arrays": "",
     "runner.common.bounded": "runner.common.errors runner.common.run_schema",
     "runner.common.errors": "",
+    "runner.common.imports": "",
     "runner.common.types": "",
     "runner.common.run_schema": "",
     "runner.common.intervals": "",
@@ -141,7 +142,9 @@ NARROWER = {
     "runner.ragged.shapes": "runner.common.arrays",
     "runner.text.vocab": "runner.common.errors runner.common.types runner.text.normal_forms",
     "runner.text.characters": "runner.text.vocab",
-    "runner.tracking.mlflow_store": "runner.common.errors runner.common.files runner.compat.mlflow",
+    "runner.tracking.mlflow_store": (
+        "runner.common.errors runner.common.files runner.common.imports runner.compat.mlflow"
+    ),
 }
 _PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "shuffle_quality")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}

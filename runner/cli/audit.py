@@ -12,6 +12,7 @@ from pathlib import Path
 from runner.cli.run_arguments import add_folder_flags, check_ended
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.imports import importing
 from runner.common.run_names import run_name
 from runner.common.run_schema import BEST, CHECKPOINTS, RESOLVED
 from runner.config.compose import compose_config, compose_strategies, under
@@ -72,11 +73,12 @@ def _of_run(options: argparse.Namespace, folder: Path) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     configs, left_out = _configs(options)
-    # imports torch, which --help and the message for a mistyped name should not wait for
-    import torch
+    with importing():
+        # imports torch, which --help and the message for a mistyped name should not wait for
+        import torch
 
-    from runner.audit.config_audit import AuditOptions, audit_config
-    from runner.audit.report import page, print_report
+        from runner.audit.config_audit import AuditOptions, audit_config
+        from runner.audit.report import page, print_report
 
     torch.set_num_threads(configs[0].threads or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / CHECKPOINTS / BEST
@@ -92,10 +94,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _every(options: argparse.Namespace) -> int:
-    import torch
+    with importing():
+        import torch
 
-    from runner.audit.report import combination
-    from runner.audit.search_space import audit_space
+        from runner.audit.report import combination
+        from runner.audit.search_space import audit_space
 
     torch.set_num_threads(1)
     audited = []

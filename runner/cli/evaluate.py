@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.run_arguments import add_run_argument, loaded
+from runner.cli.run_arguments import add_run_argument, check_run, loaded
 from runner.cli.text_io import STDIO, lines_of, writing
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.imports import importing
 from runner.terminal.command_line import Parser, exit_code
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ def _check(options: argparse.Namespace) -> None:
 
 def _split(options: argparse.Namespace) -> dict[str, object]:
     """Evaluate a split, print its figures and return them."""
-    # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.inference.evaluation.show import print_metrics
-    from runner.inference.evaluation.splits import SplitEvaluation
-    from runner.profiling.malloc import choose_malloc
-    from runner.tables.detail import as_rows
+    check_run(options)
+    with importing():
+        # imports torch, which --help and the message for a mistyped option should not wait for
+        from runner.inference.evaluation.show import print_metrics
+        from runner.inference.evaluation.splits import SplitEvaluation
+        from runner.profiling.malloc import choose_malloc
+        from runner.tables.detail import as_rows
 
     run = loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
     choose_malloc(run.trained.malloc)
@@ -70,13 +73,15 @@ def _split(options: argparse.Namespace) -> dict[str, object]:
 
 def _text(options: argparse.Namespace) -> dict[str, object]:
     """Write one output line per line of a text; return the figures of the whole text."""
-    from runner.inference.evaluation.lines import LineScorer
-    from runner.inference.evaluation.show import print_totals
-    from runner.inference.evaluation.tally import Tally
-    from runner.inference.generation.language_model import LanguageModel, NextToken
-    from runner.inference.trained import TrainedModel
-    from runner.profiling.malloc import choose_malloc
-    from runner.text.formats.reader import passages, single
+    check_run(options)
+    with importing():
+        from runner.inference.evaluation.lines import LineScorer
+        from runner.inference.evaluation.show import print_totals
+        from runner.inference.evaluation.tally import Tally
+        from runner.inference.generation.language_model import LanguageModel, NextToken
+        from runner.inference.trained import TrainedModel
+        from runner.profiling.malloc import choose_malloc
+        from runner.text.formats.reader import passages, single
 
     trained = loaded(options, TrainedModel.load)
     choose_malloc(trained.malloc)

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.cli.run_arguments import RUN_HELP, add_folder_flags, add_plugins_flag, loaded
+from runner.cli.run_arguments import RUN_HELP, add_folder_flags, add_plugins_flag, check_run, loaded
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable
+from runner.common.imports import importing
 from runner.common.run_names import run_name
 from runner.terminal.command_line import Parser, exit_code
 
@@ -31,13 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     if options.int8 and options.format != "onnx":
         raise HydromelError("--int8 needs --format onnx: torch has no quantisation that its programs can hold")
-    # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.export.export import export
-    from runner.export.formats import check_format
-    from runner.export.manifest import check_output, manifest_path
-    from runner.export.report import print_report
-    from runner.inference.trained import TrainedModel
-    from runner.training.checkpoint import checkpoint_path
+    check_run(options)
+    with importing():
+        # imports torch, which --help and the message for a mistyped option should not wait for
+        from runner.export.export import export
+        from runner.export.formats import check_format
+        from runner.export.manifest import check_output, manifest_path
+        from runner.export.report import print_report
+        from runner.inference.trained import TrainedModel
+        from runner.training.checkpoint import checkpoint_path
 
     check_format(options.format)
     check_output(options.output, options.format)

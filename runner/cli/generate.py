@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.run_arguments import RUN_HELP, add_run_flags, loaded
+from runner.cli.run_arguments import RUN_HELP, add_run_flags, check_run, loaded
 from runner.cli.text_io import STDIO, lines_of, print_data, stdout_errors
 from runner.common.errors import HydromelError
+from runner.common.imports import importing
 from runner.common.run_names import run_name
 from runner.inference.generation.generate import OPTION_NAMES, GenerationOptions
 from runner.terminal.command_line import Parser, exit_code, number
@@ -53,9 +54,11 @@ def _checked(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace, wanted: GenerationOptions) -> None:
-    # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.inference.generation.language_model import LanguageModel
-    from runner.inference.trained import TrainedModel
+    check_run(options)
+    with importing():
+        # imports torch, which --help and the message for a mistyped option should not wait for
+        from runner.inference.generation.language_model import LanguageModel
+        from runner.inference.trained import TrainedModel
 
     model = LanguageModel(loaded(options, TrainedModel.load), options.run, options.allow_unk)
     samples = options.samples or 1

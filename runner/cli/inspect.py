@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.run_arguments import add_run_argument, loaded
+from runner.cli.run_arguments import add_run_argument, check_run, loaded
 from runner.cli.text_io import STDIO, lines_of
 from runner.common.errors import HydromelError, unknown
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.imports import importing
 from runner.terminal.command_line import Parser, exit_code
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.inference.inspection import show
-    from runner.inference.inspection.properties import chosen
-    from runner.inference.inspection.reading import read
-    from runner.inference.inspection.watch import watch
-    from runner.inference.trained import TrainedModel
+    check_run(options)
+    with importing():
+        # imports torch, which --help and the message for a mistyped option should not wait for
+        from runner.inference.inspection import show
+        from runner.inference.inspection.properties import chosen
+        from runner.inference.inspection.reading import read
+        from runner.inference.inspection.watch import watch
+        from runner.inference.trained import TrainedModel
 
     names = chosen(options.feature)
     for file in (options.json, options.html):

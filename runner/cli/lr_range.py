@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.imports import importing
 from runner.config.compose import compose_config
 from runner.terminal.command_line import Parser, exit_code, number
 
@@ -41,10 +42,11 @@ def _test(options: argparse.Namespace) -> int:
     picture = options.out / PLOT
     for path in (picture, options.json):
         check_writable(path)
-    # imports torch, which --help and the message for a mistyped name should not wait for
-    import numpy as np
+    with importing():
+        # imports torch, which --help and the message for a mistyped name should not wait for
+        import numpy as np
 
-    from runner.experiment.lr_range import draw, measure_range
+        from runner.experiment.lr_range import draw, measure_range
 
     rates = np.geomspace(options.low, options.high, options.updates)
     result = measure_range(config, rates, options.smoothing)

@@ -9,8 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from pathlib import Path
 
 from runner.common.errors import HydromelError, did_you_mean, shortened
+from runner.common.imports import importing, leave_all_at_exit
 from runner.terminal.command_line import exit_code
 
 TRAIN = "train"
@@ -63,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(TRAIN, given)
 
 
+def program() -> int:
+    """Run the command that this program is named after, such as hydromel-compare, and return its exit code."""
+    return _run(Path(sys.argv[0]).stem.removeprefix("hydromel-"), sys.argv[1:])
+
+
 def _complete(given: list[str]) -> int:
     """Print the words that complete the line of a shell, one a line, then those that Hydra proposes."""
     # imports pydantic, which help and version should not wait for
@@ -82,7 +89,10 @@ def _run(name: str, arguments: list[str]) -> int:
     if sys.stderr.isatty():  # at once, since the imports of a command may take seconds
         sys.stderr.write(f"hydromel {name} ...\n")
         sys.stderr.flush()
-    code: int = import_module(COMMANDS[name][0]).main(arguments)
+    leave_all_at_exit()
+    with importing():
+        module = import_module(COMMANDS[name][0])
+    code: int = module.main(arguments)
     return code
 
 

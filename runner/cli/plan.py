@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.imports import importing
 from runner.config.compose import compose_strategies
 from runner.terminal.command_line import Parser, exit_code, number, whole
 
@@ -33,9 +34,10 @@ def _plan(options: argparse.Namespace) -> int:
     sizes = _sizes(options.batch_sizes, options.overrides)
     configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)
     check_writable(options.json)
-    # imports torch, which --help and the message for a mistyped name should not wait for
-    from runner.advisor import plan_tables
-    from runner.advisor.plan_report import as_dict, plan_strategies
+    with importing():
+        # imports torch, which --help and the message for a mistyped name should not wait for
+        from runner.advisor import plan_tables
+        from runner.advisor.plan_report import as_dict, plan_strategies
 
     report = plan_strategies(configs, left_out, options.epochs, None if options.no_probe else options.probe_seconds)
     plan_tables.show(report)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from runner.cli.run_arguments import add_run_argument, loaded
+from runner.cli.run_arguments import add_run_argument, check_run, loaded
 from runner.cli.text_io import STDIO, lines_of, writing
 from runner.common.errors import HydromelError
+from runner.common.imports import importing
 from runner.common.printable import printable
 from runner.terminal.command_line import Parser, exit_code
 from runner.terminal.progress import stage
@@ -45,12 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.inference.trained import Predictor
-    from runner.terminal.rich_tables import PlainConsole
-    from runner.text.formats.base import no_rows
-    from runner.text.formats.reader import Passage, passages
-    from runner.text.tokenizers import OFFSETS
+    check_run(options)
+    with importing():
+        # imports torch, which --help and the message for a mistyped option should not wait for
+        from runner.inference.trained import Predictor
+        from runner.terminal.rich_tables import PlainConsole
+        from runner.text.formats.base import no_rows
+        from runner.text.formats.reader import Passage, passages
+        from runner.text.tokenizers import OFFSETS
 
     name, lines = lines_of(options.input, options.encoding)
     run = loaded(options, Predictor.load)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from runner.common.errors import HydromelError
+from runner.common.imports import importing
 from runner.common.run_names import run_name
 from runner.common.run_schema import BEST, CHECKPOINTS, FINISHED, RUN
 from runner.terminal.command_line import Parser
@@ -63,6 +64,13 @@ def _names(flag: str) -> list[str]:
     return [name for name in flag.split(",") if name]
 
 
+def check_run(options: argparse.Namespace) -> None:
+    """Raise HydromelError if there cannot be a run of the given name, before anything slow is imported."""
+    from runner.tracking.mlflow_download import find_on_this_machine
+
+    find_on_this_machine(options.run, options.uri, options.runs)
+
+
 def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
     """Return the result of `load(folder, device, dtype, plugins, data_dir)` for the run that the flags name.
 
@@ -87,8 +95,9 @@ def load_from(
 ) -> T:
     """Return the result of `load(folder, device, dtype, plugins, data_dir)` for the run in a folder; see `loaded`."""
     # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.profiling.matmul import choose_matmul
-    from runner.training.setup import choose_device
+    with importing():
+        from runner.profiling.matmul import choose_matmul
+        from runner.training.setup import choose_device
 
     chosen = choose_device(device, "float32", dtype or "float32")
     choose_matmul("torch")

@@ -1,4 +1,4 @@
-"""Private APIs of MLflow: its database's schema and retries, deleting artifacts, and its page's shared views.
+"""Private APIs of MLflow: its database's schema and retries, artifacts, checks of models, its page's shared views.
 
 It is imported on use: the import takes seconds, and most commands do not need it.
 """
@@ -9,6 +9,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from runner.compat.private import private_api
@@ -55,6 +56,21 @@ def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     repository: Any = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
     repository.delete_artifacts()
+
+
+def without_check_of_requirements() -> AbstractContextManager[object]:
+    """Return a context in which models are saved without a comparison of their requirements with installed packages.
+
+    MLflow only warns of differences. For this it lists the files of all installed packages, which takes a second.
+    """
+    from unittest import mock
+
+    with private_api("mlflow", CHECKED):
+        from mlflow.utils import environment
+
+        name = "warn_dependency_requirement_mismatches"
+        getattr(environment, name)
+    return mock.patch.object(environment, name)
 
 
 def view_tag_value(name: str, state: Mapping[str, object], now_ms: int) -> str:

@@ -25,6 +25,7 @@ from pathlib import Path
 from runner.common.bounded import check_contents
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
 from runner.common.files import CannotWrite, cannot_write
+from runner.common.imports import importing, leave_all_at_exit
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.config.instantiate import find_plugin
@@ -82,8 +83,9 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         if config.ranks > 1 and not is_rank():
             return _start_ranks(config, folder)
         # both import torch, which a mistyped command does not need
-        from runner.distributed.ranks import joined
-        from runner.experiment.run import run_experiment
+        with importing():
+            from runner.distributed.ranks import joined
+            from runner.experiment.run import run_experiment
 
         for plugin in config.plugins:
             # plugins are imported from the current directory, never from one that a saved run names
@@ -166,5 +168,6 @@ def _config_in(folder: str) -> RunConfig:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
+    leave_all_at_exit()
     sys.stdin = io.StringIO()  # nothing else may read from the parent
     sys.exit(run_job(Path(sys.argv[1]), process_start(), *map(_config_in, sys.argv[2:])))

@@ -31,7 +31,7 @@ from runner.text.features import BringsVocabulary
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import Checkpoint, checkpoint_path, resume
 from runner.training.setup import build_optimizer, check_ranks, choose_device
-from runner.training.state import Training
+from runner.training.state import Progress, Training
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ def prepare(
         tracker=components.tracker,
         origin=origin_of(config, data),
         ranks=ranks,
+        progress=Progress(threads=config.threads),
     )
     if checkpoint is not None:
         with checkpoint.state_errors():
@@ -130,6 +131,8 @@ def prepare(
         check_rates(run.path, before, schedule, checkpoint.progress.updates)
         training = resume(training, checkpoint)
         progress = training.progress
+        if config.threads is not None:
+            progress.threads = config.threads
         rest = "; nothing is left to train" if progress.is_over(settings) else ""
         log.info("resuming in epoch %d, after %d updates%s", progress.epoch + 1, progress.updates, rest)
         run.add_changes(changes(checkpoint.origin.config, config, checkpoint.progress.updates))

@@ -46,9 +46,19 @@ def with_folder(run: str, uri: str, load: Callable[[Path], T], runs: Path = Path
 
 def folder_of(run: str, uri: str, into: Path, runs: Path = Path("runs")) -> Path:
     """Return a run's folder on this machine, or `into` with the files downloaded from MLflow; see `with_folder`."""
+    if (found := find_on_this_machine(run, uri, runs)) is not None:
+        return found
     if run.startswith((_MODELS, _RUNS)):
         _fetch_model(run, uri, into)
-        return into
+    else:
+        _fetch(run, uri, into)
+    return into
+
+
+def find_on_this_machine(run: str, uri: str, runs: Path) -> Path | None:
+    """Return a run's folder on this machine; None if MLflow may have it. Raises HydromelError as `with_folder`."""
+    if run.startswith((_MODELS, _RUNS)):
+        return None
     if (found := find_run(run, runs)) is not None:
         return found
     check_uri(uri)
@@ -57,8 +67,7 @@ def folder_of(run: str, uri: str, into: Path, runs: Path = Path("runs")) -> Path
             f"run={run}: no such run; give its folder, its name or id below {runs}/ (--runs), its id in MLflow (32 "
             "digits and letters a to f), or the address of a model there (models:/NAME@ALIAS, runs:/ID/model)"
         )
-    _fetch(run, uri, into)
-    return into
+    return None
 
 
 def _fetch_model(model: str, uri: str, into: Path) -> None:

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, TypeGuard
 from runner.common import run_schema
 from runner.common.bounded import read_bytes, read_yaml
 from runner.common.errors import HydromelError
+from runner.common.imports import importing
 from runner.common.records import ResultRecord
+from runner.compat.mlflow import without_check_of_requirements
 from runner.tracking.mlflow_download import MODEL_FILES
 
 if TYPE_CHECKING:
@@ -119,14 +121,16 @@ def write_model(folder: Path, place: Path, run_id: str, model_id: str, result: R
     Raises:
         HydromelError: a file of the run is damaged.
     """
-    import mlflow.pyfunc
-    from mlflow.models import Model
+    with importing():
+        import mlflow.pyfunc
+        from mlflow.models import Model
 
     example = _example(folder)
     config = read_yaml(folder / run_schema.RESOLVED)
     plugins = config.get("plugins") if isinstance(config, Mapping) else None
     with (
         warnings.catch_warnings(action="ignore"),  # about type hints, which the signature stands for
+        without_check_of_requirements(),  # they are those of the run, which may be older than what is installed
         tempfile.TemporaryDirectory(prefix="hydromel-") as empty,
         as_file(files("runner.serving") / "model_code.py") as code,
     ):

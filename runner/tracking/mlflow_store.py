@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.files import cache_folder
+from runner.common.imports import importing
 from runner.compat.mlflow import create_schema, try_database_once
 
 if TYPE_CHECKING:
@@ -169,9 +170,10 @@ def _client(uri: str, timeout_s: float) -> MlflowClient:
     if usual and place.hostname:  # the drivers of a database server that is unreachable would wait for minutes
         socket.create_connection((place.hostname, place.port or usual), timeout=timeout_s).close()
     _prepare_mlflow()
-    from mlflow.tracking import MlflowClient
+    with importing():
+        from mlflow.tracking import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)  # imports the kind of store
 
 
 def _prepare_mlflow() -> None:
@@ -183,7 +185,8 @@ def _prepare_mlflow() -> None:
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "GIT_PYTHON_REFRESH": "quiet",
     }
-    try_database_once()  # deliveries are tried again later anyway
+    with importing():
+        try_database_once()  # deliveries are tried again later anyway
     for name in ("mlflow", "alembic"):
         # errors are also raised; their log messages are pages of SQL
         logging.getLogger(name).setLevel(logging.CRITICAL)

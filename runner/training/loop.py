@@ -37,6 +37,7 @@ from runner.training.memory_check import check_memory
 from runner.training.optimizers import averaged, clip_gradients, observe
 from runner.training.out_of_memory import evaluate_within_memory, halved_micro_batch, use_micro_batch
 from runner.training.state import Training
+from runner.training.threads import choose_threads
 
 
 def fit(t: Training) -> None:
@@ -50,6 +51,7 @@ def fit(t: Training) -> None:
     _keep_best(t)  # a resumed run may have been interrupted just before it did this
     t.ranks.spread(t.model)
     check_memory(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
+    choose_threads(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
     with interruption.deferred(shared=t.ranks.world > 1):
         # A run that was interrupted within an epoch and resumed with fewer updates ends there, with an evaluation.
         while not progress.is_over(settings) or progress.evaluated_at < progress.updates:

@@ -93,7 +93,7 @@ def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArr
     t.model.train()
     carried = t.progress.carried
     try:
-        with _unchanged(t.model, t.clock.device):
+        with unchanged(t.model, t.clock.device):
             for _ in range(times):
                 backward(rows)
     except (RuntimeError, MemoryError) as error:
@@ -105,7 +105,7 @@ def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArr
 
 
 @contextmanager
-def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
+def unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Restore the random states and the statistics (`HasStatistics`) after the context.
 
     Raises:

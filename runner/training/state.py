@@ -55,6 +55,7 @@ class Progress:
     eval_batch_size: int | None = None  # the same for evaluation
     unrecorded: list[tuple[float, float]] = field(default_factory=list)  # loss and gradient norm of the last updates
     halved_at: list[int] = field(default_factory=list)  # updates, from 1, that halved micro-batches; 0: the rehearsal
+    threads: int | None = None  # threads per operation; None: not chosen, as on a GPU
     peak_batch: PeakBatchRecord | None = None  # rows, width and real tokens of the largest micro-batch
 
     @property

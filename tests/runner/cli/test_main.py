@@ -29,9 +29,16 @@ def code_of(*arguments: str) -> int:
 
 def test_each_command_is_also_a_program() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-    named = {f"hydromel-{name}": f"{module}:main" for name, (module, _) in command.COMMANDS.items()}
-    del named["hydromel-train"]
+    named = {f"hydromel-{name}": "runner.cli.main:program" for name in command.COMMANDS if name != command.TRAIN}
     assert scripts == named | {"hydromel": "runner.cli.main:main"}
+
+
+def test_a_program_runs_the_command_that_it_is_named_after(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/hydromel-init", "--nonsense"])
+    assert command.program() == 1
+    assert "see hydromel-init --help" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", command.COMMANDS)

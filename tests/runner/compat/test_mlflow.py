@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from runner.common.errors import HydromelError
-from runner.compat.mlflow import delete_artifacts, try_database_once, view_tag_value
+from runner.compat.mlflow import (
+    delete_artifacts,
+    try_database_once,
+    view_tag_value,
+    without_check_of_requirements,
+)
 from tests.helpers.mlflow_views import read_state
 
 
@@ -26,6 +31,18 @@ def test_a_missing_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(utils, "MAX_RETRY_COUNT")
     with pytest.raises(HydromelError, match=r"^mlflow \S+ does not have .*MAX_RETRY_COUNT.*pip install 'mlflow=="):
         try_database_once()
+
+
+def test_requirements_are_not_checked_within_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.utils import environment
+
+    checked: list[list[str]] = []
+    monkeypatch.setattr(environment, "warn_dependency_requirement_mismatches", checked.append)
+    with without_check_of_requirements():
+        environment._process_pip_requirements(["numpy==1"], ["numpy==1"])
+    assert not checked
+    environment._process_pip_requirements(["numpy==1"], ["numpy==1"])
+    assert checked
 
 
 def test_all_artifacts_of_a_run_are_deleted(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from runner.interfaces import Description
 from runner.layers.dropout import Dropout, WeightDrop
 from runner.model import counters, descriptions, has_randomness
 from runner.ragged.batch import Batch
-from runner.training.memory_check import _unchanged
+from runner.training.memory_check import unchanged
 from runner.training.optimizers import parameters_by_rate
 
 
@@ -84,14 +84,14 @@ def test_weight_decay_leaves_out_vectors_and_nothing_is_made_of_frozen_parameter
 def test_the_memory_check_restores_statistics_and_names_other_buffers_that_change() -> None:
     model = nn.Sequential(ThirdParty(noise=1.0), ThirdParty())
     state = torch.get_rng_state()
-    with _unchanged(model, torch.device("cpu")):
+    with unchanged(model, torch.device("cpu")):
         model(torch.ones(3, 2))
     assert all(part.mean.tolist() == [0.0, 0.0] for part in model)
     assert torch.equal(state, torch.get_rng_state())
     other = nn.BatchNorm1d(2)
     with (
         pytest.raises(HydromelError, match="the model changes num_batches_tracked"),
-        _unchanged(other, torch.device("cpu")),
+        unchanged(other, torch.device("cpu")),
     ):
         other(torch.ones(3, 2))
 
