@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from runner.audit import AuditReport, Padding, audit_module
 from runner.audit.checks.kinds import ERROR, NOT_FINITE
 from runner.audit.checks.verdict import Verdict, faults
+from runner.audit.subjects.module import Collate
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
 SIZE, IDS = 8, 40
@@ -41,6 +42,10 @@ class Case:
         make: makes the module, whose forward takes (padded, mask) or keyword arguments.
         empty: the examples include one without tokens.
         ids: examples are ids, not vectors.
+        left: padding comes before the tokens.
+        frozen: parameters get no gradient.
+        split_output: output, lengths -> one tensor for each example.
+        collate: examples, `Padding` -> arguments; None: padded, with a mask.
     """
 
     module: str
@@ -51,6 +56,7 @@ class Case:
     left: bool = False
     frozen: bool = False
     split_output: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None = None
+    collate: Collate[Tensor] | None = None
 
     def audit(self) -> AuditReport:
         torch.manual_seed(0)
@@ -60,11 +66,23 @@ class Case:
         return audit_module(
             module,
             rows,
-            _collate,
+            self.collate or _collate,
             left_padding=self.left,
             split_output=self.split_output,
             name=f"{self.module}, {self.use}",
         )
+
+
+class Vectors(nn.Module):
+    """The last layer of a model of transformers, called by name."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **batch: object) -> Tensor:
+        vectors: Tensor = self.inner(**batch).last_hidden_state
+        return vectors
 
 
 class Use(nn.Module):
@@ -236,6 +254,23 @@ def _hugging_face() -> Iterator[Case]:
     left = use(lambda: hf.GPT2Model(gpt2), True)
     yield Case("`GPT2Model`", "`attention_mask`, padded left", left, ids=True, left=True)
     yield Case("`GPT2Model`", "and `position_ids`", lambda: Use(hf.GPT2Model(gpt2), counted), ids=True, left=True)
+    yield from _flattened()
+
+
+def _flattened() -> Iterator[Case]:
+    """Yield the use of models without padding: all rows are one, (1, N), and their positions restart."""
+    import transformers as hf
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = hf.BertConfig(vocab_size=IDS, **small)
+    collator = hf.DataCollatorWithFlattening()
+
+    def collate(rows: Sequence[Tensor], padding: Padding) -> dict[str, object]:
+        batch = collator([{"input_ids": row.tolist()} for row in rows])
+        return {name: value for name, value in batch.items() if name != "labels"}
+
+    flat = "`DataCollatorWithFlattening`"
+    yield Case("`BertModel`", flat, lambda: Vectors(hf.BertModel(bert)), ids=True, collate=collate)
 
 
 def _cut(output: Tensor, lengths: Sequence[int]) -> list[Tensor]:

@@ -30,7 +30,7 @@ from runner.interfaces import (
     State,
     Task,
 )
-from runner.layers.dropout import number_dropout_layers
+from runner.layers.dropout import Dropout, number_dropout_layers
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import tokens_in
@@ -180,6 +180,12 @@ def has_attention(model: nn.Module) -> bool:
 def has_randomness(model: nn.Module) -> bool:
     """Return True if some part of the model draws random numbers in training, so that equal updates can differ."""
     return any(_draws(module) for module in model.modules())
+
+
+def unseeded_dropout(model: nn.Module) -> list[str]:
+    """Return the names of the modules whose random numbers do not follow from row seeds (`Batch.with_seeds`)."""
+    named = model.named_modules()
+    return [name for name, module in named if _draws(module) and not isinstance(module, Dropout)]
 
 
 def _draws(module: nn.Module) -> bool:

@@ -21,7 +21,16 @@ from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
-from runner.model import Model, build_model, descriptions, learn_scale, read_splits, saved_files, with_pieces
+from runner.model import (
+    Model,
+    build_model,
+    descriptions,
+    learn_scale,
+    read_splits,
+    saved_files,
+    unseeded_dropout,
+    with_pieces,
+)
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
@@ -83,6 +92,12 @@ def prepare(
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     files = saved_files(run.path) if checkpoint is not None else None
     model = build_model(parts, data.vocabs, files).to(device=device, dtype=DTYPES[config.dtype])
+    if settings.row_dropout and (unseeded := unseeded_dropout(model)):
+        raise HydromelError(
+            f"train.row_dropout=true: {unseeded[0]} draws its dropout for all rows of a batch at once; turn it off "
+            "(encoder.weight_drop=0; embedding.inner_dropout=0 for a pretrained model that always runs padded) or use "
+            "train.row_dropout=false"
+        )
     if checkpoint is None:
         learn_scale(model, train)
         run.set_init_from(None if source is None else source.fill(model, config, data.vocabs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,41 @@ def _unigram() -> Any:
     )
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=made, cls_token="<s>", sep_token="</s>", **names)
+
+
+def trained_tokenizer(family: str, texts: Iterable[str]) -> Any:
+    """Return a tokenizer of a family, trained on texts, as models of this family have it."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<unk>", "<s>", "</s>"]
+    common: dict[str, Any] = {"vocab_size": 2000, "special_tokens": special, "show_progress": False}
+    if family.startswith("wordpiece") or family == "dropping":
+        made = Tokenizer(models.WordPiece(unk_token="<unk>"))
+        bert = normalizers.BertNormalizer(lowercase=family != "wordpiece cased")
+        made.normalizer = (
+            normalizers.Sequence([bert, normalizers.Replace(Regex("[^ -~]"), "")]) if family == "dropping" else bert
+        )
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer: Any = trainers.WordPieceTrainer(**common)
+    elif family == "byte-level bpe":
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **common)
+    else:  # SentencePiece, as converted: XLM-R, T5
+        made = Tokenizer(models.Unigram())
+        made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+        splits = [] if family == "unigram t5" else [pre_tokenizers.WhitespaceSplit()]
+        made.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.Metaspace(prepend_scheme="always")])
+        trainer = trainers.UnigramTrainer(unk_token="<unk>", **common)
+    made.train_from_iterator(texts, trainer)
+    ends = [("<s>", 2), ("</s>", 3)]
+    single, pair = (
+        ("$A </s>", "$A </s> $B </s>") if family == "unigram t5" else ("<s> $A </s>", "<s> $A </s> $B:1 </s>:1")
+    )
+    made.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
 def change_config(folder: Path, **changed: object) -> None:

@@ -100,6 +100,9 @@ BUGS = (
     Bug("convolution bleed", _net("conv", layers.ConvPair), "conv.second", kinds.VALUE_LEAK),
     Bug("softmax masked after", _net("pool", layers.SoftmaxPool), "pool", kinds.VALUE_LEAK),
     Bug("causal mask only", _net("attention", layers.CausalAttention), "attention", kinds.VALUE_LEAK, left=True),
+    Bug(
+        "rows flattened into one", _net("attention", layers.FlatAttention), "attention", kinds.NEIGHBOURS, "neighbours"
+    ),
     Bug("backward RNN over padding", _net("encoder", sequences.BackwardOverPadding), "encoder.lstm", kinds.VALUE_LEAK),
     Bug("state at the padded end", _net("encoder", sequences.LastState), "encoder", kinds.VALUE_LEAK),
     Bug("CRF overwrites alpha", _net("crf", sequences.LogPartition), "crf", kinds.VALUE_LEAK),

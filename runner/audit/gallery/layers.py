@@ -126,6 +126,24 @@ class CausalAttention(Variant):
         return attended
 
 
+class FlatAttention(Variant):
+    """Attention over the tokens of all rows as one row. Wrong: its mask does not say where rows begin.
+
+    Models of transformers do this with `position_ids` that restart in a flattened batch.
+    """
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
+        self.projections = nn.Linear(6, 18)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        row = mask.nonzero()[:, 0]
+        queries, keys, values = self.projections(x[mask]).chunk(3, dim=-1)
+        visible = row[:, None] == row if self.fixed else None
+        attended: Tensor = F.scaled_dot_product_attention(queries[None], keys[None], values[None], attn_mask=visible)
+        return x.new_zeros(x.shape).masked_scatter(mask[:, :, None], attended)
+
+
 class Positions(Variant):
     """Wrong: positions are counted from the padded side."""
 

@@ -19,7 +19,7 @@ Part = Tensor | Ragged | PackedSequence
 # possible readings of a part, the likelier first
 READINGS = (
     *("ragged", "packed", "padded", "time_major", "channels_first", "flat", "tokens"),
-    *("rows", "examples", "states", "steps"),
+    *("rows", "examples", "states", "steps", "one_row"),
 )
 PADDED = ("padded", "time_major", "channels_first", "flat")  # readings with padding
 
@@ -67,6 +67,7 @@ def possible(part: Part, geometry: Geometry) -> set[str]:
         "examples": geometry.texts > 1 and first == n_rows // geometry.texts,
         "states": len(shape) == 3 and second == n_rows,
         "steps": first == width,
+        "one_row": len(shape) >= 2 and first == 1 and second == sum(geometry.lengths),
     }
     return {reading for reading, is_possible in fits.items() if is_possible}
 
@@ -106,8 +107,8 @@ def _split_rows(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
         # in their original order, as far as the sequence records it
         padded, lengths = pad_packed_sequence(part, batch_first=True)
         return [padded[row, :length] for row, length in enumerate(lengths.tolist())]
-    if how == "tokens":
-        return list(torch.split(part, list(geometry.lengths)))
+    if how in ("tokens", "one_row"):
+        return list(torch.split(part[0] if how == "one_row" else part, list(geometry.lengths)))
     if how in ("rows", "examples", "states"):
         return list(part.transpose(0, 1) if how == "states" else part)
     places = enumerate(map(geometry.places, range(len(geometry.lengths))))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
+from runner.common.printable import printable
 from runner.common.types import (
     Factor,
     FilePath,
@@ -107,7 +108,6 @@ class TransformerEmbedding(nn.Module):
         vocab_of(vocabs, feature)
         saved = None if files is None else files / FOLDER
         source = find_files(path, revision, data_dir) if saved is None else PretrainedFiles(saved, path)
-        self.tokenizer = source.load_tokenizer(add_space=True)
         self.source, self.feature, self.pool, self.specials = source, feature, pool, specials
         if any(str(part) == "all" for part in frozen):
             if inner_dropout:
@@ -115,6 +115,7 @@ class TransformerEmbedding(nn.Module):
             inner_dropout = 0.0 if not is_table(source) else inner_dropout
         loaded = load_model(source, saved is None, inner_dropout, lora, recompute)
         self.backbone, self.not_fitting = loaded.model, loaded.not_fitting
+        self.tokenizer = source.load_tokenizer(add_space=True)
         self.around = Specials.of(self.tokenizer)
         self.token_context = "earlier" if self.backbone.causal else "all"  # `runner.interfaces.ReadsContext`
         self.has_attention = not isinstance(self.backbone, StaticTable)  # `runner.interfaces.HasAttention`
@@ -321,7 +322,9 @@ class TransformerEmbedding(nn.Module):
         if self.backbone.always_pads:
             line += "; it runs padded under every strategy, since its attention cannot keep packed rows apart"
         if missing := self.not_fitting.get("missing"):
-            line += f"; {len(missing)} weights are not in the file and start at random, such as {missing[0]}"
+            line += f"; not in the file, so at random: {len(missing)} weights, such as {printable(missing[0])}"
+        if unused := self.not_fitting.get("unexpected"):
+            line += f"; not used: {len(unused)} weights of the file, such as {printable(unused[0])}"
         return Description("pretrained", entry, line)
 
     def save_files(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from runner.common.bounded import read_bytes
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, quoted, shortened
 from runner.common.records import parse
 
 if TYPE_CHECKING:
@@ -45,6 +45,16 @@ TOKENIZER = (
     "merges.txt",
     "*.model",
 )
+_VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")  # at least one of them is needed
+# Largest sizes of a model: a damaged configuration must not take all memory, or all time.
+_LARGEST = {
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 2**12,
+    "vocab_size": 2**24,
+    "max_position_embeddings": 2**24,
+}
 _CONFIG = TypeAdapter(dict[str, object])
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -77,30 +87,41 @@ class PretrainedFiles:
         if len(paths) > 1:
             names = ", ".join(path.name for path in paths)
             raise HydromelError(f"embedding.path={self.source}: a table has one file of weights, but there are {names}")
-        with self._errors("weights"):
+        with self.errors("weights"):
             return load_file(paths[0])
 
     def load_config(self) -> PretrainedConfig:
         """Return the configuration of an encoder or a decoder; raise a HydromelError for any other model."""
         from transformers import AutoConfig
 
-        with quiet(), self._errors("configuration"):
+        with quiet(), self.errors("configuration"):
             config = AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
         if config.is_encoder_decoder:
             raise HydromelError(
                 f"embedding.path={self.source} is an encoder-decoder ({config.model_type}); use an encoder such as "
                 "BERT or ModernBERT, or a decoder such as GPT-2 or Qwen3"
             )
+        if not isinstance(getattr(config, "vocab_size", None), int):
+            raise HydromelError(f"embedding.path={self.source} is no model of text ({config.model_type})")
+        for name, most in _LARGEST.items():
+            value = getattr(config, name, None)
+            if value is not None and not (isinstance(value, int) and 1 <= value <= most):
+                raise HydromelError(
+                    f"embedding.path={self.source}: {CONFIG} has {name}={quoted(value)}; it must be from 1 to {most:,}"
+                )
         return config
 
     def load_tokenizer(self, add_space: bool) -> PreTrainedTokenizerFast:
         """Return the tokenizer; with `add_space` it splits each word as if a space preceded it."""
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+        # without these files, transformers would make a tokenizer that knows no word
+        if not any(any(self.folder.glob(name)) for name in _VOCABULARY):
+            raise HydromelError(f"embedding.path={self.source}: {self.folder} has no tokenizer (tokenizer.json)")
         is_table = self.read_config().get("model_type") == STATIC
         load = PreTrainedTokenizerFast.from_pretrained if is_table else AutoTokenizer.from_pretrained
         options = {"add_prefix_space": True} if add_space else {}
-        with quiet(), self._errors("tokenizer"):
+        with quiet(), self.errors("tokenizer"):
             tokenizer = load(self.folder, local_files_only=True, trust_remote_code=False, **options)
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise HydromelError(f"embedding.path={self.source}: its tokenizer has no file tokenizer.json; convert it")
@@ -114,7 +135,7 @@ class PretrainedFiles:
         """Return the model that `auto` makes, and the names of weights that are `missing` or `unexpected`."""
         if not any(self.folder.glob(WEIGHTS)):
             raise self._no_weights()
-        with quiet(), self._errors("weights"):
+        with quiet(), self.errors("weights"):
             model, info = auto.from_pretrained(
                 self.folder,
                 config=config,
@@ -131,25 +152,33 @@ class PretrainedFiles:
                 f"embedding.path={self.source}: the weights do not fit {CONFIG}; {len(mismatched)} have another shape, "
                 f"such as {mismatched[0]}"
             )
+        if not {name for name, _ in model.named_parameters()} - set(info["missing_keys"]):
+            raise HydromelError(
+                f"embedding.path={self.source}: none of its weights are those of a model of type {config.model_type}, "
+                f"which {CONFIG} names"
+            )
         return model, {
             "missing": sorted(map(str, info["missing_keys"])),
             "unexpected": sorted(map(str, info["unexpected_keys"])),
         }
 
     def _no_weights(self) -> HydromelError:
+        pickled = sorted(path.name for path in self.folder.glob("*.bin"))
+        more = f"; {pickled[0]} can hold code and is not read, convert it" if pickled else ""
         return HydromelError(
             f"embedding.path={self.source}: {self.folder} has no weights in the safetensors format (*.safetensors)"
+            + more
         )
 
     @contextlib.contextmanager
-    def _errors(self, part: str) -> Iterator[None]:
+    def errors(self, part: str) -> Iterator[None]:
         """Turn any error of transformers, which does not document their classes, into one line."""
         try:
             yield
         except HydromelError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()).partition(". ")[0]
+            reason = shortened(" ".join(str(error).split()).partition(". ")[0], 300)
             raise HydromelError(f"embedding.path={self.source}: its {part} cannot be loaded ({reason})") from error
 
 

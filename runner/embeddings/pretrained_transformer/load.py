@@ -116,6 +116,8 @@ def _load(
     for module in whole.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout
+        if dropout is not None and isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = dropout
     return Loaded(PaddedBackbone(whole.base_model), not_fitting), whole
 
 
@@ -135,7 +137,7 @@ def _load_whole(
     if has_weights:
         whole, not_fitting = files.load_weights(config, attention, auto)
     else:
-        with quiet():
+        with quiet(), files.errors("configuration"):
             whole, not_fitting = auto.from_config(config, attn_implementation=attention), {}
     model = whole.base_model
     if getattr(model, "pooler", None) is not None:

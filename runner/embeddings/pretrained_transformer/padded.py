@@ -41,6 +41,14 @@ class PaddedBackbone(PieceModel):
     def pieces_table(self) -> nn.Embedding:
         return input_table(self.model)
 
+    @property
+    def has_randomness(self) -> bool:
+        """True unless `inner_dropout` is 0; some models drop weights of attention without a module for it."""
+        modules = [*self.model.modules()]
+        rates = [module.p for module in modules if isinstance(module, nn.Dropout)]
+        rates += [rate for module in modules if isinstance(rate := getattr(module, "attention_dropout", None), float)]
+        return any(rate > 0 for rate in rates)
+
     def forward(self, ids: Ragged, segments: Tensor | None, all_layers: bool) -> list[Ragged]:
         """Return vectors as `Backbone.forward` does."""
         padded = ids.pad(self.pad)

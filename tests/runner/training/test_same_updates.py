@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from runner.common.errors import HydromelError
 from tests.helpers.composed import label_files, run, tag_files
 from tests.helpers.metrics import assert_same_metrics
 
@@ -115,3 +116,11 @@ def test_dropout_by_row_is_the_same_under_every_strategy(tmp_path: Path, model: 
         for name, tensor in reached["padmask"].items():
             torch.testing.assert_close(reached[strategy][name], tensor, rtol=0, atol=1e-9, msg=f"{strategy}: {name}")
     assert any(not torch.equal(reached["unseeded"][name], tensor) for name, tensor in reached["padmask"].items())
+
+
+def test_dropout_by_row_is_refused_where_it_cannot_be_drawn_by_row(tmp_path: Path) -> None:
+    options = ["encoder=lstm", "encoder.hidden=4", "encoder.weight_drop=0.2", "train.row_dropout=true"]
+    with pytest.raises(
+        HydromelError, match=r"train.row_dropout=true: encoder.\S*weight_drop draws its dropout for all"
+    ):
+        run(tmp_path / "run", *tag_files(tmp_path), *options)

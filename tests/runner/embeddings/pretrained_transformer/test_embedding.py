@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from runner.common.errors import HydromelError
@@ -288,6 +288,15 @@ def test_parts_are_frozen_and_rates_fall_by_layer(saved: Saved) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
         (lambda folder: change_config(folder, model_type="nonsense"), "its [a-z]+ cannot be loaded"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be loaded"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), "model.bin can hold code"),
+        (lambda folder: change_config(folder, model_type="vit"), "is no model of text"),
+        (lambda folder: change_config(folder, vocab_size=20), "the weights do not fit config.json"),
+        (lambda folder: change_config(folder, hidden_size=10**9), "hidden_size=1000000000; it must be from 1 to"),
+        (lambda folder: change_config(folder, num_hidden_layers=0), "num_hidden_layers=0; it must be from 1 to 1,000"),
+        (lambda folder: cut_file(folder / "model.safetensors"), "its weights cannot be loaded"),
+        (lambda folder: rename_weights(folder / "model.safetensors", "other."), "none of its weights are those"),
+        (lambda folder: own_code(folder), "its [a-z]+ cannot be loaded"),
     ],
 )
 def test_damaged_folders_are_one_line(spoil: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
@@ -295,6 +304,31 @@ def test_damaged_folders_are_one_line(spoil: Callable[[Path], Any], message: str
     with pytest.raises(HydromelError, match=message) as caught:
         embedding(tmp_path / "bert")
     assert "\n" not in str(caught.value)
+
+
+def cut_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def rename_weights(path: Path, prefix: str) -> None:
+    save_file({prefix + name: tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+
+
+def own_code(folder: Path) -> None:
+    """Let the configuration name code of the folder, which must not run."""
+    (folder / "own.py").write_text("raise SystemExit('code of a model ran')")
+    change_config(folder, model_type="own", auto_map={"AutoModel": "own.Model", "AutoConfig": "own.Config"})
+
+
+def test_weights_that_are_missing_or_not_used_are_told(tmp_path: Path) -> None:
+    path = save_tiny(tmp_path / "bert", "bert") / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["encoder.layer.0.attention.self.query.weight"]
+    save_file(tensors | {"classifier.weight": torch.zeros(3, 16)}, path, {"format": "pt"})
+    line = embedding(path.parent).describe({}).line
+    assert line is not None
+    assert "not in the file, so at random: 1 weights, such as encoder.layer.0.attention.self.query" in line
+    assert "not used: 1 weights of the file, such as classifier.weight" in line
 
 
 def test_other_bad_input_is_one_line(saved: Saved, tmp_path: Path) -> None:

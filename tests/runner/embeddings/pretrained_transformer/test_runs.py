@@ -88,6 +88,13 @@ def test_an_interrupted_run_goes_on_to_the_same_parameters(tmp_path: Path) -> No
     assert all(torch.equal(tensor, parameters(resumed)[name]) for name, tensor in parameters(whole).items())
 
 
+def test_dropout_by_row_needs_a_model_that_runs_packed(tmp_path: Path) -> None:
+    options = [*label_files(tmp_path, 24), *pretrained(tmp_path, "mpnet"), *SMALL, "train.row_dropout=true"]
+    with pytest.raises(HydromelError, match=r"row_dropout=true: embedding\.backbone draws its dropout for all rows"):
+        run(tmp_path / "runs" / "a", *options)
+    run(tmp_path / "runs" / "b", *options, "embedding.inner_dropout=0", "train.max_updates=1")
+
+
 def test_a_model_that_reads_later_words_is_no_language_model(tmp_path: Path) -> None:
     with pytest.raises(HydromelError, match="reads later tokens, which task=lm predicts"):
         run(
