@@ -145,6 +145,7 @@ class PretrainedFiles:
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that the names are known
             )
         mismatched = [str(name) for name, *_ in info["mismatched_keys"]]
         if mismatched:

@@ -140,6 +140,8 @@ def _load_whole(
         with quiet(), files.errors("configuration"):
             whole, not_fitting = auto.from_config(config, attn_implementation=attention), {}
     model = whole.base_model
+    if not isinstance(model.get_input_embeddings(), nn.Embedding):
+        raise HydromelError(f"embedding.path={files.source} is no model of text ({config.model_type})")
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # its parameters would get no gradient
         not_fitting = {kind: [n for n in names if not n.startswith("pooler.")] for kind, names in not_fitting.items()}
