@@ -15,10 +15,10 @@ from runner.common.run_names import run_name
 from runner.terminal.command_line import Parser, exit_code
 
 _EXAMPLES = """examples:
-  hydromel-export run=runs/first --format onnx --output tagger.onnx   and tagger.onnx.json: vocabularies and labels
-  hydromel-export run=RUN --format torch --output model.pt2           for torch.export.load
-  hydromel-export run=RUN --output model.onnx --int8                  weights in 8 bits, with what that costs
-  hydromel-export run=RUN --output lm.onnx --part lines               a language model of whole lines
+  hydromel-export runs/first                         first.onnx, and first.onnx.json: vocabularies and labels
+  hydromel-export RUN --format torch --output m.pt2  for torch.export.load
+  hydromel-export RUN --output model.onnx --int8     weights in 8 bits, with what that costs
+  hydromel-export RUN --output lm.onnx --part lines  a language model of whole lines
 
 exit codes: 0, 1 (an error, in one line; also a file that differs from the run, which is removed), 130 (interrupted).
 See docs/export.md."""
@@ -43,6 +43,8 @@ def _export(options: argparse.Namespace) -> int:
         from runner.training.checkpoint import checkpoint_path
 
     check_format(options.format)
+    if options.output is None:
+        options.output = Path(Path(options.run).name + (".pt2" if options.format == "torch" else ".onnx"))
     check_output(options.output, options.format)
     for path in (options.output, manifest_path(options.output)):
         check_writable(path)
@@ -69,7 +71,8 @@ def parser() -> Parser:
     add, count = command.add_argument, command.add_count
     add("run", type=run_name, metavar="RUN", help=RUN_HELP)
     add("--format", choices=("onnx", "torch"), default="onnx", help="ONNX, or a program of torch.export")
-    add("--output", type=Path, required=True, metavar="FILE", help="the file; FILE.json gets vocabularies and labels")
+    output = "the file; FILE.json gets vocabularies and labels (default: the run's name with .onnx or .pt2)"
+    add("--output", type=Path, metavar="FILE", help=output)
     part = "of a language model: one token of each row with state in and out, or whole lines (default: step, if it can)"
     add("--part", choices=("step", "lines"), help=part)
     add("--int8", action="store_true", help="weights in 8 bits; prints what that costs (onnx)")

@@ -44,6 +44,12 @@ def find_run(name: str, runs: Path) -> Path | None:
     return fitting[0] if fitting else path if path.exists() else None
 
 
+def names_of_runs(runs: Path) -> set[str]:
+    """Return the names of the folders of all runs below `runs`, and of their parents, which may be those of sweeps."""
+    folders = [folder.relative_to(runs) for folder in folders_of_runs(runs) if folder != runs]
+    return {str(folder) for folder in folders} | {folder.name for folder in folders}
+
+
 def is_run(folder: Path) -> bool:
     """Return True for the folder of a run, also one of which only the model is left."""
     return any((folder / file).is_file() for file in (RUN, RESULT, RESOLVED))

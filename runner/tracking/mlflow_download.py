@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from runner.common import run_schema
 from runner.common.bounded import check_contents
-from runner.common.errors import HydromelError, without_credentials
-from runner.common.run_names import find_run
+from runner.common.errors import HydromelError, did_you_mean, shortened, without_credentials
+from runner.common.run_names import find_run, names_of_runs
 from runner.tracking.mlflow_store import check_uri, one_line, open_store
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def find_on_this_machine(run: str, uri: str, runs: Path) -> Path | None:
     check_uri(uri)
     if not re.fullmatch(r"[0-9a-f]{32}", run):
         raise HydromelError(
-            f"run={run}: no such run; give its folder, its name or id below {runs}/ (--runs), its id in MLflow (32 "
-            "digits and letters a to f), or the address of a model there (models:/NAME@ALIAS, runs:/ID/model)"
+            f"run={shortened(run)}: no such run{did_you_mean(run, names_of_runs(runs))} Give its folder, its name or "
+            f"id below {runs}/ (--runs), its id in MLflow (32 digits and letters a to f), or the address of a model "
+            "there (models:/NAME@ALIAS, runs:/ID/model)"
         )
     return None
 

@@ -169,7 +169,7 @@ def test_mistakes_are_said_in_one_line(
         "this one reads rows": [str(tagger), "--streams", "2"],
         "cannot be read": [str(stream), "--input", str(tmp_path / "none")],
         "is not utf-8": [str(stream), "--input", str(tmp_path / "latin")],
-        "no such run; give its folder, its name or id below runs/": ["nowhere"],
+        "no such run": ["nowhere"],
         "cannot write": [str(stream), "--json", str(tmp_path / "latin" / "x")],
         "see hydromel-evaluate --help": [str(stream), "--inpt", "x"],
     }

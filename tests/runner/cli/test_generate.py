@@ -224,7 +224,7 @@ def test_a_text_that_an_error_ends_ends_its_line(
 
 def test_no_run(capfd: pytest.CaptureFixture[str]) -> None:
     assert "no run was named; give its folder, name or id" in _line(capfd, "prompt=a")
-    assert "no such run; give its folder, its name or id below runs/" in _line(capfd, "run=nowhere", "prompt=a")
+    assert "no such run" in _line(capfd, "run=nowhere", "prompt=a")
 
 
 def test_a_run_that_is_no_language_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
