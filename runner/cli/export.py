@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import RUN_HELP, add_folder_flags, add_plugins_flag, check_run, loaded
 from runner.common.errors import HydromelError
@@ -13,6 +14,11 @@ from runner.common.files import check_writable
 from runner.common.imports import importing
 from runner.common.run_names import run_name
 from runner.terminal.command_line import Parser, exit_code
+
+if TYPE_CHECKING:  # importing them takes a second
+    import torch
+
+    from runner.config.schema import Dtype
 
 _EXAMPLES = """examples:
   hydromel-export runs/first                         first.onnx, and first.onnx.json: vocabularies and labels
@@ -50,9 +56,11 @@ def _export(options: argparse.Namespace) -> int:
         check_writable(path)
     sizes: list[int] = []
 
-    def load(folder: Path, *given: object) -> TrainedModel:
+    def load(
+        folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
+    ) -> TrainedModel:
         sizes.append(checkpoint_path(folder, "best").stat().st_size)
-        return TrainedModel.load(folder, *given)  # type: ignore[arg-type]
+        return TrainedModel.load(folder, device, dtype, plugins, data_dir)
 
     trained = loaded(options, load)
     arguments = (options.part, options.int8, options.split, options.rows, options.seed, sizes[-1])

@@ -96,10 +96,11 @@ class Ranks:
         """Return what `make` returns in the first rank; the others wait for it."""
         if self.world == 1:
             return make()
-        made: list[T] = [make()] if self.is_first else [None]  # type: ignore[list-item]  # filled by the broadcast
+        box: list[tuple[T] | None] = [(make(),) if self.is_first else None]
         with _connected():
-            distributed.broadcast_object_list(made, 0, group=self.host)
-        return made[0]
+            distributed.broadcast_object_list(box, 0, group=self.host)
+        assert box[0] is not None
+        return box[0][0]
 
     def gathered(self, value: T) -> list[T]:
         """Return the values of all ranks, in the first rank; the others get an empty list."""

@@ -35,7 +35,6 @@ _FEW_TARGETS = 50  # classes with fewer targets in test are named as uncertain
 _VARIANTS = ("_default", "_strict")  # suffixes of figures by other scoring rules
 _FIGURES = ("precision", "recall", "f1")
 _CLASSES = pa.schema({"name": pa.string(), **dict.fromkeys(_FIGURES, pa.float64()), "support": pa.int64()})
-_PARTS = ("task", "embedding", "encoder")
 # options and groups that say where a run computes and is recorded, not what it is
 _OF_THE_PLACE = ("tracker", "run_plots", "runs_dir", "cache_dir", "resume", "sweep", "hydra", "system_metrics_s")
 _NOTHING = object()
@@ -145,7 +144,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _model_rows(result: ResultRecord, config: Mapping[str, object]) -> list[tuple[str, str]]:
-    rows = [(part, f"{result[part]}: {_options(config.get(part))}".rstrip(": ")) for part in _PARTS]  # type: ignore[literal-required]
+    names = {"task": result["task"], "embedding": result["embedding"], "encoder": result["encoder"]}
+    rows = [(part, f"{name}: {_options(config.get(part))}".rstrip(": ")) for part, name in names.items()]
     parameters = result.get("model", {}).get("parameters")
     updates, train = result["updates"], config.get("train")
     kept = train.get("metric") if isinstance(train, Mapping) else None
