@@ -15,6 +15,7 @@ import pytest
 import scipy.stats
 
 from reporting import compare
+from reporting.views import files
 from reporting.views.table_format import csv_cell
 
 
@@ -336,8 +337,9 @@ def test_default_folder_stays_below_reports(sweep: Path, tmp_path: Path, monkeyp
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["runs---runs-night"]
 
 
-def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any) -> None:
-    """A hundred runs in four groups, plots included: some 1.5 s of one core, whatever else it does."""
+def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred runs in four groups: some 1.5 s of one core, without the plots, whose time does not grow with runs."""
+    monkeypatch.setattr(files, "plots", lambda *arguments: [])
     for seed in range(20):
         for batching in ("size1", "bucketed", "padmask", "packed", "unmasked"):
             write_run(
@@ -348,4 +350,4 @@ def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any) -> None:
             )
     start = time.process_time()
     assert compare.main([str(tmp_path / "r"), "--out", str(tmp_path / "out")]) == 0
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 5
