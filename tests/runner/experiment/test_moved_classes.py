@@ -63,7 +63,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(module: str, code: Path, folder: Path, *arguments: str) -> str:
     """What a command of the code in `code` prints; it must succeed."""
     start = f"import sys, {module} as it; assert it.__file__.startswith({str(code)!r}); sys.exit(it.main())"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(code)}
     line = [sys.executable, "-c", start, *arguments]
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
