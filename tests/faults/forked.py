@@ -209,7 +209,12 @@ def _in_one_child(cases: Sequence[Case], seconds: float) -> Generator[tuple[str,
                 return
             yield title, [(kind, what) for kind, what in json.loads(faults)]
             tried += 1
-        assert tried == len(cases), f"a case could not be prepared: {_text(output)}"
+        if tried < len(cases):
+            ended = os.waitpid(pid, os.WNOHANG)
+            how = f"its child ended, {ended}" if ended[0] else f"it took longer than {seconds:.0f} s"
+            raise AssertionError(
+                f"case {tried + 1} of {len(cases)} could not be prepared ({how}), after: {_text(output)}"
+            )
     finally:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
