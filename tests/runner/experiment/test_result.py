@@ -52,7 +52,7 @@ def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
     }
     assert set(result["speed"]["by_length"][0]) == set(LengthRecord.__annotations__)
     for section, keys in sections.items():
-        assert set(result[section]) == set(keys)
+        assert set(result[section]) == set(keys) - {"pieces_per_s"}  # of models that read pieces of words
         assert all(f"`{section}.{key}`" in documented for key in keys), section
     assert all(f"`{key}`" in documented or f"`{key}." in documented for key in RESULT_KEYS)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from runner.cli import export, predict
+from runner.common import run_schema
 from runner.export import export as exporting
 from runner.export import formats
 from runner.export.audit import compare
@@ -109,6 +110,14 @@ def test_a_step_of_a_language_model(tmp_path: Path) -> None:
     assert found.compared >= 14
 
 
+@pytest.fixture
+def some_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder RUN that looks like a run, in the current directory."""
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / run_schema.RUN).touch()
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,12 +126,16 @@ def test_a_step_of_a_language_model(tmp_path: Path) -> None:
         (["--output", "x.onnx", "--rows", "1"], "'1' is not a whole number from 2"),
     ],
 )
-def test_arguments_that_do_not_fit(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_do_not_fit(
+    arguments: list[str], message: str, some_run: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert export.main(["RUN", *arguments]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_library_is_one_line(
+    some_run: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert export.main(["RUN", "--output", "x.onnx"]) == 1
     assert "--format onnx needs onnxscript: pip install hydromel[onnx]" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def test_a_run_writes_all_its_files(tmp_path: Path) -> None:
         run.set_status(run_schema.FINISHED)
     assert read_run(run.path)["status"] == run_schema.FINISHED
     assert read_run(run.path)["ended"] >= read_run(run.path)["created"]
-    assert set(read_result(run.path) or {}) == set(RESULT_KEYS)
+    assert set(read_result(run.path) or {}) == {*RESULT_KEYS, "counters"}
     assert [record["step"] for record in records(run.path)] == [1, 2, 3, 4, 5, 5]
     assert set(records(run.path)[0]) == {"time", "step", "epoch", "metrics"}
 
