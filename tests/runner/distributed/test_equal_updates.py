@@ -46,8 +46,8 @@ CASES = {
     "streams": ("lm", *LM, *STREAM),
     "streams of varying windows": ("lm", *LM, *STREAM, "batching.half_rate=0.3", "batching.spread=2.0"),
     "averaged, dropped weights": (
-        *("lm", *LM, "batching=packed", "encoder.weight_drop=0.3", "optimizer=nt_asgd", "optimizer.lr=1.0"),
-        *("optimizer.patience=1", "train.epochs=4"),
+        *("lm", "encoder=lstm", "encoder.hidden=4", "batching=packed", "encoder.weight_drop=0.3"),
+        *("optimizer=nt_asgd", "optimizer.lr=1.0", "optimizer.patience=1", "train.epochs=4", "train.row_dropout=false"),
     ),
 }
 
