@@ -45,7 +45,7 @@ def find_run(name: str, runs: Path) -> Path | None:
 
 
 def names_of_runs(runs: Path) -> set[str]:
-    """Return the names of the folders of all runs below `runs`, and of their parents, which may be those of sweeps."""
+    """Return what the runs below `runs` can be called: the names of their folders, and their paths from there."""
     folders = [folder.relative_to(runs) for folder in folders_of_runs(runs) if folder != runs]
     return {str(folder) for folder in folders} | {folder.name for folder in folders}
 
