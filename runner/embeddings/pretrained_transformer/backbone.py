@@ -142,12 +142,14 @@ class Backbone(PieceModel):
             nothing = next(self.parameters()).new_zeros(*ids.values.shape, self.size)
             return [ids.with_values(nothing)] * (self.n_layers + 1 if all_layers else 1)
         self._bind(ids)
-        # positions in the padding are those of a longer row; nothing reads them
         columns = torch.arange(rows.width, device=rows.device).expand(rows.n_rows, -1)
         position = rows.position[None] if packed else columns
         if carried is not None:
             seen = rows.send(carried.n_seen)
             position = position + (seen.index_select(0, rows.row) if packed else seen[:, None])
+        if not packed and self.max_pieces is not None:
+            # padding can be wider than the longest row that has positions; nothing reads what is there
+            position = position.clamp(max=self.max_pieces - 1)
         given = {} if segments is None else {"token_type_ids": segments[None] if packed else segments}
         output = self.model(
             input_ids=ids.values[None] if packed else ids.filled(self.pad),

@@ -44,7 +44,8 @@ def windows_of(
 
     A row of more than `longest` pieces, special ones included, is read in windows of that length. Neighbouring windows
     share at least `overlap` pieces. A piece's vector is taken from the window in which it is farthest
-    from an edge; ties go to the earlier one. With `causal` only the edge before it matters.
+    from an edge; ties go to the earlier one. With `causal` only the edge before it matters, and windows start at the
+    same pieces whatever comes later in the row.
     """
     starts, word_lengths = table.offsets[words], np.diff(table.offsets)[words]
     offsets = np.concatenate(([0], np.cumsum(word_lengths)))
@@ -55,8 +56,9 @@ def windows_of(
     size, step, per_row = _plan(row_lengths, count, longest, overlap)
     row = np.repeat(np.arange(rows.n_rows), per_row)
     number = np.arange(len(row)) - np.repeat(np.cumsum(per_row) - per_row, per_row)  # index of each window in its row
-    # the last window ends where its row ends, so that it is as long as the others
-    start = np.minimum(number * step, np.maximum(0, row_lengths[row] - size))
+    start = number * step
+    if not causal:  # the last window ends where its row ends, so that it is as long as the others
+        start = np.minimum(start, np.maximum(0, row_lengths[row] - size))
     inner = np.minimum(row_lengths[row] - start, size)  # number of pieces of words in each window
     lengths = inner + count
     ends = np.cumsum(lengths)
