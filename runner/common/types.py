@@ -40,11 +40,16 @@ def _name(value: str) -> str:
     return value
 
 
+_MOST_NAME_BYTES = 255  # bytes that the name of a file or folder can have in the usual file systems
+
+
 def _path(value: str) -> str:
     if value == "~":
         raise PydanticCustomError("home", "Input should be a path; the home directory is ~/")
     if value.startswith("~") and os.path.expanduser(value) == value:
         raise PydanticCustomError("home", "Input should be a path; there is no such user")
+    if any(len(name.encode(errors="replace")) > _MOST_NAME_BYTES for name in value.split("/")):
+        raise PydanticCustomError("name", "Input should be a path; a name in it has more than 255 bytes")
     return value
 
 

@@ -33,12 +33,13 @@ from runner.config.own_data import take_told
 from runner.config.saved import write_config, written_config
 from runner.config.schema import RunConfig
 from runner.distributed.environment import LOST, LostRank, is_first_rank, is_rank
-from runner.terminal.command_line import failed
+from runner.terminal.command_line import exit_code, failed
 from runner.terminal.console import copied_to, show_messages, show_only_errors
 from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import read_run
 
 log = logging.getLogger(__name__)
+MOST_RANKS_PER_CORE = 4  # more processes would only wait for one another
 
 
 def process_start() -> float:
@@ -121,6 +122,9 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
 
 def _start_ranks(config: RunConfig, folder: Path) -> int:
     """Run the config by several ranks on this machine, and return the exit code; raises as `launch`."""
+    most = MOST_RANKS_PER_CORE * (os.cpu_count() or 1)
+    if config.ranks > most:
+        raise HydromelError(f"ranks={config.ranks}: this machine has {os.cpu_count()} cores; use at most {most} ranks")
     from runner.distributed.launch import launch  # imports torch
 
     with tempfile.TemporaryDirectory(prefix="hydromel-config-") as config_folder:
@@ -170,4 +174,4 @@ if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
     leave_all_at_exit()
     sys.stdin = io.StringIO()  # nothing else may read from the parent
-    sys.exit(run_job(Path(sys.argv[1]), process_start(), *map(_config_in, sys.argv[2:])))
+    sys.exit(exit_code(lambda: run_job(Path(sys.argv[1]), process_start(), *map(_config_in, sys.argv[2:]))))

@@ -169,7 +169,7 @@ def drop_values(values: Tensor, p: float) -> Tensor:
 
 def locked_layers(rates: float | Sequence[float], places: int) -> nn.ModuleList:
     """Return locked dropout layers for `places`, with one rate for all or a list with one for each."""
-    all_rates = [rates] * places if isinstance(rates, float) else [*rates]
+    all_rates = [rates] * places if isinstance(rates, float | int) else [*rates]
     if len(all_rates) != places:
         raise HydromelError(
             f"encoder.locked_dropout={quoted(all_rates)} has {len(all_rates)} numbers; "

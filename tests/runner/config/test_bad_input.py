@@ -25,7 +25,7 @@ from runner.interfaces import Corpus, Embedding, Encoder, Metric, Schedule, Task
 from runner.text.features import TokenFeature
 from runner.text.tokenizers import Tokenizer
 from runner.tracking.tracker import Tracker
-from tests.helpers.composed import config
+from tests.helpers.composed import config, parts, run_config
 from tests.test_configs import CHOICES, ROOT, left_to_the_user
 
 NUMBERS = [0, -1, 2**31, 2**64, 10**30, 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), True]
@@ -292,3 +292,14 @@ def test_a_class_of_a_plugin_is_checked_by_the_protocol_of_its_role(
     with pytest.raises(HydromelError, match=r"^optimizer: int is not a torch.*Optimizer$"):
         components.optimizer(params=[])
     sys.modules.pop("unfit_parts", None)
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(
+        HydromelError, match=r"init_from=.*: Input should be a path; a name in it has more than 255 bytes"
+    ):
+        run_config(f"init_from=runs/{'x' * 300}/a")
+
+
+def test_whole_numbers_are_rates_of_locked_dropout() -> None:
+    parts(run_config("task=tag", "encoder=conv", "encoder.locked_dropout=0"))
