@@ -19,9 +19,7 @@ def shares_by_tokens(tokens: IntArray, world: int) -> list[IntArray]:
     Args:
         tokens: (R,) tokens of each row of the update.
     """
-    loads = [
-        (0, 0, rank) for rank in range(world)
-    ]  # tokens, rows, rank: equal tokens are decided by rows, then by rank
+    loads = [(0, 0, rank) for rank in range(world)]  # a heap of (tokens, rows, rank), ordered by all three
     chosen: list[list[int]] = [[] for _ in range(world)]
     for index in stable_order(tokens)[::-1].tolist():
         n_tokens, n_rows, rank = loads[0]

@@ -1,4 +1,4 @@
-"""What a process knows of the other ranks without torch: torchrun, or a program like it, sets variables."""
+"""The variables by which torchrun, or a program like it, tells a process its rank. Reading them needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from runner.common.errors import HydromelError
 
 RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"  # variables of the environment
-LOST = 75  # exit code of a rank because another one has ended, which tells the reason
+LOST = 75  # exit code of a rank that stops because another one has ended
 
 
 class LostRank(HydromelError):

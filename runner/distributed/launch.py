@@ -19,7 +19,6 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from runner.common.errors import HydromelError
 from runner.distributed.environment import LOST
 
-log = logging.getLogger(__name__)
 INTERRUPTED = 130
 _ERROR = "error: "
 

@@ -92,6 +92,16 @@ class Ranks:
                 for tensor in (*model.parameters(), *model.buffers()):
                     distributed.broadcast(tensor.detach(), 0)
 
+    def share_generator(self, device: torch.device) -> None:
+        """Continue in every rank with the random numbers of the first, which may have drawn more or fewer."""
+        on_gpu = device.type == "cuda"
+        cpu, gpu = self.from_first(
+            lambda: (torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None)
+        )
+        torch.set_rng_state(cpu)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu, device)
+
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` returns in the first rank; the others wait for it."""
         if self.world == 1:

@@ -166,12 +166,14 @@ def _end_with_parent(stdin: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _config_in(folder: str) -> RunConfig:
-    return written_config(Path(folder))
+def main(folder: str, config_folder: str | None = None) -> int:
+    """Run the config in `config_folder`, or in the folder of the run, and return the exit code."""
+    config = None if config_folder is None else written_config(Path(config_folder))
+    return run_job(Path(folder), process_start(), config)
 
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
     leave_all_at_exit()
     sys.stdin = io.StringIO()  # nothing else may read from the parent
-    sys.exit(exit_code(lambda: run_job(Path(sys.argv[1]), process_start(), *map(_config_in, sys.argv[2:]))))
+    sys.exit(exit_code(lambda: main(*sys.argv[1:])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from runner.model import (
     learn_scale,
     read_splits,
     saved_files,
-    unseeded_dropout,
     with_pieces,
 )
 from runner.profiling.accounting import Clock
@@ -36,10 +36,11 @@ from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
 from runner.profiling.malloc import choose_malloc, growth
 from runner.profiling.matmul import choose_matmul
-from runner.text.features import BringsVocabulary
+from runner.text.features import BringsVocabulary, TokenFeature
+from runner.text.vocab import Vocab
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import Checkpoint, checkpoint_path, resume
-from runner.training.setup import build_optimizer, check_ranks, choose_device
+from runner.training.setup import build_optimizer, check_ranks, check_row_dropout, choose_device
 from runner.training.state import Progress, Training
 
 log = logging.getLogger(__name__)
@@ -76,12 +77,8 @@ def prepare(
     truncation = Truncation(config.max_length, config.truncate)
     source = Source.read(config, parts.task.causal) if checkpoint is None else None
     given = None if source is None else source.vocabs
-    if checkpoint is not None:  # the files that vocabularies are from may have changed since
-        is_new = config.init_from is None
-        names = [
-            name for name, feature in parts.features.items() if not is_new or isinstance(feature, BringsVocabulary)
-        ]
-        given = {name: vocab for name, vocab in read_vocabs(run.path, []).items() if name in names} if names else None
+    if checkpoint is not None:
+        given = _kept_vocabs(run.path, config, parts.features)
     with ranks.first_then_others():
         data = load_data(parts, truncation, config.cache_dir, given)
     if checkpoint is not None:
@@ -92,12 +89,8 @@ def prepare(
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     files = saved_files(run.path) if checkpoint is not None else None
     model = build_model(parts, data.vocabs, files).to(device=device, dtype=DTYPES[config.dtype])
-    if settings.row_dropout and (unseeded := unseeded_dropout(model)):
-        raise HydromelError(
-            f"train.row_dropout=true: {unseeded[0]} draws its dropout for all rows of a batch at once; turn it off "
-            "(encoder.weight_drop=0; embedding.inner_dropout=0 for a pretrained model that always runs padded) or use "
-            "train.row_dropout=false"
-        )
+    if settings.row_dropout:
+        check_row_dropout(model)
     if checkpoint is None:
         learn_scale(model, train)
         run.set_init_from(None if source is None else source.fill(model, config, data.vocabs))
@@ -152,6 +145,19 @@ def prepare(
         log.info("resuming in epoch %d, after %d updates%s", progress.epoch + 1, progress.updates, rest)
         run.add_changes(changes(checkpoint.origin.config, config, checkpoint.progress.updates))
     return Prepared(training, data, parts.corpus, config)
+
+
+def _kept_vocabs(folder: Path, config: RunConfig, features: Mapping[str, TokenFeature]) -> dict[str, Vocab] | None:
+    """Return the vocabularies that a resumed run took from elsewhere, as they were when it started; None: it took none.
+
+    They are from the files of a pretrained model or from the run of `init_from`, which may have changed since.
+    """
+    names = [
+        name
+        for name, feature in features.items()
+        if config.init_from is not None or isinstance(feature, BringsVocabulary)
+    ]
+    return {name: vocab for name, vocab in read_vocabs(folder, []).items() if name in names} if names else None
 
 
 def _schedule(components: Components, settings: TrainSettings, per_epoch: int) -> Schedule:

@@ -262,8 +262,7 @@ def _own_streams(t: Training, carried: State) -> State:
     """Return the part of a stream's state that belongs to the streams of this rank."""
     if t.ranks.world == 1 or not t.strategy.carries_state:
         return carried
-    streams = np.arange(t.strategy.batch_size or 0)
-    return select_state(carried, np.array_split(streams, t.ranks.world)[t.ranks.rank])
+    return select_state(carried, t.own_rows(np.arange(t.strategy.batch_size or 0)))
 
 
 def resume(t: Training, checkpoint: Checkpoint) -> Training:

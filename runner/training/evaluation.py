@@ -73,8 +73,8 @@ def evaluate_together(t: Training) -> dict[str, object]:
     world = 1 if t.batching.carries_state else t.ranks.world
     own = islice(t.valid_batches(), t.ranks.rank % world, None, world)
     sent = [_to_host(values) for _, values in _predicted(t.model, measures, own, t.bf16, has_nan)]
-    if t.ranks.any(bool(has_nan) and bool(torch.stack(has_nan).any())):
-        check_scores([torch.tensor(True)])
+    has_own_nan = bool(has_nan) and bool(torch.stack(has_nan).any())
+    check_scores([torch.tensor(t.ranks.any(has_own_nan))])  # all ranks raise together
     gathered = t.ranks.gathered(sent)
 
     def compute() -> dict[str, object]:

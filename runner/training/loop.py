@@ -18,7 +18,7 @@ from runner.common.errors import HydromelError
 from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, State
 from runner.layers.dropout import row_seeds
-from runner.model import Model, counters, device_of
+from runner.model import Model, counters, device_of, unseeded_dropout
 from runner.ragged.batch import Batch
 from runner.tables.detail import without_tables
 from runner.terminal.interruption import interruption
@@ -127,7 +127,10 @@ def _add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) ->
 
     Of several ranks, each computes its own rows, and all add up their gradients.
     """
-    return t.ranks.mean_gradients(t.model, lambda: _add_own_gradients(t, t.own_rows(rows), lap))
+    mean = t.ranks.mean_gradients(t.model, lambda: _add_own_gradients(t, t.own_rows(rows), lap))
+    if t.ranks.world > 1 and unseeded_dropout(t.model):  # a rank without rows has drawn no mask of weights
+        t.ranks.share_generator(t.clock.device)
+    return mean
 
 
 def _add_own_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:

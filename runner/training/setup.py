@@ -9,7 +9,8 @@ from runner.config.instantiate import Factory
 from runner.config.schema import Device, Dtype, Precision
 from runner.distributed.ranks import Ranks
 from runner.interfaces import BatchingStrategy, HasStatistics
-from runner.model import Model
+from runner.layers.dropout import WeightDrop
+from runner.model import Model, unseeded_dropout
 from runner.training.optimizers import parameters_by_rate
 
 
@@ -27,6 +28,16 @@ def build_optimizer(
     return optimizer
 
 
+def check_row_dropout(model: Model) -> None:
+    """Raise HydromelError if dropout in a part of the model cannot follow from the seeds of rows."""
+    if unseeded := unseeded_dropout(model):
+        raise HydromelError(
+            f"train.row_dropout=true: {unseeded[0]} draws its dropout for all rows of a batch at once; turn it off "
+            "(encoder.weight_drop=0; embedding.inner_dropout=0 for a pretrained model that always runs padded) or use "
+            "train.row_dropout=false"
+        )
+
+
 def check_ranks(ranks: Ranks, model: Model, strategy: BatchingStrategy, n_rows: int) -> None:
     """Raise HydromelError if several ranks cannot train this model with this strategy, or have too few rows."""
     if ranks.world == 1:
@@ -35,6 +46,20 @@ def check_ranks(ranks: Ranks, model: Model, strategy: BatchingStrategy, n_rows: 
     if most < ranks.world:
         what = "streams" if strategy.carries_state else "rows of an update"
         raise HydromelError(f"ranks={ranks.world}: there are only {most} {what} (batching.batch_size); use fewer ranks")
+    # all ranks draw the same mask of weights for an update, but the masks of rows would depend on their rank
+    modules = dict(model.named_modules())
+    for name in unseeded_dropout(model):
+        if not isinstance(modules[name], WeightDrop):
+            raise HydromelError(
+                f"ranks={ranks.world}: {name} draws its dropout for all rows of a batch at once, of which each rank "
+                "has only a share; turn it off (embedding.inner_dropout=0 for a pretrained model that always runs "
+                "padded), or use ranks=1"
+            )
+        if strategy.micro_batch is not None:
+            raise HydromelError(
+                f"ranks={ranks.world}: {name} draws a mask for each micro-batch, of which ranks have different "
+                f"numbers; batching={strategy.name} needs encoder.weight_drop=0, or ranks=1"
+            )
     changing = [name for name, module in model.named_modules() if isinstance(module, HasStatistics)]
     if changing:
         raise HydromelError(

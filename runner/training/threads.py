@@ -67,7 +67,7 @@ def choose_threads(t: Training, backward: Callable[[IntArray], object]) -> None:
 def _tried(t: Training, backward: Callable[[IntArray], object], most: int) -> int:
     """Return 1 or `most`, and log why."""
     settings, progress = t.settings, t.progress
-    updates = t.batching.updates(t.train.lengths, t.seed, progress.epoch)
+    updates = t.batching.updates(t.train.cost_lengths, t.seed, progress.epoch)
     left = len(updates) * (settings.epochs - progress.epoch) - progress.update
     if settings.max_updates is not None:
         left = min(left, settings.max_updates - progress.updates)

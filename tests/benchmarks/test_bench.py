@@ -27,7 +27,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def checked(*cases: dict[str, object]) -> list[str]:
-    """What `check` says of each of these options."""
+    """The messages of `check` for each of these sets of options."""
     defaults = {"rows": None, "device": "cpu", "data": "DATA", "json": None, "plot": None}
     code = f"""
 from argparse import Namespace

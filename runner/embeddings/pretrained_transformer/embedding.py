@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -316,16 +316,7 @@ class TransformerEmbedding(nn.Module):
         shown = ", ".join(f"{name} {count:,}" for name, count in pieces.items())
         model = f"{entry['model']}, {self.backbone.n_layers} layers of {self.backbone.size}"
         line = f"{self.source.source} ({model}): pieces {shown}"
-        if any(long_rows.values()):
-            long = ", ".join(f"{name} {count:,}" for name, count in long_rows.items())
-            line += f"; rows longer than {limit} pieces are read in overlapping windows: {long}"
-        if self.backbone.always_pads:
-            line += "; it runs padded under every strategy, since its attention cannot keep packed rows apart"
-        if missing := self.not_fitting.get("missing"):
-            line += f"; not in the file, so at random: {len(missing)} weights, such as {printable(missing[0])}"
-        if unused := self.not_fitting.get("unexpected"):
-            line += f"; not used: {len(unused)} weights of the file, such as {printable(unused[0])}"
-        return Description("pretrained", entry, line)
+        return Description("pretrained", entry, line + notes_on(self.backbone, long_rows, limit, self.not_fitting))
 
     def save_files(self, folder: Path) -> None:
         """Write the configuration and the tokenizer to a run's folder (`runner.interfaces.HasFiles`)."""
@@ -339,6 +330,26 @@ class TransformerEmbedding(nn.Module):
         if not -most - 1 <= layer <= most:
             raise ValueError(f"layers: {layer} is not one of -{most + 1} to {most}; 0 is the model's input, -1 its end")
         return layer % (most + 1)
+
+
+def notes_on(
+    backbone: PieceModel, long_rows: Mapping[str, int], longest: int | None, not_fitting: Mapping[str, Sequence[str]]
+) -> str:
+    """Return what a user should know of a model, as the end of a line: windows, padding, weights that do not fit.
+
+    `long_rows` has the number of rows longer than `longest` pieces in each split.
+    """
+    notes = []
+    if any(long_rows.values()):
+        long = ", ".join(f"{name} {count:,}" for name, count in long_rows.items())
+        notes.append(f"rows longer than {longest} pieces are read in overlapping windows: {long}")
+    if backbone.always_pads:
+        notes.append("it runs padded under every strategy, since its attention cannot keep packed rows apart")
+    if missing := not_fitting.get("missing"):
+        notes.append(f"not in the file, so at random: {len(missing)} weights, such as {printable(missing[0])}")
+    if unused := not_fitting.get("unexpected"):
+        notes.append(f"not used: {len(unused)} weights of the file, such as {printable(unused[0])}")
+    return "".join(f"; {note}" for note in notes)
 
 
 def copy_files(source: PretrainedFiles, folder: Path) -> Path:

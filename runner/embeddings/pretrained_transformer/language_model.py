@@ -30,6 +30,7 @@ from runner.embeddings.pretrained_transformer.embedding import (
     check_tokenizer,
     copy_files,
     longest_window,
+    notes_on,
     tokenizer_hash,
 )
 from runner.embeddings.pretrained_transformer.files import STATIC, PretrainedFiles, find_files
@@ -260,13 +261,7 @@ class PretrainedLanguageModel(nn.Module):
             **self.not_fitting,
         }
         line = f"{self.source.source} ({self.backbone.kind}, {self.backbone.n_layers} layers of {self.backbone.size})"
-        if any(long_rows.values()):
-            long = ", ".join(f"{name} {count:,}" for name, count in long_rows.items())
-            line += f"; rows longer than {self.longest} pieces are read in overlapping windows: {long}"
-        if self.backbone.always_pads:
-            line += "; it runs padded under every strategy, since its attention cannot keep packed rows apart"
-        if missing := self.not_fitting.get("missing"):
-            line += f"; {len(missing)} weights are not in the file and start at random, such as {missing[0]}"
+        line += notes_on(self.backbone, long_rows, self.longest, self.not_fitting)
         return Description("pretrained", entry, line)
 
     def save_files(self, folder: Path) -> None:

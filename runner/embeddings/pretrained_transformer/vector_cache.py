@@ -30,9 +30,8 @@ MOST_WORDS = 4096  # of a batch in which vectors are computed, unless a single r
 _CHECKSUM_BYTES = 4  # at the end of a file, CRC-32 of all before them
 _CHUNK = 2**24
 Vectors = npt.NDArray[np.floating]
-Compute = Callable[
-    [Ragged], Tensor
-]  # rows of words -> their vectors (N, layers, D), some rows longer by a special piece
+# Computes the vectors (N, layers, D) of rows of words; with `longer`, each row has that many vectors more.
+Compute = Callable[[Ragged], Tensor]
 
 
 @dataclass

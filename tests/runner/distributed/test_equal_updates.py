@@ -48,6 +48,7 @@ CASES = {
     "averaged, dropped weights": (
         *("lm", "encoder=lstm", "encoder.hidden=4", "batching=packed", "encoder.weight_drop=0.3"),
         *("optimizer=nt_asgd", "optimizer.lr=1.0", "optimizer.patience=1", "train.epochs=4", "train.row_dropout=false"),
+        "batching.batch_size=8",  # of 25 rows
     ),
 }
 

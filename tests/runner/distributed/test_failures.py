@@ -1,4 +1,4 @@
-"""What one rank meets is met by all: they go on together, or end together with one line."""
+"""A failure of one rank: all ranks go on together, or all end."""
 
 from __future__ import annotations
 
@@ -139,6 +139,10 @@ def test_a_killed_rank_ends_the_others(
     [
         (["batching.batch_size=1"], "there are only 1 rows of an update (batching.batch_size); use fewer ranks"),
         (["encoder=transformer", "encoder.size=8", "encoder.heads=2", "encoder.norm=batch"], "statistics of a batch"),
+        (
+            ["encoder=rnn", "encoder.hidden=4", "encoder.weight_drop=0.3", "batching=size1", "train.row_dropout=false"],
+            "batching=size1 needs encoder.weight_drop=0",
+        ),
     ],
 )
 def test_what_ranks_cannot_train(options: list[str], expected: str, data: list[str], tmp_path: Path) -> None:
