@@ -38,8 +38,9 @@ from training_ours import compose, data_of
 from runner.common.arrays import IntArray
 from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.dropout import drop_values
+from runner.layers.moves import permute
 from runner.layers.pooling import max_pool
-from runner.layers.recurrent.recurrence import Cell, Recurrence, permute
+from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows

@@ -12,8 +12,8 @@ from runner.common.types import Depth, Fraction, Size, Widths
 from runner.layers.attention_window import latest_indices
 from runner.layers.convolution import Convolution, convolve_parallel, uses_products
 from runner.layers.dropout import Dropout, locked_layers
+from runner.layers.moves import pack_tokens
 from runner.layers.residual import ResidualNorm, Shortcut
-from runner.layers.staircase import pack_tokens
 from runner.ragged.ragged import Ragged
 
 # for each layer, the last inputs of each row, (B, widest - 1, D): all that a causal filter sees of an earlier window;

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from runner.layers.attention_window import AttentionWindow
-from runner.layers.dropout import Dropout
+from runner.layers.dropout import Dropout, drop_values
 from runner.ragged.ragged import Ragged
 
 Score = Literal["dot", "scaled_dot", "additive"]
@@ -51,23 +51,14 @@ class SelfAttention(nn.Module):
         padded for the products of queries and keys only, in blocks of similar lengths.
         """
         x = x.with_values(x.filled(0.0)).map(self.queries_keys_values)
-        if x.layout == "padded" or past is not None or not window.blocks:
-            attended, end = self._rectangle(x, window, past)
-            return attended.map(self.output), end
-        blocks = [self._rectangle(x.select_by(part.rows, tokens), part, None)[0] for part, tokens in window.blocks]
-        values = torch.cat([block.values for block in blocks]).index_select(0, window.block_inverse)
-        return x.with_values(values).map(self.output), None
-
-    def _rectangle(self, x: Ragged, window: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
-        """Compute `forward` in one padded rectangle, given rows of queries, keys and values, (length, 3D)."""
-        size = x.values.shape[-1] // 3
-        queries, keys_values = torch.split(x.pad().values, [size, 2 * size], dim=-1)
-        end = None
-        if past is not None:
-            keys_values = torch.cat([past.to(keys_values.dtype), keys_values], dim=1)
-            end = keys_values.flatten(0, 1).index_select(0, window.next_keys).view(len(past), window.next_places, -1)
-        attended = Ragged(self._attend(queries, keys_values, window), x.rows, "padded")
-        return attended.pack() if x.layout == "packed" else attended, end
+        size, attended, end = x.values.shape[-1] // 3, [], None
+        for part, places in window.rectangles(x):
+            queries, keys_values = torch.split(places, [size, 2 * size], dim=-1)
+            if past is not None:
+                keys_values = torch.cat([past.to(keys_values.dtype), keys_values], dim=1)
+                end = keys_values.flatten(0, 1).index_select(0, part.next_keys).view(len(past), part.next_places, -1)
+            attended.append(self._attend(queries, keys_values, part))
+        return window.from_rectangles(attended, x.layout).map(self.output), end
 
     def _attend(self, queries: Tensor, keys_values: Tensor, window: AttentionWindow) -> Tensor:
         """Map queries (B, T, D) and keys and values (B, K, 2D) to weighted values (B, T, D)."""
@@ -94,8 +85,8 @@ def dot_attention(
     Shapes: queries (B, H, T, d), keys and values (B, H, K, d). `dropout` drops attention weights.
     """
     drops = dropout.training and dropout.p > 0.0
-    # torch's fused kernels do not support dropout with a seed per row
-    if drops and window.rows.seeds is not None:
+    # torch's fused kernels have no dropout with a seed per row, and on a CPU none at all
+    if drops and (window.rows.seeds is not None or queries.device.type == "cpu"):
         return _weighted((queries * scale) @ keys.transpose(2, 3), values, window, dropout)
     return F.scaled_dot_product_attention(
         queries,
@@ -113,8 +104,11 @@ def _weighted(scores: Tensor, values: Tensor, window: AttentionWindow, dropout: 
     if window.mask is not None:
         scores = scores.masked_fill(~window.mask, -torch.inf)
     weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    dropped: Tensor = dropout(weights.transpose(1, 2), window.rows, "padded")
-    return dropped.transpose(1, 2).to(values.dtype) @ values
+    if dropout.training and dropout.p > 0.0 and window.rows.seeds is None:
+        weights = drop_values(weights, dropout.p)
+    else:
+        weights = dropout(weights.transpose(1, 2), window.rows, "padded").transpose(1, 2)
+    return weights.to(values.dtype) @ values
 
 
 def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from runner.common.arrays import IntArray
+from runner.layers.moves import move_places
+from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows, select_rows
 from runner.ragged.shapes import block_ends
 
@@ -107,27 +109,51 @@ class AttentionWindow:
         # queries in padding far behind their row would otherwise see no key
         return (near & real) | torch.eye(self.keys, dtype=torch.bool, device=self.rows.device)
 
-    @cached_property
-    def blocks(self) -> list[tuple[AttentionWindow, Tensor]]:
-        """The rows in blocks of similar lengths, each with the packed indices of its tokens; [] if one block is best.
+    def rectangles(self, x: Ragged) -> list[tuple[AttentionWindow, Tensor]]:
+        """Return rows of (length, *) as padded rectangles, (B', T', *), each with the window of its rows.
 
-        Only for rows without a past. The cost of attention grows with the square of the width, not only with padding.
+        Packed rows are divided into blocks of similar lengths, since the cost of attention grows with the square of the
+        width. There is one block for padded rows, for rows with a past, and where more would cost more than they save.
         """
+        if x.layout == "padded":
+            return [(self, x.filled(0.0))]
+        sizes = [block.rows.n_rows * block.rows.width for block in self._blocks]
+        places = torch.split(move_places(x.values, None, self._places, sum(sizes)), sizes)
+        return [
+            (block, part.view(block.rows.n_rows, block.rows.width, *part.shape[1:]))
+            for block, part in zip(self._blocks, places, strict=True)
+        ]
+
+    def from_rectangles(self, parts: list[Tensor], layout: Layout) -> Ragged:
+        """Return the rows of `rectangles` in their own layout, given new values for each, (B', T', *)."""
+        if layout == "padded":
+            return Ragged(parts[0], self.rows, "padded")
+        places = torch.cat([part.flatten(0, 1) for part in parts])
+        return Ragged(move_places(places, self._places, None, self.rows.n_tokens), self.rows, "packed")
+
+    @cached_property
+    def _rows_of_blocks(self) -> list[IntArray]:
+        """The rows of each block, by number."""
         lengths = self.rows.host_lengths
         order = np.argsort(lengths, kind="stable")
         ends = block_ends(lengths[order])
-        if len(ends) == 1:
-            return []
-        blocks = [select_rows(self.rows, part) for part in np.split(order, ends[:-1])]
-        return [(AttentionWindow(rows, self.causal, self.memory, None, 0), tokens) for rows, tokens in blocks]
+        return [np.arange(len(lengths))] if len(ends) == 1 or self.n_seen is not None else np.split(order, ends[:-1])
 
     @cached_property
-    def block_inverse(self) -> Tensor:
-        """The index of each packed token in the concatenated blocks, (N,)."""
-        tokens = np.concatenate([window.rows.source for window, _ in self.blocks])
-        inverse = np.empty_like(tokens)
-        inverse[tokens] = np.arange(len(tokens))
-        return self.rows.send(inverse)
+    def _blocks(self) -> list[AttentionWindow]:
+        if len(self._rows_of_blocks) == 1:
+            return [self]
+        parts = [select_rows(self.rows, numbers)[0] for numbers in self._rows_of_blocks]
+        return [AttentionWindow(rows, self.causal, self.memory, None, 0) for rows in parts]
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """The place of each packed token in the concatenated rectangles, (N,)."""
+        first, start = np.empty(self.rows.n_rows, dtype=np.int64), 0
+        for numbers, block in zip(self._rows_of_blocks, self._blocks, strict=True):
+            first[numbers] = start + np.arange(len(numbers)) * block.rows.width
+            start += len(numbers) * block.rows.width
+        return self.rows.send(np.repeat(first, self.rows.host_lengths) + self.rows.host_position)
 
     @cached_property
     def next_places(self) -> int:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.layers.autograd import Context, apply
-from runner.layers.staircase import move_places, pack_tokens
+from runner.layers.moves import move_places, pack_tokens
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
 

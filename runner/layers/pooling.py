@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from runner.layers.autograd import Context, apply
 from runner.layers.dropout import Dropout
-from runner.layers.staircase import pack_tokens
+from runner.layers.moves import pack_tokens
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 

@@ -18,15 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from runner.common.arrays import IntArray
-from runner.layers.autograd import Context, apply
-from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 
 
@@ -125,43 +121,3 @@ def find_cuts(ends: Sequence[int], running: Sequence[int], call: float | None) -
     while starts[-1]:
         starts.append(best_start[starts[-1]])
     return starts[::-1]
-
-
-def move_places(values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
-    """Return `result` with `result[target] = values[source]` and zeros elsewhere: (P, *) -> (size, *).
-
-    Places are distinct, so the gradient is the same move with `source` and `target` exchanged. The gradient of
-    `index_select`, which has to allow for repeated places, is a scattered sum and much slower. Without a `source`, all
-    values are taken in order; without a `target` they become the first ones, of `size` in all.
-    """
-    return apply(_Move, values, source, target, size)
-
-
-def pack_tokens(x: Ragged) -> Tensor:
-    """Return the values of real tokens, (N, *), like `Ragged.tokens`, but with the faster gradient of `move_places`."""
-    return x.values if x.layout == "packed" else move_places(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
-
-
-class _Context(Context, Protocol):
-    size: int
-
-
-class _Move(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: _Context, values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
-        ctx.save_for_backward(source, target)
-        ctx.size = len(values)
-        return _move(values, source, target, size)
-
-    @staticmethod
-    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        source, target = ctx.saved_tensors
-        return _move(grads[0], target, source, ctx.size), None, None, None
-
-
-def _move(values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
-    if source is not None:
-        values = values.index_select(0, source)
-    if target is None:
-        return values
-    return values.new_zeros(size, *values.shape[1:]).index_copy_(0, target, values)

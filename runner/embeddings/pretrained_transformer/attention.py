@@ -72,23 +72,25 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropout, shared = _dropout_of(module), query.shape[1] // key.shape[1]
     if carried is not None:
-        x = _rows_of(row_ids, [query, key, value])
+        x = _rows_of(row_ids, torch.cat([query, key, value], dim=1))
         attended = carried.attend(x, query.shape[1], shared, memory, scale, dropout).values
         return attended if x.layout == "padded" else attended[None], None
-    x = _rows_of(row_ids, [query, *(part.repeat_interleave(shared, dim=1) for part in (key, value))])
     rows = row_ids.rows
     window = rows.cached(("attention", causal, memory), lambda: AttentionWindow(rows, bool(causal), memory, None, 0))
-    if x.layout == "padded" or not window.blocks:
-        attended = _rectangle(x, window, scale, dropout).values
-    else:
-        parts = [_rectangle(x.select_by(part.rows, at), part, scale, dropout) for part, at in window.blocks]
-        attended = torch.cat([part.values for part in parts]).index_select(0, window.block_inverse)
-    return attended if x.layout == "padded" else attended[None], None
+    # queries, keys and values move one by one: concatenated they would be copied once more
+    rectangles = [window.rectangles(_rows_of(row_ids, part)) for part in (query, key, value)]
+    results = []
+    for (part, queries), (_, keys), (_, values) in zip(*rectangles, strict=True):
+        q, k, v = (places.transpose(1, 2) for places in (queries, keys, values))
+        k, v = (heads.repeat_interleave(shared, dim=1) for heads in (k, v))
+        results.append(dot_attention(q, k, v, part, scale, dropout).transpose(1, 2))
+    joined = window.from_rectangles(results, row_ids.layout)
+    return joined.values if row_ids.layout == "padded" else joined.values[None], None
 
 
-def _rows_of(row_ids: Ragged, parts: list[Tensor]) -> Ragged:
-    """Return queries, keys and values as rows of (length, all heads, d), in the layout of `row_ids`."""
-    tokens = torch.cat(parts, dim=1).transpose(1, 2)  # (1, N, heads, d) or (B, T, heads, d)
+def _rows_of(row_ids: Ragged, heads: Tensor) -> Ragged:
+    """Return queries, keys or values as rows of (length, heads, d), in the layout of `row_ids`."""
+    tokens = heads.transpose(1, 2)  # (1, N, heads, d) or (B, T, heads, d)
     return row_ids.with_values(tokens[0] if row_ids.layout == "packed" else tokens)
 
 
@@ -138,15 +140,6 @@ class Carried:
         attended = dot_attention(queries.transpose(1, 2), keys, values, window, scale, dropout).transpose(1, 2)
         result = Ragged(attended, x.rows, "padded")
         return result.pack() if x.layout == "packed" else result
-
-
-def _rectangle(x: Ragged, window: AttentionWindow, scale: float, dropout: Dropout) -> Ragged:
-    """Attend in one padded rectangle: rows of (length, 3H, d) to rows of (length, H, d), in the same layout."""
-    padded = x.pad().values.transpose(1, 2)
-    queries, keys, values = padded.chunk(3, dim=1)
-    attended = dot_attention(queries, keys, values, window, scale, dropout).transpose(1, 2)
-    result = Ragged(attended, x.rows, "padded")
-    return result.pack() if x.layout == "packed" else result
 
 
 def _dropout_of(module: nn.Module) -> Dropout:

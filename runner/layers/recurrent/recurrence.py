@@ -21,11 +21,11 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.profiler import record_function
 
 from runner.compat.torch import cell_weights
-from runner.layers.autograd import Context, apply
 from runner.layers.dropout import WeightDrop
+from runner.layers.moves import move_places, permute
 from runner.layers.recurrent.cells import PARTS, RecurrentState, concatenate_states, run_steps, stack_gates_and_states
 from runner.layers.recurrent.unrolled import UNROLLED, run_unrolled
-from runner.layers.staircase import Staircase, move_places
+from runner.layers.staircase import Staircase
 from runner.profiling.kernels import FLOAT32_LSTM, runs
 from runner.ragged.ragged import Ragged
 
@@ -220,24 +220,3 @@ def reverse_rows(x: Ragged) -> Ragged:
     starts = torch.arange(x.rows.n_rows, device=x.values.device)[:, None] * x.rows.width
     order = (starts + x.rows.padded_reversal).flatten()
     return x.with_values(permute(x.values.flatten(0, 1), order, order).view(x.values.shape))
-
-
-def permute(values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    """Return `values[order]` for a permutation and its inverse: (N, *) -> (N, *).
-
-    The gradient of a permutation is a gather by its inverse; the gradient of `index_select`, which has to allow for
-    repeated indices, is a scattered sum and much slower.
-    """
-    return apply(_Permute, values, order, inverse)
-
-
-class _Permute(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Context, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(inverse)
-        return values.index_select(0, order)
-
-    @staticmethod
-    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (inverse,) = ctx.saved_tensors
-        return grads[0].index_select(0, inverse), None, None

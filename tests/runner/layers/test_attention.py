@@ -53,7 +53,8 @@ def test_attention_in_blocks_keeps_the_contract(
     monkeypatch.setattr(shapes, "BLOCK_PAIRS", 0)
     layer = Attention(score, rotary=rotary, **window)
     check_contract(layer, 8 if rotary else 6, list(layer.parameters()))
-    assert len(AttentionWindow(rows_of(LENGTHS), window["causal"], None, None, 0).blocks) == len(LENGTHS)
+    x = tokens()
+    assert len(AttentionWindow(x.rows, window["causal"], None, None, 0).rectangles(x)) == len(LENGTHS)
 
 
 def test_rows_draw_the_same_dropout_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from runner.layers.attention_window import AttentionWindow, latest_indices, length_mask
 from runner.ragged import shapes
+from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, rows_of
 
 
@@ -109,8 +110,21 @@ def test_blocks_hold_every_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "BLOCK_PAIRS", 0)
     with NoWaiting():
         window = AttentionWindow(rows_of([3, 0, 5, 3]), True, 2, None, 0)
-        assert [block.rows.host_lengths.tolist() for block, _ in window.blocks] == [[0], [3, 3], [5]]
-        tokens = torch.cat([tokens for _, tokens in window.blocks])
-    assert torch.equal(tokens.index_select(0, window.block_inverse), torch.arange(11))
-    assert all(block.memory == 2 and block.causal for block, _ in window.blocks)
-    assert AttentionWindow(rows_of([4, 4]), True, None, None, 0).blocks == []
+        tokens = Ragged(torch.arange(1, 12), window.rows, "packed")
+        parts = window.rectangles(tokens)
+        assert [block.rows.host_lengths.tolist() for block, _ in parts] == [[0], [3, 3], [5]]
+        expected = [[[0]], [[1, 2, 3], [9, 10, 11]], [[4, 5, 6, 7, 8]]]  # 0: the padding of an empty row
+        assert [part.tolist() for _, part in parts] == expected
+        joined = window.from_rectangles([part for _, part in parts], "packed")
+    assert torch.equal(joined.values, tokens.values)
+    assert all(block.memory == 2 and block.causal for block, _ in parts)
+
+
+@pytest.mark.parametrize(("lengths", "n_seen"), [([4, 4], None), ([1, 90], np.array([0, 0]))])
+def test_one_block_is_the_whole(lengths: list[int], n_seen: np.ndarray | None) -> None:
+    window = AttentionWindow(rows_of(lengths), True, None, n_seen, 0)
+    tokens = Ragged(torch.arange(sum(lengths)), window.rows, "packed")
+    ((block, part),) = window.rectangles(tokens)
+    assert block is window
+    assert torch.equal(part, tokens.pad().values)
+    assert torch.equal(window.from_rectangles([part], "packed").values, tokens.values)

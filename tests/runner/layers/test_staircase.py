@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.interfaces import START
+from runner.layers.moves import move_places
 from runner.layers.recurrent.recurrence import Recurrence
-from runner.layers.staircase import Staircase, find_cuts, move_places
+from runner.layers.staircase import Staircase, find_cuts
 from runner.profiling.kernels import KernelWatch
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import check_contract, rows_of
