@@ -25,6 +25,7 @@ from runner.common.files import remove_leftovers, write_bytes
 from runner.common.records import DataRecord
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import check_fit
+from runner.data.cache_lock import building
 from runner.data.counts import count_split
 from runner.data.pairs import arrange_texts, check_texts, read_texts
 from runner.data.split_rows import keep_rows, rows_path
@@ -78,9 +79,11 @@ def load(
     The task makes the targets, which depend on its options; `task_key` has these as text. The vocabularies of features
     are the `given` ones, of a run; or those that they bring (`BringsVocabulary`); or made from the training set.
 
+    Of several processes that need the same data one reads it, and the others wait for the cache.
+
     Raises:
         HydromelError: a split, column or label is missing; rows with one target per token are to be cut at their
-            start; or a cache file cannot be read.
+            start; or a cache file cannot be read or written.
     """
     fingerprint = corpus.fingerprint()
     options = {name: repr(feature) for name, feature in features.items()}
@@ -97,11 +100,14 @@ def load(
     rows = rows_path(cache, corpus, fingerprint, RULES)
     if (cached := _read(path)) is not None:
         return replace(cached, rows=rows)
-    tables = _read_corpus(corpus)
-    data = _numericalize(tables, corpus, features, task, truncation, fingerprint, known)
-    write_bytes(path, _to_bytes(data))
-    last = predicted_split(tables)
-    keep_rows(rows, last, tables[last])
+    with building(path, corpus.name):
+        if (cached := _read(path)) is not None:
+            return replace(cached, rows=rows)
+        tables = _read_corpus(corpus)
+        data = _numericalize(tables, corpus, features, task, truncation, fingerprint, known)
+        write_bytes(path, _to_bytes(data))
+        last = predicted_split(tables)
+        keep_rows(rows, last, tables[last])
     for pattern in (".*.columns.*", ".*.rows.*"):
         remove_leftovers(cache, pattern, _ABANDONED_SECONDS)
     return replace(data, rows=rows)
