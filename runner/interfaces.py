@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +196,22 @@ class HasFiles(Protocol):
 
     def save_files(self, folder: Path) -> None:
         """Write the files to `folder`, which exists."""
+
+
+@runtime_checkable
+class HasBaseWeights(Protocol):
+    """A module that starts from the weights of files elsewhere, its base, and may leave them as they are.
+
+    Checkpoints then have the base's hash instead of its tensors, and a saved run reads them from these files again.
+    """
+
+    keeps_base: bool  # whether checkpoints have the base's tensors, as they must if training changes them
+
+    def base_names(self) -> Set[str]:
+        """Return the names of the base's tensors in this module."""
+
+    def base_hash(self) -> str:
+        """Return a hash of the base's tensors, whatever the data type of the arithmetic."""
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +27,7 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 from runner.encoders.carried_state import concatenate_states, move_state, select_state
-from runner.interfaces import State
+from runner.interfaces import HasBaseWeights, State
 from runner.profiling.accounting import CostCounters
 from runner.training.state import Origin, Progress, Training
 
@@ -46,7 +46,7 @@ class CheckpointState(TypedDict):
     cuda_rng: Tensor | None  # the same on the GPU
 
 
-_META, _CHECKSUM = "hydromel", "crc32"
+_META, _BASES, _CHECKSUM = "hydromel", "bases", "crc32"
 _TENSOR, _ARRAY = "__tensor__", "__array__"
 _STATE, _PROGRESS = TypeAdapter(CheckpointState), TypeAdapter(Progress)
 _ORIGIN, _COSTS = TypeAdapter(Origin), TypeAdapter(CostCounters)
@@ -56,14 +56,22 @@ _SHOWN = 80  # most characters of the reason in an error message
 def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -> None:
     """Write the model's parameters and buffers (tied ones once), and dicts, lists and tuples of tensors and JSON.
 
+    Of parts that leave out their base (`runner.interfaces.HasBaseWeights`) the hash is written instead.
+
     Raises:
         HydromelError: a parameter or buffer has NaN or infinities, or the file cannot be written; the old file is kept.
     """
-    tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
-    meta = json.dumps(_take_tensors(state, "state", tensors))
+    parts = {prefix: part for prefix, part in _parts_with_base(model).items() if not part.keeps_base}
+    bases = {prefix: part.base_hash() for prefix, part in parts.items()}
+    left_out = _base_names(parts)
+    tensors = {
+        f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items() if name not in left_out
+    }
+    meta, base = json.dumps(_take_tensors(state, "state", tensors)), json.dumps(bases) if bases else ""
     contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     _check_finite(path, contiguous)
-    write_bytes(path, save(contiguous, {_META: meta, _CHECKSUM: _checksum(contiguous, meta)}))
+    metadata = {_META: meta, _CHECKSUM: _checksum(contiguous, meta + base)} | ({_BASES: base} if base else {})
+    write_bytes(path, save(contiguous, metadata))
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class Checkpoint:
     path: Path
     tensors: dict[str, Tensor]  # path within the checkpoint -> tensor
     state: Any  # as `save_checkpoint` was given it
+    bases: dict[str, str] = field(default_factory=dict)  # hash of the base that the file lacks, by the part's name
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -83,16 +92,17 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
                 metadata = file.metadata() or {}
-            meta, checksum = metadata[_META], metadata.get(_CHECKSUM)
+            meta, base, checksum = metadata[_META], metadata.get(_BASES, ""), metadata.get(_CHECKSUM)
             state = _put_tensors(json.loads(meta), tensors)
+            bases = dict(json.loads(base)) if base else {}
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({_shown(error)})") from error
         if checksum is None:
             raise HydromelError(f"{path}: an earlier version wrote this checkpoint, without a checksum; train again")
-        if checksum != _checksum(tensors, meta):
+        if checksum != _checksum(tensors, meta + base):
             raise HydromelError(f"{path}: damaged, its content does not match its checksum; restore a copy of it")
         _check_finite(path, tensors)
-        return cls(path, tensors, state)
+        return cls(path, tensors, state, bases)
 
     @property
     def progress(self) -> Progress:
@@ -123,9 +133,22 @@ class Checkpoint:
     def fill(self, model: nn.Module, leave_out: str = "") -> None:
         """Copy the parameters into `model`, except those whose names start with `leave_out`.
 
+        Parts whose base the file lacks keep the one that they have, which must be the same.
+
         Raises HydromelError if they do not fit the model.
         """
-        _fill(self.path, model, self.tensors, leave_out)
+        parts = _parts_with_base(model)
+        for prefix, expected in self.bases.items():
+            if prefix not in parts or parts[prefix].base_hash() != expected:
+                raise HydromelError(
+                    f"{self.path} lacks the weights of {prefix} that were not trained, and this model has others; give "
+                    "the same pretrained model"
+                )
+        from_elsewhere = {prefix: parts[prefix] for prefix in self.bases}
+        _fill(self.path, model, self.tensors, leave_out, _base_names(from_elsewhere))
+        for prefix, part in parts.items():
+            if prefix not in self.bases:
+                part.keeps_base = True  # it is that of this file now
 
 
 def load_checkpoint(path: Path, model: nn.Module) -> Any:
@@ -176,9 +199,19 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | {name: value for name, value in model.named_buffers() if name in kept}
 
 
-def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor], leave_out: str) -> None:
+def _parts_with_base(model: nn.Module) -> dict[str, HasBaseWeights]:
+    """Return the parts of a model that start from a base, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, HasBaseWeights)}
+
+
+def _base_names(parts: Mapping[str, HasBaseWeights]) -> Set[str]:
+    """Return the names in the whole model of the tensors of these parts' bases."""
+    return {f"{prefix}.{name}" if prefix else name for prefix, part in parts.items() for name in part.base_names()}
+
+
+def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor], leave_out: str, from_elsewhere: Set[str]) -> None:
     """Copy the tensors of a file into the model, once the names and shapes of all were compared."""
-    own = _named_tensors(model)
+    own = {name: value for name, value in _named_tensors(model).items() if name not in from_elsewhere}
     saved = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     if leave_out:
         own, saved = (

@@ -47,7 +47,7 @@ UNSUPPORTED = {"deberta-v2": ("DebertaV2Config", SIZES, "wordpiece"), "mpnet": (
 CAUSAL = ("gpt2", "llama", "qwen3", "mistral")
 
 
-def save_tiny(folder: Path, family: str, with_head: bool = False) -> Path:
+def save_tiny(folder: Path, family: str, with_head: bool = False, seed: int = 7) -> Path:
     """Save a model with random weights, and its tokenizer, to `folder`, as `save_pretrained` does.
 
     `with_head`: a language model, with its output layer.
@@ -59,7 +59,7 @@ def save_tiny(folder: Path, family: str, with_head: bool = False) -> Path:
     ids = {at: getattr(tokenizer, at) for at in ("pad_token_id", "bos_token_id", "eos_token_id")}
     config = getattr(transformers, name)(vocab_size=len(tokenizer), **options, **ids)
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(7)
+        torch.manual_seed(seed)
         auto = transformers.AutoModelForCausalLM if with_head else transformers.AutoModel
         model = auto.from_config(config)
     folder.mkdir(parents=True, exist_ok=True)

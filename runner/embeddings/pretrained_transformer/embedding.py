@@ -29,8 +29,16 @@ from runner.common.types import (
     Text,
 )
 from runner.embeddings.pretrained_transformer.backbone import PieceModel
+from runner.embeddings.pretrained_transformer.base import (
+    FOLDER,
+    BaseWeights,
+    hash_of,
+    keeps_base,
+    saved_or_new,
+    write_base,
+)
 from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
-from runner.embeddings.pretrained_transformer.files import CONFIG, STATIC, TOKENIZER, PretrainedFiles, find_files
+from runner.embeddings.pretrained_transformer.files import CONFIG, STATIC, TOKENIZER, PretrainedFiles
 from runner.embeddings.pretrained_transformer.load import Lora, load_model
 from runner.embeddings.pretrained_transformer.pieces import Specials, cut_words
 from runner.embeddings.pretrained_transformer.static import StaticTable
@@ -46,8 +54,6 @@ from runner.text.vocab import Vocab, vocab_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-FOLDER = "pretrained"  # folder in a run's folder with the model's configuration and tokenizer
 
 
 class TransformerEmbedding(nn.Module):
@@ -73,8 +79,10 @@ class TransformerEmbedding(nn.Module):
         lora: adapters that are trained instead of the model's parameters; null: none.
         recompute: compute the values inside layers again in the backward pass: less memory, more time.
         inner_dropout: probability of dropout within the model; null: the model's own.
+        save_base: keep the weights of the pretrained model in checkpoints although none is trained (with lora or
+            frozen=[all]), so that the run needs nothing else. They are always kept if some are trained.
         files: folder with the files of a saved run, from which configuration and tokenizer are taken; the weights are
-            those of its checkpoint. None: a new run.
+            those of its checkpoint, or of `path` if that run has not kept them. None: a new run.
 
     Raises:
         HydromelError: the model is missing or damaged, or mixes the rows of a batch.
@@ -101,19 +109,19 @@ class TransformerEmbedding(nn.Module):
         lora: Lora | None,
         recompute: bool,
         inner_dropout: Fraction | None,
+        save_base: bool,
         dropout: Fraction,
         files: Path | None = None,
     ) -> None:
         super().__init__()
         vocab_of(vocabs, feature)
-        saved = None if files is None else files / FOLDER
-        source = find_files(path, revision, data_dir) if saved is None else PretrainedFiles(saved, path)
+        source = saved_or_new(files, path, revision, data_dir)
         self.source, self.feature, self.pool, self.specials = source, feature, pool, specials
         if any(str(part) == "all" for part in frozen):
             if inner_dropout:
                 raise ValueError(f"inner_dropout={inner_dropout}: with frozen=[all] the transformer has no dropout")
             inner_dropout = 0.0 if not is_table(source) else inner_dropout
-        loaded = load_model(source, saved is None, inner_dropout, lora, recompute)
+        loaded = load_model(source, inner_dropout, lora, recompute)
         self.backbone, self.not_fitting = loaded.model, loaded.not_fitting
         self.tokenizer = source.load_tokenizer(add_space=True)
         self.around = Specials.of(self.tokenizer)
@@ -138,6 +146,8 @@ class TransformerEmbedding(nn.Module):
         if sparse and not self.backbone.pieces_table().weight.requires_grad:
             raise ValueError("sparse=true: the vectors of pieces are not trained, so use sparse=false")
         self.frozen = not any(parameter.requires_grad for parameter in self.backbone.parameters())
+        self.base = BaseWeights(self, ("backbone.",))
+        self.keeps_base = keeps_base(files, source, self.base, self.frozen or lora is not None, save_base, loaded)
         if cache and not self.frozen:
             raise ValueError("cache=true: the vectors of a transformer that is trained change; use frozen=[all]")
         self.cached: VectorCache | None = None
@@ -196,7 +206,7 @@ class TransformerEmbedding(nn.Module):
         key = json.dumps(
             [
                 1,
-                weights_hash(self.backbone),
+                hash_of(self.backbone.state_dict()),
                 self.layers,
                 self.pool,
                 self.specials,
@@ -321,9 +331,18 @@ class TransformerEmbedding(nn.Module):
     def save_files(self, folder: Path) -> None:
         """Write the configuration and the tokenizer to a run's folder (`runner.interfaces.HasFiles`)."""
         target = copy_files(self.source, folder)
+        write_base(target, None if self.keeps_base else self.base_hash())
         if isinstance(self.backbone, StaticTable):  # a table's configuration does not contain its size
             shape = {"vocab_size": self.backbone.vocabulary, "hidden_dim": self.backbone.size}
             write_text(target / CONFIG, json.dumps({**self.source.read_config(), **shape}))
+
+    def base_names(self) -> set[str]:
+        """Return the names of the pretrained model's tensors (`runner.interfaces.HasBaseWeights`)."""
+        return self.base.names()
+
+    def base_hash(self) -> str:
+        """Return the hash of the pretrained model's tensors."""
+        return self.base.hash(is_fixed=not self.keeps_base)
 
     def _layer(self, layer: int) -> int:
         most = self.backbone.n_layers
@@ -398,19 +417,6 @@ def _longer(rows: Rows) -> Rows:
 def is_table(files: PretrainedFiles) -> bool:
     """Return True if the files are those of a table of vectors without context."""
     return files.read_config().get("model_type") == STATIC
-
-
-def weights_hash(module: nn.Module) -> str:
-    """Return a hash of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            if tensor.dim()
-            else str(tensor.item()).encode()
-        )
-    return digest.hexdigest()
 
 
 def tokenizer_hash(folder: Path) -> str:

@@ -65,6 +65,7 @@ class PretrainedFiles:
 
     folder: Path
     source: str  # the option's value, for messages and records
+    weights: Path | None  # folder of the weights; None: they are those of a checkpoint
 
     def read_config(self) -> Mapping[str, object]:
         """Return the content of `config.json`.
@@ -81,7 +82,7 @@ class PretrainedFiles:
         Raises:
             HydromelError: there is no such file or more than one, or it is damaged.
         """
-        paths = sorted(self.folder.glob(WEIGHTS))
+        paths = sorted(self._weights().glob(WEIGHTS))
         if not paths:
             raise self._no_weights()
         if len(paths) > 1:
@@ -133,11 +134,12 @@ class PretrainedFiles:
         self, config: PretrainedConfig, attention: str, auto: type[AutoModel | AutoModelForCausalLM]
     ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
         """Return the model that `auto` makes, and the names of weights that are `missing` or `unexpected`."""
-        if not any(self.folder.glob(WEIGHTS)):
+        folder = self._weights()
+        if not any(folder.glob(WEIGHTS)):
             raise self._no_weights()
         with quiet(), self.errors("weights"):
             model, info = auto.from_pretrained(
-                self.folder,
+                folder,
                 config=config,
                 dtype=torch.float32,
                 attn_implementation=attention,
@@ -163,12 +165,16 @@ class PretrainedFiles:
             "unexpected": sorted(map(str, info["unexpected_keys"])),
         }
 
+    def _weights(self) -> Path:
+        assert self.weights is not None
+        return self.weights
+
     def _no_weights(self) -> HydromelError:
-        pickled = sorted(path.name for path in self.folder.glob("*.bin"))
+        folder = self._weights()
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
         more = f"; {pickled[0]} can hold code and is not read, convert it" if pickled else ""
         return HydromelError(
-            f"embedding.path={self.source}: {self.folder} has no weights in the safetensors format (*.safetensors)"
-            + more
+            f"embedding.path={self.source}: {folder} has no weights in the safetensors format (*.safetensors)" + more
         )
 
     @contextlib.contextmanager
@@ -203,10 +209,11 @@ def find_files(path: str, revision: str | None, data_dir: str | None) -> Pretrai
             raise HydromelError(f"embedding.revision={revision} is for models of the Hub; {folder} is a folder")
         if not (folder / CONFIG).is_file():
             raise HydromelError(f"embedding.path={path}: {folder} has no {CONFIG}; give the folder of a saved model")
-        return PretrainedFiles(folder, path)
+        return PretrainedFiles(folder, path, folder)
     if not _HUB_ID.fullmatch(path):
         raise HydromelError(f"embedding.path={path}: there is no such folder")
-    return PretrainedFiles(_download(path, revision), path)
+    downloaded = _download(path, revision)
+    return PretrainedFiles(downloaded, path, downloaded)
 
 
 def require_transformers() -> None:

@@ -24,16 +24,16 @@ from runner.common.types import (
     Text,
     UnicodeForm,
 )
+from runner.embeddings.pretrained_transformer.base import BaseWeights, keeps_base, saved_or_new, write_base
 from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
 from runner.embeddings.pretrained_transformer.embedding import (
-    FOLDER,
     check_tokenizer,
     copy_files,
     longest_window,
     notes_on,
     tokenizer_hash,
 )
-from runner.embeddings.pretrained_transformer.files import STATIC, PretrainedFiles, find_files
+from runner.embeddings.pretrained_transformer.files import STATIC, find_files
 from runner.embeddings.pretrained_transformer.load import Lora, load_language_model
 from runner.embeddings.pretrained_transformer.pieces import PieceTable, Specials
 from runner.embeddings.pretrained_transformer.windows import windows_of
@@ -108,10 +108,11 @@ class PretrainedLanguageModel(nn.Module):
         window: maximum number of pieces that the model reads at once; null: its number of positions.
         overlap: number of pieces that neighbouring windows of a long row share, at least: so many pieces before it
             predict a piece at the start of a window.
-        frozen, rate, layer_decay, lora, recompute, inner_dropout: as for `TransformerEmbedding`. The output layer, if
-            it has weights of its own, belongs to the layer that is trained fastest; `frozen=[all]` freezes it too.
+        frozen, rate, layer_decay, lora, recompute, inner_dropout, save_base: as for `TransformerEmbedding`. The output
+            layer, if it has weights of its own, belongs to the layer that is trained fastest; `frozen=[all]` freezes it
+            too.
         files: folder with the files of a saved run, from which configuration and tokenizer are taken; the weights are
-            those of its checkpoint. None: a new run.
+            those of its checkpoint, or of `path` if that run has not kept them. None: a new run.
 
     Raises:
         HydromelError: the model is missing or damaged, no causal language model, or does not fit the feature.
@@ -136,16 +137,16 @@ class PretrainedLanguageModel(nn.Module):
         lora: Lora | None,
         recompute: bool,
         inner_dropout: Fraction | None,
+        save_base: bool,
         files: Path | None = None,
     ) -> None:
         super().__init__()
-        saved = None if files is None else files / FOLDER
-        source = find_files(path, revision, data_dir) if saved is None else PretrainedFiles(saved, path)
+        source = saved_or_new(files, path, revision, data_dir)
         if source.read_config().get("model_type") == STATIC:
             raise HydromelError(f"embedding.path={path} is a table of vectors, no language model")
         tokenizer = source.load_tokenizer(add_space=False)
         self.source, self.feature = source, feature
-        loaded, output = load_language_model(source, saved is None, inner_dropout, lora, recompute)
+        loaded, output = load_language_model(source, inner_dropout, lora, recompute)
         self.backbone, self.output, self.not_fitting = loaded.model, output, loaded.not_fitting
         check_tokenizer(source, tokenizer, self.backbone)
         self.longest = longest_window(self.backbone, window, overlap, 0)
@@ -156,6 +157,9 @@ class PretrainedLanguageModel(nn.Module):
                 self.output.requires_grad_(False)
         elif frozen:
             raise ValueError(f"frozen={frozen}: with lora only the adapters are trained; use frozen=[]")
+        is_fixed = lora is not None or not any(parameter.requires_grad for parameter in self.parameters())
+        self.base = BaseWeights(self, ("backbone.", "output."))
+        self.keeps_base = keeps_base(files, source, self.base, is_fixed, save_base, loaded)
         factors = factors_of(self.backbone, rate, layer_decay, prefix="backbone.")
         own = {f"output.{name}": rate for name, _ in self.output.named_parameters()}
         self.learning_rate_factors = {**own, **factors}
@@ -266,7 +270,16 @@ class PretrainedLanguageModel(nn.Module):
 
     def save_files(self, folder: Path) -> None:
         """Write the configuration and the tokenizer to a run's folder (`runner.interfaces.HasFiles`)."""
-        copy_files(self.source, folder)
+        target = copy_files(self.source, folder)
+        write_base(target, None if self.keeps_base else self.base_hash())
+
+    def base_names(self) -> set[str]:
+        """Return the names of the pretrained model's tensors (`runner.interfaces.HasBaseWeights`)."""
+        return self.base.names()
+
+    def base_hash(self) -> str:
+        """Return the hash of the pretrained model's tensors."""
+        return self.base.hash(is_fixed=not self.keeps_base)
 
 
 def ends_of(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, source: str) -> tuple[int, int]:

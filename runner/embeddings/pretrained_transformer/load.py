@@ -43,13 +43,10 @@ class Loaded:
     not_fitting: dict[str, list[str]] = field(default_factory=dict)
 
 
-def load_model(
-    files: PretrainedFiles, has_weights: bool, dropout: float | None, lora: Lora | None, recompute: bool
-) -> Loaded:
-    """Return the model of these files.
+def load_model(files: PretrainedFiles, dropout: float | None, lora: Lora | None, recompute: bool) -> Loaded:
+    """Return the model of these files, with random weights if a checkpoint's are loaded later.
 
     Args:
-        has_weights: load the weights too; otherwise a checkpoint's are loaded later.
         dropout: probability within the model; None: its own.
         lora: train adapters instead of the model's parameters.
         recompute: compute the values inside layers again in the backward pass instead of keeping them.
@@ -61,12 +58,12 @@ def load_model(
                 f"embedding.path={files.source} is a table of vectors, without layers; use lora=null, recompute=false "
                 "and inner_dropout=null"
             )
-        return Loaded(_static(files, plain, has_weights))
-    return _load(files, has_weights, dropout, lora, recompute, has_output=False)[0]
+        return Loaded(_static(files, plain))
+    return _load(files, dropout, lora, recompute, has_output=False)[0]
 
 
 def load_language_model(
-    files: PretrainedFiles, has_weights: bool, dropout: float | None, lora: Lora | None, recompute: bool
+    files: PretrainedFiles, dropout: float | None, lora: Lora | None, recompute: bool
 ) -> tuple[Loaded, nn.Linear]:
     """Return a causal model and its output layer, which may share its weights with the model's first layer.
 
@@ -76,7 +73,7 @@ def load_language_model(
         HydromelError: the model is no causal language model, its file lacks the output layer, or its scores are not
             those of the output layer.
     """
-    loaded, whole = _load(files, has_weights, dropout, lora, recompute, has_output=True)
+    loaded, whole = _load(files, dropout, lora, recompute, has_output=True)
     source, model = files.source, loaded.model
     if not model.causal:
         raise HydromelError(
@@ -99,7 +96,6 @@ def load_language_model(
 
 def _load(
     files: PretrainedFiles,
-    has_weights: bool,
     dropout: float | None,
     lora: Lora | None,
     recompute: bool,
@@ -107,12 +103,12 @@ def _load(
 ) -> tuple[Loaded, PreTrainedModel]:
     """Return a model for rows, and the model of transformers, with its output layer if `has_output`."""
     register()
-    whole, not_fitting = _load_whole(files, has_weights, NAME, lora, recompute, has_output)
+    whole, not_fitting = _load_whole(files, NAME, lora, recompute, has_output)
     if takes_attention_functions(whole):
         # models with additions to attention, such as Gemma 2's soft cap, also run padded
         with contextlib.suppress(CannotAttendInRowsError):
             return Loaded(Backbone(whole.base_model, dropout), not_fitting), whole
-    whole, not_fitting = _load_whole(files, has_weights, "eager", lora, recompute, has_output)
+    whole, not_fitting = _load_whole(files, "eager", lora, recompute, has_output)
     for module in whole.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout
@@ -122,7 +118,7 @@ def _load(
 
 
 def _load_whole(
-    files: PretrainedFiles, has_weights: bool, attention: str, lora: Lora | None, recompute: bool, has_output: bool
+    files: PretrainedFiles, attention: str, lora: Lora | None, recompute: bool, has_output: bool
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """Return a model with an attention function, without its pooler, and the names of weights that do not fit it."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModel, AutoModelForCausalLM
@@ -134,7 +130,7 @@ def _load_whole(
             "Llama or Qwen3"
         )
     auto = AutoModelForCausalLM if has_output else AutoModel
-    if has_weights:
+    if files.weights is not None:
         whole, not_fitting = files.load_weights(config, attention, auto)
     else:
         with quiet(), files.errors("configuration"):
@@ -154,8 +150,8 @@ def _load_whole(
     return whole, not_fitting
 
 
-def _static(files: PretrainedFiles, config: Mapping[str, object], has_weights: bool) -> StaticTable:
-    if has_weights:
+def _static(files: PretrainedFiles, config: Mapping[str, object]) -> StaticTable:
+    if files.weights is not None:
         return StaticTable.of(files.read_tensors(), files.source)
     n_pieces, size = config.get("vocab_size"), config.get("hidden_dim")
     if not (isinstance(n_pieces, int) and isinstance(size, int) and 0 < n_pieces <= MOST and 0 < size <= MOST):

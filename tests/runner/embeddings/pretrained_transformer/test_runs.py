@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
@@ -111,3 +111,48 @@ def lm_files(folder: Path) -> list[Any]:
     for split in ("train", "valid"):
         (folder / f"{split}.txt").write_text("the cat sat\non a mat\n" * 4, encoding="utf-8")
     return ["dataset=text", f"data_dir={folder}", "dataset.train=train.txt", "dataset.valid=valid.txt"]
+
+
+LORA = "embedding.lora={rank: 2, alpha: 4, dropout: 0.1, targets: [query, value]}"
+
+
+def loaded(folder: Path) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng(devices=()):
+        return TrainedModel.load(folder, torch.device("cpu"), None, [], None).model.state_dict()
+
+
+def test_checkpoints_have_adapters_without_the_model_that_they_adapt(tmp_path: Path) -> None:
+    options = [*label_files(tmp_path, 24), *pretrained(tmp_path), *SMALL, LORA, "train.epochs=9", "batching=packed"]
+    whole, resumed, kept = (tmp_path / "runs" / name for name in ("whole", "resumed", "kept"))
+    run(whole, *options)
+    run(resumed, *options, "train.max_updates=3")
+    run(resumed, *options)
+    saved = parameters(whole)
+    assert {name for name in saved if "lora" not in name} == {"model.head.linear.weight", "model.head.linear.bias"}
+    assert all(torch.equal(tensor, parameters(resumed)[name]) for name, tensor in saved.items())
+    run(kept, *options, "embedding.save_base=true")
+    assert len(parameters(kept)) > len(saved)
+    expected = loaded(whole)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded(kept).items())
+    base = load_file(tmp_path / "bert" / "model.safetensors")
+    changed = base | {"embeddings.word_embeddings.weight": base["embeddings.word_embeddings.weight"] + 1}
+    save_file(changed, tmp_path / "bert" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(HydromelError, match="has other weights than the model that the run started from"):
+        loaded(whole)
+    shutil.rmtree(tmp_path / "bert")
+    with pytest.raises(HydromelError, match="there is no such folder; the run trained adapters or what stands on top"):
+        loaded(whole)
+    assert len(loaded(kept)) == len(expected)
+
+
+def test_a_frozen_base_is_left_out_and_may_be_trained_later(tmp_path: Path) -> None:
+    options = [*label_files(tmp_path, 24), *pretrained(tmp_path), *SMALL]
+    first, second = tmp_path / "runs" / "first", tmp_path / "runs" / "second"
+    run(first, *options, "embedding.frozen=[all]", "train.max_updates=2")
+    assert [*parameters(first)] == ["model.head.linear.bias", "model.head.linear.weight"]
+    result = run(second, *options, f"init_from={first}", "train.max_updates=1")
+    assert result["init_from"]["head"] == "kept"
+    assert len(parameters(second)) > 10
+    save_tiny(tmp_path / "bert", "bert", seed=8)
+    with pytest.raises(HydromelError, match=r"lacks the weights of embedding that were not trained"):
+        run(tmp_path / "runs" / "third", *options, f"init_from={first}", "train.max_updates=1")
