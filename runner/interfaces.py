@@ -215,6 +215,14 @@ class HasBaseWeights(Protocol):
 
 
 @runtime_checkable
+class WritesFolder(Protocol):
+    """A part that another library can read as a folder of its own format, such as a transformer."""
+
+    def write_folder(self, folder: Path) -> float:
+        """Write the part to a new folder, and return by how much what it computes then differs."""
+
+
+@runtime_checkable
 class HasCounters(Protocol):
     """A module that counts its work, such as the characters that it read."""
 

@@ -25,6 +25,7 @@ _EXAMPLES = """examples:
   hydromel-export RUN --format torch --output m.pt2  for torch.export.load
   hydromel-export RUN --output model.onnx --int8     weights in 8 bits, with what that costs
   hydromel-export RUN --output lm.onnx --part lines  a language model of whole lines
+  hydromel-export RUN --format transformers          a folder: the pretrained transformer as trained, adapters merged
 
 exit codes: 0, 1 (an error, in one line; also a file that differs from the run, which is removed), 130 (interrupted).
 See docs/export.md."""
@@ -38,16 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     if options.int8 and options.format != "onnx":
         raise HydromelError("--int8 needs --format onnx: torch has no quantisation that its programs can hold")
+    if options.format == "transformers" and (options.part is not None or options.split is not None):
+        raise HydromelError("--format transformers writes no program; leave out --part and --split")
     check_run(options)
     with importing():
         # imports torch, which --help and the message for a mistyped option should not wait for
         from runner.export.export import export
+        from runner.export.folders import check_folder, export_folder
         from runner.export.formats import check_format
         from runner.export.manifest import check_output, manifest_path
-        from runner.export.report import print_report
+        from runner.export.report import print_folder, print_report
         from runner.inference.trained import TrainedModel
         from runner.training.checkpoint import checkpoint_path
 
+    if options.format == "transformers":
+        folder = options.output or Path(f"{Path(options.run).name}-transformer")
+        check_folder(folder)
+        difference = export_folder(loaded(options, TrainedModel.load), folder)
+        print_folder(folder, difference)
+        return 0
     check_format(options.format)
     if options.output is None:
         options.output = Path(Path(options.run).name + (".pt2" if options.format == "torch" else ".onnx"))
@@ -78,8 +88,15 @@ def parser() -> Parser:
     )
     add, count = command.add_argument, command.add_count
     add("run", type=run_name, metavar="RUN", help=RUN_HELP)
-    add("--format", choices=("onnx", "torch"), default="onnx", help="ONNX, or a program of torch.export")
-    output = "the file; FILE.json gets vocabularies and labels (default: the run's name with .onnx or .pt2)"
+    add(
+        "--format",
+        choices=("onnx", "torch", "transformers"),
+        default="onnx",
+        help="ONNX; a program of torch.export; a folder",
+    )
+    output = (
+        "the file; FILE.json gets vocabularies and labels (default: the run's name with .onnx or .pt2, or a folder)"
+    )
     add("--output", type=Path, metavar="FILE", help=output)
     part = "of a language model: one token of each row with state in and out, or whole lines (default: step, if it can)"
     add("--part", choices=("step", "lines"), help=part)

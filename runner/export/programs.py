@@ -259,8 +259,8 @@ def program_of(trained: TrainedModel, part: Part | None) -> Program:
     task, head = trained.task, trained.model.head
     if any(isinstance(part, TransformerEmbedding) for part in trained.model.modules()):
         raise HydromelError(
-            "embedding=pretrained cannot be exported; hydromel-predict, runner.api and its model in MLflow "
-            "(mlflow models serve) answer from the run itself"
+            "embedding=pretrained is exported as no program; hydromel-predict, runner.api and its model in MLflow "
+            "(mlflow models serve) answer from the run itself; --format transformers writes its transformer"
         )
     if isinstance(task, NextToken) and isinstance(head, NextTokenHead):
         return LinesProgram(trained, task.feature) if part == "lines" else StepProgram(trained)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.table import Table
 
 from runner.export.export import INT8, Exported, Measured
@@ -11,6 +13,14 @@ from runner.export.speed import unit_of
 from runner.terminal.rich_tables import PlainConsole, plain_table
 
 _DECIMALS = 2  # of figures of quality
+
+
+def print_folder(folder: Path, difference: float) -> None:
+    """Print where the transformer of a run was written, and by how much its vectors differ from the run's."""
+    PlainConsole().print(
+        f"{folder}: the run's transformer, adapters merged; its vectors differ by {difference:.1e}. Encoder and head "
+        f"are not part of it. embedding.path={folder} reads it, and so does transformers"
+    )
 
 
 def print_report(exported: Exported) -> None:

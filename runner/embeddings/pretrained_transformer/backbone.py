@@ -42,6 +42,10 @@ class PieceModel(nn.Module):
         """Return the vectors of pieces, the model's input."""
         raise NotImplementedError
 
+    def transformer(self) -> PreTrainedModel:
+        """Return the model of transformers."""
+        raise NotImplementedError
+
     def carry(self, ids: Ragged, state: State) -> tuple[Ragged, State]:
         """Return the last layer's vectors of the next window of rows, and the state after it.
 
@@ -165,6 +169,9 @@ class Backbone(PieceModel):
 
     def pieces_table(self) -> nn.Embedding:
         return input_table(self.model)
+
+    def transformer(self) -> PreTrainedModel:
+        return self.model
 
     def _bind(self, ids: Ragged) -> None:
         """Let the dropout modules know the rows of the next run."""

@@ -40,6 +40,7 @@ from runner.embeddings.pretrained_transformer.base import (
 from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
 from runner.embeddings.pretrained_transformer.files import CONFIG, STATIC, TOKENIZER, PretrainedFiles
 from runner.embeddings.pretrained_transformer.load import Lora, load_model
+from runner.embeddings.pretrained_transformer.merged import write_folder
 from runner.embeddings.pretrained_transformer.pieces import Specials, cut_words
 from runner.embeddings.pretrained_transformer.static import StaticTable
 from runner.embeddings.pretrained_transformer.vector_cache import VectorCache
@@ -335,6 +336,11 @@ class TransformerEmbedding(nn.Module):
         if isinstance(self.backbone, StaticTable):  # a table's configuration does not contain its size
             shape = {"vocab_size": self.backbone.vocabulary, "hidden_dim": self.backbone.size}
             write_text(target / CONFIG, json.dumps({**self.source.read_config(), **shape}))
+
+    def write_folder(self, folder: Path) -> float:
+        """Write the transformer, in transformers' format, to a new folder (`runner.interfaces.WritesFolder`)."""
+        whole = None if isinstance(self.backbone, StaticTable) else self.backbone.transformer()
+        return write_folder(folder, self.source, self.backbone, whole)
 
     def base_names(self) -> set[str]:
         """Return the names of the pretrained model's tensors (`runner.interfaces.HasBaseWeights`)."""

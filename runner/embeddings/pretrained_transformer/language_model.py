@@ -35,6 +35,7 @@ from runner.embeddings.pretrained_transformer.embedding import (
 )
 from runner.embeddings.pretrained_transformer.files import STATIC, find_files
 from runner.embeddings.pretrained_transformer.load import Lora, load_language_model
+from runner.embeddings.pretrained_transformer.merged import write_folder
 from runner.embeddings.pretrained_transformer.pieces import PieceTable, Specials
 from runner.embeddings.pretrained_transformer.windows import windows_of
 from runner.interfaces import Description, OutputLayer, State
@@ -146,7 +147,8 @@ class PretrainedLanguageModel(nn.Module):
             raise HydromelError(f"embedding.path={path} is a table of vectors, no language model")
         tokenizer = source.load_tokenizer(add_space=False)
         self.source, self.feature = source, feature
-        loaded, output = load_language_model(source, inner_dropout, lora, recompute)
+        loaded, output, whole = load_language_model(source, inner_dropout, lora, recompute)
+        self.whole = (whole,)  # in a tuple, since its parameters are those of the parts
         self.backbone, self.output, self.not_fitting = loaded.model, output, loaded.not_fitting
         check_tokenizer(source, tokenizer, self.backbone)
         self.longest = longest_window(self.backbone, window, overlap, 0)
@@ -272,6 +274,10 @@ class PretrainedLanguageModel(nn.Module):
         """Write the configuration and the tokenizer to a run's folder (`runner.interfaces.HasFiles`)."""
         target = copy_files(self.source, folder)
         write_base(target, None if self.keeps_base else self.base_hash())
+
+    def write_folder(self, folder: Path) -> float:
+        """Write the language model, in transformers' format, to a new folder (`runner.interfaces.WritesFolder`)."""
+        return write_folder(folder, self.source, self.backbone, self.whole[0])
 
     def base_names(self) -> set[str]:
         """Return the names of the pretrained model's tensors (`runner.interfaces.HasBaseWeights`)."""

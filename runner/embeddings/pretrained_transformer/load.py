@@ -64,8 +64,8 @@ def load_model(files: PretrainedFiles, dropout: float | None, lora: Lora | None,
 
 def load_language_model(
     files: PretrainedFiles, dropout: float | None, lora: Lora | None, recompute: bool
-) -> tuple[Loaded, nn.Linear]:
-    """Return a causal model and its output layer, which may share its weights with the model's first layer.
+) -> tuple[Loaded, nn.Linear, PreTrainedModel]:
+    """Return a causal model, its output layer, which may share its weights with the first layer, and both as one.
 
     The arguments are those of `load_model`.
 
@@ -91,7 +91,7 @@ def load_language_model(
         )
     check_scores(model, whole, output)
     output.requires_grad_(lora is None)
-    return loaded, output
+    return loaded, output, whole
 
 
 def _load(
@@ -168,7 +168,8 @@ def _add_adapters(model: nn.Module, lora: Lora, source: str) -> None:
         r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=lora["dropout"], target_modules=lora["targets"]
     )
     try:
-        inject_adapter_in_model(options, model)
+        with quiet():  # of GPT-2, peft warns that it corrects an option by itself
+            inject_adapter_in_model(options, model)
     except ValueError as error:
         linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         raise HydromelError(

@@ -41,6 +41,9 @@ class PaddedBackbone(PieceModel):
     def pieces_table(self) -> nn.Embedding:
         return input_table(self.model)
 
+    def transformer(self) -> PreTrainedModel:
+        return self.model
+
     @property
     def has_randomness(self) -> bool:
         """True unless `inner_dropout` is 0; some models drop weights of attention without a module for it."""

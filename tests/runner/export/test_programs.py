@@ -152,7 +152,7 @@ def test_a_pretrained_model_is_refused_in_one_line(labels: list[str], tmp_path: 
     trained = untrained(
         *labels, "embedding=pretrained", f"embedding.path={path}", "embedding.overlap=4", "encoder=none"
     )
-    with pytest.raises(HydromelError, match="embedding=pretrained cannot be exported; hydromel-predict"):
+    with pytest.raises(HydromelError, match="embedding=pretrained is exported as no program; hydromel-predict"):
         program_of(trained, None)
 
 

@@ -179,6 +179,25 @@ def test_adapters_are_trained_alone(saved: Saved) -> None:
         embedding(saved("bert"), lora="{rank: 2, alpha: 4, dropout: 0.1, targets: [nothing]}")
 
 
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_adapters_are_merged_into_a_folder_that_transformers_reads(family: str, saved: Saved, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    targets = "[query, value]" if family == "bert" else "[q, v]"
+    made = embedding(saved(family), lora=f"{{rank: 2, alpha: 4, dropout: 0.1, targets: {targets}}}").eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    assert made.write_folder(tmp_path) < 1e-6
+    assert any("lora" in name for name in made.state_dict())
+    ids = torch.tensor([[2, 9, 11, 3]])
+    model = AutoModel.from_pretrained(tmp_path).double().eval()
+    mine = made.backbone(Ragged(ids[0], rows_of([4]), "packed"), None, False)[-1].values
+    torch.testing.assert_close(mine, model(ids).last_hidden_state[0], rtol=1e-5, atol=1e-5)
+    assert np.array_equal(embedding(tmp_path).table.pieces, made.table.pieces)
+
+
 @pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3"])
 def test_layers_computed_again_give_the_same_gradients(family: str, saved: Saved) -> None:
     plain, again = (embedding(saved(family), recompute=recompute).train() for recompute in (False, True))

@@ -289,3 +289,20 @@ def test_a_model_that_changes_its_scores_is_refused(saved: Saved, monkeypatch: p
     monkeypatch.setattr(GPT2LMHeadModel, "forward", scaled)
     with pytest.raises(HydromelError, match="gpt2 changes the scores of its output layer"):
         built(saved("gpt2"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])  # with tied and with separate output layers
+def test_a_language_model_is_written_with_merged_adapters(family: str, saved: Saved, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    targets = "[c_attn]" if family == "gpt2" else "[q_proj]"
+    model, batch, _ = built(saved(family), f"embedding.lora={{rank: 2, alpha: 4, dropout: 0.0, targets: {targets}}}")
+    model.eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        assert model.embedding.write_folder(tmp_path) < 1e-6  # type: ignore[operator]
+        written, again, _ = built(tmp_path)
+        torch.testing.assert_close(written.eval()(again, None)[0], model(batch, None)[0], rtol=1e-5, atol=1e-5)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config.model_type == family

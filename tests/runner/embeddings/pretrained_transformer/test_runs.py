@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from runner.cli import export
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.inference.trained import Predictor, TrainedModel
@@ -133,6 +134,10 @@ def test_checkpoints_have_adapters_without_the_model_that_they_adapt(tmp_path: P
     run(kept, *options, "embedding.save_base=true")
     assert len(parameters(kept)) > len(saved)
     expected = loaded(whole)
+    merged = tmp_path / "merged"
+    assert export.main([str(whole), "--format", "transformers", "--output", str(merged)]) == 0
+    assert load_file(merged / "model.safetensors").keys() == load_file(tmp_path / "bert" / "model.safetensors").keys()
+    assert export.main([str(whole), "--format", "transformers", "--output", str(merged)]) == 1
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded(kept).items())
     base = load_file(tmp_path / "bert" / "model.safetensors")
     changed = base | {"embeddings.word_embeddings.weight": base["embeddings.word_embeddings.weight"] + 1}
