@@ -124,7 +124,7 @@ def stepper(t: Training) -> Callable[[float], float]:
 
     Parameters with a separate rate (`HasLearningRates`) keep its ratio to the optimiser's.
     """
-    t = replace(t, schedule=Constant())
+    t = replace(t, schedule=Constant(total_updates=0, warmup=0))
     updates = _updates(t)
 
     def step(rate: float) -> float:

@@ -133,8 +133,8 @@ def test_options_of_functions() -> None:
 
 
 def test_whole_numbers_pass_for_fractions() -> None:
-    node = {"_target_": "runner.training.schedules.Step", "every_epochs": 1, "gamma": 0}
-    assert isinstance(build(node, "schedule", {"updates_per_epoch": 3}), Step)
+    node = {"_target_": "runner.training.schedules.Step", "every_epochs": 1, "gamma": 0, "warmup": 0}
+    assert isinstance(build(node, "schedule", {"updates_per_epoch": 3, "total_updates": 9}), Step)
 
 
 def test_alternatives_are_the_other_values_of_options_with_few() -> None:

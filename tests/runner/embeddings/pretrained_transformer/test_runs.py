@@ -136,7 +136,8 @@ def test_checkpoints_have_adapters_without_the_model_that_they_adapt(tmp_path: P
     expected = loaded(whole)
     merged = tmp_path / "merged"
     assert export.main([str(whole), "--format", "transformers", "--output", str(merged)]) == 0
-    assert load_file(merged / "model.safetensors").keys() == load_file(tmp_path / "bert" / "model.safetensors").keys()
+    original = load_file(tmp_path / "bert" / "model.safetensors").keys()
+    assert load_file(merged / "model.safetensors").keys() == {name for name in original if "pooler" not in name}
     assert export.main([str(whole), "--format", "transformers", "--output", str(merged)]) == 1
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded(kept).items())
     base = load_file(tmp_path / "bert" / "model.safetensors")
