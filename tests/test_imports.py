@@ -74,7 +74,7 @@ LAYERS = {
     ),
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
     "runner.experiment": f"{MODEL} runner.distributed runner.profiling runner.tracking runner.advisor runner.inference",
-    "runner.sweeps": "runner.common runner.terminal runner.config",
+    "runner.sweeps": "runner.common runner.terminal runner.config runner.tracking",
     "runner.sweeps.search": (
         "runner.common runner.terminal runner.config runner.tracking runner.components runner.sweeps"
     ),

@@ -72,9 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     try:
         _check_arguments()
-        hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")(job)()
+        with jobs:
+            hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")(job)()
     except KeyboardInterrupt:
-        sweep = jobs.sweep and f"; {jobs.done} finished run(s) are kept; continue with sweep.id={jobs.sweep.name}"
+        sweep = (
+            jobs.sweep and f"; {len(jobs.finished)} finished run(s) are kept; continue with sweep.id={jobs.sweep.name}"
+        )
         log.error("interrupted%s", sweep or "")
         sys.exit(130)
     except Exception as error:  # Hydra raises errors of many classes for a config that does not compose
@@ -148,6 +151,9 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         check_keys_of_files(_folders(hydra_config), choices)
         given = as_written(hydra_config.overrides.task)
         asked = resolve(config, choices, given)
+        if asked.sweep.jobs != 1 and (asked.search is not None or asked.repeat == 1):
+            instead = "a search takes search.jobs" if asked.search is not None else "this is one run"
+            raise HydromelError(f"sweep.jobs={asked.sweep.jobs} is for sweeps (-m) and repeat=N; {instead}")
         if asked.search is not None:
             jobs.search = _search(asked, hydra_config)
             return
@@ -276,12 +282,12 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
         if asked.repeat != 1:  # applies to all jobs, so the whole sweep ends
             sys.exit(failed(f"repeat={asked.repeat}: a sweep takes seed=1,2,3 instead"))
     except HydromelError as error:
-        finished = jobs.note_failure(overrides, failed(str(error)))
-    else:
-        finished = jobs.run(asked, overrides)
-    # other launchers run this in another process, with its own list
-    if not finished and hydra_config.runtime.choices["hydra/launcher"] != "basic":
-        raise HydromelError(f"{jobs.failed[-1]} failed")
+        jobs.note_failure(overrides, str(error), str(error))
+        return
+    try:
+        jobs.add(asked, overrides)
+    except HydromelError as error:  # applies to all jobs
+        sys.exit(failed(str(error)))
 
 
 if __name__ == "__main__":

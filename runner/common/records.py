@@ -336,6 +336,7 @@ class ProvenanceRecord(TypedDict, total=False):
     malloc: Text
     host: Text
     system: Text
+    jobs: Count  # runs at a time on this machine, by the command that started the run
     load_average: Figure  # load average of the last minute
     data_fingerprint: Text
     config_hash: Text

@@ -66,10 +66,15 @@ class TrainSettings(Section):
 
 
 class SweepSettings(Section):
-    """The `sweep` section: the sweep or search that a run belongs to, if any, and its number among the trials."""
+    """The `sweep` section: the sweep or search that a run belongs to, if any, and its number among the trials.
+
+    `jobs` and `devices` are those of the command. The config of a search's trial has the search's number of jobs.
+    """
 
     id: Name | SweepNumber | None
     trial: NonNegativeInt | None = None
+    jobs: PositiveInt = 1
+    devices: Literal["auto"] | Annotated[list[NonNegativeInt], Field(min_length=1)] = "auto"
 
 
 class SearchSettings(Section):
@@ -84,6 +89,7 @@ class SearchSettings(Section):
     warmup_evaluations: NonNegativeInt
     seed: Seed
     storage: FilePath | None
+    jobs: PositiveInt = 1
     begin_with_defaults: bool
     only_in_trials: list[Text]
     space: dict[str, object]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import subprocess
-import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -18,13 +17,16 @@ from runner.common.bounded import read_bytes
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write
 from runner.common.records import parse_result
-from runner.common.run_schema import LOCK, PATIENCE_SECONDS, RESULT
+from runner.common.run_schema import LOCK, RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
+from runner.sweeps.pool import Pool
+from runner.sweeps.process import INTERRUPTED, reason, run_job_aside, run_job_here
+from runner.sweeps.slots import Slot, describe, slots
 from runner.terminal.command_line import failed
-from runner.terminal.interruption import PASSED_ON
-from runner.terminal.progress import JOB
+from runner.terminal.progress import Stage, clock, shows_progress, stage
+from runner.tracking.run_folder import read_metrics
 
 log = logging.getLogger(__name__)
 JOB_LOCK = "job.lock"  # in a job's folder; the sweep that runs the job holds it
@@ -32,66 +34,112 @@ _PROBE_SECONDS = 1.0  # wait this long without a message: a process that checks 
 
 
 class SweepJobs:
-    """The jobs of this command that ran in this process, and how they ended."""
+    """The jobs of this command, and how they ended. At the end of the context all of them have ended."""
 
     def __init__(self) -> None:
         self.code = 0
-        self.failed: list[str] = []
-        self.done = 0
+        self.failed: dict[str, str] = {}  # reasons by name
+        self.finished: list[str] = []
         self.sweep: Path | None = None
-        self.number, self.count = 0, 0  # of the job that runs, from 1, and of all jobs; 0: unknown
+        self.number, self.count = 0, 0  # of the last job that was added, from 1, and of all jobs; 0: unknown
         self.search: Callable[[], int] | None = None  # started when Hydra is done: a search composes configs of its own
+        self._pool: Pool | None = None
+        self._bars = contextlib.ExitStack()
+        self._bar: Stage | None = None
 
-    def run(self, config: RunConfig, title: str) -> bool:
-        """Run one job below `sweep` unless it is finished, and return whether it is; a failure is recorded, not raised.
+    def __enter__(self) -> Self:
+        return self
 
-        A job that another process runs is waited for: jobs of one sweep at the same time would disturb each other's
-        speeds. `title` are the job's options, for messages. Raises KeyboardInterrupt if it was interrupted.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pool, self._pool = self._pool, None
+        with self._bars:
+            if pool is not None:
+                pool.__exit__(kind, error, trace)
+
+    def add(self, config: RunConfig, title: str) -> None:
+        """Run one job below `sweep` unless it is finished; a failure is recorded, not raised.
+
+        With `sweep.jobs` above 1 it runs as soon as there is a slot for it. A job that another process runs is waited
+        for: jobs of one sweep at the same time would disturb each other's speeds. `title` are the job's options, for
+        messages.
+
+        Raises:
+            HydromelError: there can be no such sweep: no name, or more jobs at a time than slots.
+            KeyboardInterrupt: this process or its job was interrupted.
         """
-        assert self.sweep is not None
         self.number += 1
+        place = f"job {self.number}/{self.count}" if self.count else ""
+        sweep_id(config)
+        pool = self._opened(config)
+        pool.add(lambda slot: self._run(config, title, place, slot, pool))
+
+    def _opened(self, config: RunConfig) -> Pool:
+        """Return the pool, which the first job opens; raises as `add`."""
+        sweep = config.sweep
+        if self._pool is None:
+            self._pool = Pool(slots("sweep.jobs", sweep.jobs, sweep.devices, config.device))
+            if self._pool.is_parallel:
+                log.info(describe(self._pool.slots, "sweep.jobs"))
+                self._bar = self._bars.enter_context(stage("sweep", self.count or None))
+        elif len(self._pool.slots) != sweep.jobs:
+            raise HydromelError(f"sweep.jobs={sweep.jobs}: a sweep has one number of jobs at a time; give one value")
+        return self._pool
+
+    def _run(self, config: RunConfig, title: str, place: str, slot: Slot, pool: Pool) -> None:
+        assert self.sweep is not None
         name = folder_name(config)
         folder = self.sweep / name
         try:
-            sweep_id(config)
-            with _claimed(folder):
+            with _claimed(folder, pool.stopping):
                 if (folder / RESULT).exists():
                     parse_result(read_bytes(folder / RESULT), str(folder / RESULT))  # a damaged one is no finished job
                     log.info("%s: finished earlier, skipped", name)
                     code = 0
                 else:
-                    log.info("--- %s%s: %s", self._place(), name, title)
+                    log.info("--- %s%s: %s", f"{place}, " if place else "", name, title)
                     write_config(config, folder)
-                    code = _in_fresh_process(folder, self._place())
+                    code = (
+                        _aside(config, folder, place, slot, pool)
+                        if pool.is_parallel
+                        else run_job_here(folder, place, slot)
+                    )
         except HydromelError as error:
-            return self.note_failure(title, failed(str(error)))
-        if code == 130:
+            self.note_failure(title, str(error), str(error))
+            return
+        if code == INTERRUPTED and not pool.is_parallel:
             raise KeyboardInterrupt
-        if code != 0:
-            return self.note_failure(name, code)
-        self.done += 1
-        return True
+        if code == 0:
+            self.finished.append(name)
+            self._count()
+        else:
+            why = reason(folder, code)
+            self.note_failure(name, why, None if code == 1 else f"{name}: {why}")
 
-    def _place(self) -> str:
-        """Return the place of the job that runs, such as `job 3/8, `; empty if their number is unknown."""
-        return f"job {self.number}/{self.count}, " if self.count else ""
-
-    def note_failure(self, name: str, code: int) -> bool:
-        """Record a failed job and return False; a job that ended with 1 has printed the reason."""
-        self.failed.append(name)
+    def note_failure(self, name: str, why: str, line: str | None = None) -> None:
+        """Record a failed job; `line` is the error to log, None if the job has done so."""
+        if line is not None:
+            failed(line)
+        self.failed[name] = why
         self.code = 1
-        if code != 1:
-            log.error("error: %s ended with code %d", name, code)
-        return False
+        self._count()
+
+    def _count(self) -> None:
+        if self._bar is not None:
+            self._bar.done = len(self.finished) + len(self.failed)
+            self._bar.detail = f"{len(self.failed)} failed" if self.failed else ""
 
     def tell(self) -> None:
-        """Log the last lines of a sweep: the failed jobs, and how to compare the others."""
+        """Log the last lines of a sweep: the failed jobs with the reasons, and how to compare the others."""
         assert self.sweep is not None
+        for name, why in self.failed.items():
+            log.error("failed: %s: %s", name, why)
         if self.failed:
             log.error(
                 "error: %d of %d jobs failed (%s); the others are kept, and sweep.id=%s runs only what is missing",
                 len(self.failed),
-                len(self.failed) + self.done,
+                len(self.failed) + len(self.finished),
                 ", ".join(self.failed),
                 self.sweep.name,
             )
@@ -111,74 +159,67 @@ def folder_name(config: RunConfig) -> str:
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def _claimed(folder: Path, stopping: threading.Event) -> Iterator[None]:
     """Hold a job's folder, created if it is missing, against other sweeps; wait while another process runs the job.
 
     Raises:
         HydromelError: the folder cannot be written.
+        KeyboardInterrupt: `stopping` was set, and the job has not begun.
     """
-    with _acquired(folder / JOB_LOCK):
-        with _acquired(folder / LOCK):  # the run may have been resumed by itself, or its sweep killed just now
-            pass
+    with contextlib.ExitStack() as held:
+        _acquire(folder / JOB_LOCK, stopping, held)
+        with contextlib.ExitStack() as run:  # it may have been resumed by itself, or its sweep killed just now
+            _acquire(folder / LOCK, stopping, run)
         yield
 
 
-def _acquired(path: Path) -> AbstractContextManager[object]:
-    """Return an acquired lock, which the context releases; a message is logged while another process holds it."""
+def _acquire(path: Path, stopping: threading.Event, held: contextlib.ExitStack) -> None:
+    """Acquire a lock, which `held` releases; a message is logged while another process holds it."""
     lock = FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return lock.acquire(timeout=_PROBE_SECONDS)
-    except Timeout:
-        log.info("%s: another process runs it; waiting for its end", path.parent.name)
-        return lock.acquire()
-    except OSError as error:
-        raise cannot_write(path.parent, error) from error
-
-
-def _in_fresh_process(folder: Path, place: str) -> int:
-    with start_job(folder, place=place) as process:
+    told = False
+    while not stopping.is_set():
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            end_with_us(process)
-            raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock.acquire(timeout=_PROBE_SECONDS))
+            return
+        except Timeout:
+            if not told:
+                log.info("%s: another process runs it; waiting for its end", path.parent.name)
+            told = True
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+    raise KeyboardInterrupt
 
 
-def start_job(folder: Path, output: BinaryIO | None = None, place: str = "") -> subprocess.Popen[bytes]:
-    """Run `folder`/resolved.yaml in a process that ends when this one does; `output` gets what it prints.
+def _aside(config: RunConfig, folder: Path, place: str, slot: Slot, pool: Pool) -> int:
+    """Run a job beside others: its lines follow its name or, on a terminal, a bar shows how far it has come."""
+    name, read = folder.name, 0
+    with stage(name, config.train.epochs) as bar:
 
-    `place` is the job's place in a sweep, which it shows before its bars.
+        def show(line: str) -> None:
+            if line.startswith(("error: ", "warning: ")):
+                log.warning("%s | %s", name, line)
+            elif not shows_progress():
+                log.info("%s | %s", name, line)
 
-    The job watches its stdin, whose other end closes when this process ends, even by SIGKILL.
-    """
-    errors = None if output is None else subprocess.STDOUT
-    environment = os.environ | {JOB: place.removesuffix(", ")}
-    return subprocess.Popen(job_command(folder), stdin=subprocess.PIPE, stdout=output, stderr=errors, env=environment)
+        def look() -> None:
+            nonlocal read
+            if shows_progress():
+                read = _look(folder, read, bar)
 
-
-def job_command(folder: Path) -> list[str]:
-    """Return the command of a job.
-
-    With -P Python does not search the working directory first, so a file `tasks.py` there replaces no package.
-    """
-    return [sys.executable, "-P", "-m", "runner.experiment.job", str(folder)]
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to end, and wait; kill it if it does not."""
-    process.terminate()
-    try:
-        process.wait(timeout=PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        code = run_job_aside(folder, place, slot, pool.stopping, show, look)
+    if code == 0 and shows_progress():
+        log.info("%s: finished after %s", name, clock(time.monotonic() - bar.started))
+    return code
 
 
-def end_with_us(process: subprocess.Popen[bytes]) -> None:
-    """Pass a request to stop on to a job, and wait for it; a second request, or a long wait, ends the job at once."""
-    process.send_signal(PASSED_ON)
-    with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
-        process.wait(timeout=PATIENCE_SECONDS)
-    if process.poll() is None:
-        end(process)
+def _look(folder: Path, read: int, bar: Stage) -> int:
+    """Show the records of a job since byte `read` in its bar, and return the byte up to which they were read."""
+    with contextlib.suppress(HydromelError):
+        for record, end in read_metrics(folder, read):
+            read = end
+            valid = {key: value for key, value in record["metrics"].items() if key.startswith("valid/")}
+            bar.done = record["epoch"] if valid else record["epoch"] - 1
+            figures = " ".join(f"{key} {value:.4g}" for key, value in list(valid.items())[:1] if value is not None)
+            bar.detail = f"update {record['step']}{f'  {figures}' if figures else ''}"
+    return read

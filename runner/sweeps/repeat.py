@@ -50,14 +50,16 @@ def run_repeats(
         )
     jobs.sweep = Path(asked.runs_dir) / sweep_id(asked)
     jobs.count = count
-    folders = []
-    for seed in range(first, first + count):
-        seeded = deepcopy(config)
-        seeded.seed, seeded.repeat = seed, 1
-        repeated = resolve(seeded, choices, overrides)
-        if jobs.run(repeated, f"seed={seed}"):
-            folders.append(jobs.sweep / folder_name(repeated))
-    for line in spread([parse_result(read_bytes(folder / RESULT), str(folder / RESULT)) for folder in folders]):
+    names = []
+    with jobs:
+        for seed in range(first, first + count):
+            seeded = deepcopy(config)
+            seeded.seed, seeded.repeat = seed, 1
+            repeated = resolve(seeded, choices, overrides)
+            jobs.add(repeated, f"seed={seed}")
+            names.append(folder_name(repeated))
+    files = [jobs.sweep / name / RESULT for name in names if name in jobs.finished]
+    for line in spread([parse_result(read_bytes(file), str(file)) for file in files]):
         log.info(line)
 
 

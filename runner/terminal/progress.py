@@ -131,6 +131,11 @@ def show_progress() -> None:
         _display.is_on = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") and not is_piped
 
 
+def shows_progress() -> bool:
+    """Return True if bars are shown."""
+    return _display.is_on
+
+
 def print_above(line: str, file: TextIO) -> bool:
     """Print a line above the bars and return True; return False if there is no bar, or `file` is no terminal."""
     return _display.print(line, file)

@@ -35,6 +35,7 @@ def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -
         "malloc": choose_malloc(config.malloc),
         "host": platform.node(),
         "system": platform.platform(),
+        "jobs": config.sweep.jobs,
         "load_average": round(os.getloadavg()[0], 2),
         "data_fingerprint": data_fingerprint,
         "config_hash": config_hash(config.resolved),

@@ -1,11 +1,13 @@
 """Stands for the interpreter that runs a trial, `python -m runner.experiment.job FOLDER`, and trains nothing.
 
-The curve is a function of the config: `curve(optimizer.lr)`. A rate above DIVERGES ends in an error; one below LINGERS
-waits for its end before the last evaluation. Told to end, it ends as an interrupted run does.
+The curve is a function of the config: `curve(optimizer.lr)`. A rate above DIVERGES ends in an error, KILLED by a
+signal; one below LINGERS waits for its end before the last evaluation. Told to end, it ends as an interrupted run does.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -24,7 +26,7 @@ OPTIONS = (
     *("search=optuna", "search.plots=null", "tracker=none", "train.epochs=4", "search.begin_with_defaults=false"),
     *("+search.space.optimizer.lr={low: 0.001, high: 0.9}", "+search.space.embedding.size={choices: [3, 7]}"),
 )
-DIVERGES, LINGERS = 0.95, 0.1
+DIVERGES, LINGERS, KILLED = 0.95, 0.1, 0.97
 _LONG_SECONDS = 200.0
 
 
@@ -52,6 +54,8 @@ def main() -> None:
     tags = {"seed": "1", run_schema.TAG_TRIAL: str(sweep["trial"])}
     with RunFolder.open(folder) as run:
         run.begin(name="fake", experiment=None, sweep_id=sweep["id"], tags=tags, tracker=config.get("tracker", {}))
+        if rate == KILLED:
+            os.kill(os.getpid(), signal.SIGKILL)
         if rate > DIVERGES:
             run.set_status(run_schema.FAILED, "the loss is nan at update 3")
             sys.exit(1)

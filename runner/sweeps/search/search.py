@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +22,12 @@ from runner.config.instantiate import build
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig, SearchSettings
 from runner.sweeps.jobs import sweep_id
+from runner.sweeps.pool import Pool
 from runner.sweeps.search.outcome import EndedTrial, Outcome, best_yaml
 from runner.sweeps.search.space import Space, Values
-from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
+from runner.sweeps.search.study import INSTALL, ask, begun, counted, cut_off, open_study, storage_errors
 from runner.sweeps.search.trial import Ended, mark_pruned, run_trial
+from runner.sweeps.slots import Slot, describe, slots
 from runner.terminal.command_line import exit_code
 from runner.terminal.progress import Stage, stage
 
@@ -85,6 +88,13 @@ class Search:
         groups, options = self.space.overrides(values)
         return compose_from([*self.overrides, *self.options.only_in_trials, *groups], self.folders, options)
 
+    @property
+    def defaults(self) -> Values | None:
+        """The parameters of the first trial in the study; None: it is drawn like the others."""
+        if not self.options.begin_with_defaults:
+            return None
+        return self.space.params(self.space.defaults(self.config))
+
     def study(self) -> Study:
         """Return the study in its storage; raises HydromelError as `open_study`."""
         url = self.options.storage or f"sqlite:///{self.folder / STUDY}"
@@ -104,8 +114,7 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
         raise HydromelError(INSTALL) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = Search.of(overrides, folders)
-    if search.options.begin_with_defaults:
-        search.space.defaults(search.config)
+    _ = search.defaults  # checked before the first trial
     plots: Plots | None = (
         build(search.options.plots, "search.plots", {}, search.config.plugins, Plots) if search.options.plots else None
     )
@@ -124,11 +133,25 @@ def _run(search: Search, study: Study, plots: Plots | None) -> int:
     most_seconds = math.inf if options.timeout_minutes is None else 60 * options.timeout_minutes
     most_trials = math.inf if options.trials is None else options.trials
     began = time.monotonic()
+    pool = Pool(slots("search.jobs", options.jobs, search.config.sweep.devices, search.config.device))
+    if pool.is_parallel:
+        log.info(describe(pool.slots, "search.jobs"))
+    asking = threading.Lock()  # held while the study is asked, configs are composed and records delivered
+
+    def work(slot: Slot) -> None:
+        while not pool.stopping.is_set():
+            with asking:
+                bar.done = len(counted(study))
+                if len(begun(study)) >= most_trials or time.monotonic() - began >= most_seconds:
+                    return
+                trial = ask(study, options, search.space, search.defaults)
+                bar.detail = _so_far(search, study, trial.number)
+            _one_trial(search, study, trial, bar, slot, pool, asking)
+
     try:
-        with stage("search", options.trials) as bar:
-            while (done := len(counted(study))) < most_trials and time.monotonic() - began < most_seconds:
-                bar.done = done
-                _one_trial(search, study, bar)
+        with stage("search", options.trials) as bar, pool:
+            for _ in pool.slots:
+                pool.add(work)
     except KeyboardInterrupt:
         _report(search, study, plots)
         log.info("interrupted; continue with sweep.id=%s", search.id)
@@ -139,17 +162,17 @@ def _run(search: Search, study: Study, plots: Plots | None) -> int:
     return 0
 
 
-def _one_trial(search: Search, study: Study, bar: Stage) -> None:
+def _one_trial(
+    search: Search, study: Study, trial: Trial, bar: Stage, slot: Slot, pool: Pool, asking: threading.Lock
+) -> None:
     from optuna.trial import TrialState
 
-    defaults = search.space.params(search.space.defaults(search.config)) if search.options.begin_with_defaults else None
-    trial = ask(study, search.options, search.space, defaults)
-    bar.detail = _so_far(search, study, trial.number)
     began = time.monotonic()
     try:
-        ended = _ran(search, trial, bar)
+        ended = _ran(search, trial, bar, slot, pool, asking)
     except BaseException:
-        cut_off(study, trial.number)
+        with asking:
+            cut_off(study, trial.number)
         raise
     trial.set_user_attr("seconds", time.monotonic() - began)
     if ended.error is not None:
@@ -169,22 +192,27 @@ def _so_far(search: Search, study: Study, number: int) -> str:
     return f"trial {number}{best}"
 
 
-def _ran(search: Search, trial: Trial, bar: Stage) -> Ended:
-    config = search.composed(search.space.values(trial.params))
-    config = config.changed(search=None, sweep={"id": search.id, "trial": trial.number})
+def _ran(search: Search, trial: Trial, bar: Stage, slot: Slot, pool: Pool, asking: threading.Lock) -> Ended:
+    with asking:  # Hydra composes one config at a time
+        config = search.composed(search.space.values(trial.params))
+    jobs = len(pool.slots)
+    config = config.changed(search=None, sweep={"id": search.id, "trial": trial.number, "jobs": jobs})
     folder = search.folder / f"trial-{trial.number:04d}"
     write_config(config, folder)
 
-    so_far = bar.detail
+    stopping = pool.stopping if pool.is_parallel else None
+    with stage(f"trial {trial.number}", config.train.epochs, shown=pool.is_parallel) as own:
+        shown, so_far = (own, "") if pool.is_parallel else (bar, f"{bar.detail}  ")
 
-    def unpromising(evaluation: int, value: float) -> bool:
-        bar.detail = f"{so_far}  evaluation {evaluation} {value:.2f}"
-        trial.report(value, evaluation)
-        return trial.should_prune()
+        def unpromising(evaluation: int, value: float) -> bool:
+            own.done, shown.detail = evaluation, f"{so_far}evaluation {evaluation} {value:.2f}"
+            trial.report(value, evaluation)
+            return trial.should_prune()
 
-    ended = run_trial(folder, search.metric, config.train.epochs, unpromising)
+        ended = run_trial(folder, search.metric, config.train.epochs, unpromising, slot, stopping)
     if ended.pruned_at is not None:
-        mark_pruned(folder, ended.pruned_at, search.components.tracker)
+        with asking:
+            mark_pruned(folder, ended.pruned_at, search.components.tracker)
     return ended
 
 

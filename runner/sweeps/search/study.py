@@ -6,6 +6,7 @@ these and on the results of earlier trials, whether or not the search was interr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 INSTALL = "a search needs optuna; install it: pip install 'hydromel[search]'"
-_CUT_OFF, _ASKED = "cut_off", "asked"
+_CUT_OFF, _ASKED, _PLACE = "cut_off", "asked", "place"
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def storage_errors(where: str) -> Iterator[None]:
 def open_study(
     url: str, name: str, options: SearchSettings, higher: bool, epochs: int, asked: Mapping[str, object]
 ) -> Study:
-    """Return the study called `name`, new or of an earlier command, whose interrupted trial will be run again.
+    """Return the study called `name`, new or of an earlier command, whose interrupted trials will be run again.
 
     A trial has at most `epochs`. Raises HydromelError if a search with that name `asked` for other options.
     """
@@ -66,14 +67,21 @@ def open_study(
 
 
 def ask(study: Study, options: SearchSettings, space: Space, defaults: Mapping[str, object] | None) -> Trial:
-    """Return the next trial: the first has the `defaults`, others are sampled, and an interrupted one is repeated."""
+    """Return the next trial: the first has the `defaults`, others are sampled, and an interrupted one is repeated.
+
+    A trial's place is its number among those that count. Trials that still run count, too: TPE keeps away from their
+    values (`constant_liar`).
+    """
     from optuna.trial import TrialState
 
-    place = len(counted(study))
+    taken = {trial.user_attrs.get(_PLACE, number) for number, trial in enumerate(begun(study))}
+    place = next(place for place in itertools.count() if place not in taken)
     if place == 0 and defaults is not None and not study.get_trials(states=(TrialState.WAITING,)):
         study.enqueue_trial(dict(defaults))
     study.sampler = _sampler(options, place)
-    return study.ask({key: dimension.distribution() for key, dimension in space.dimensions.items()})
+    trial = study.ask({key: dimension.distribution() for key, dimension in space.dimensions.items()})
+    trial.set_user_attr(_PLACE, place)
+    return trial
 
 
 def cut_off(study: Study, number: int) -> None:
@@ -84,10 +92,17 @@ def cut_off(study: Study, number: int) -> None:
     study.tell(number, state=TrialState.FAIL)
 
 
+def begun(study: Study) -> list[FrozenTrial]:
+    """Return the trials that run, finished, failed or were pruned, in order."""
+    from optuna.trial import TrialState
+
+    cut = study.user_attrs.get(_CUT_OFF, [])
+    return [trial for trial in study.trials if trial.state != TrialState.WAITING and trial.number not in cut]
+
+
 def counted(study: Study) -> list[FrozenTrial]:
     """Return the trials that finished, failed or were pruned, in order."""
-    cut = study.user_attrs.get(_CUT_OFF, [])
-    return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in cut]
+    return [trial for trial in begun(study) if trial.state.is_finished()]
 
 
 def _sampler(options: SearchSettings, place: int) -> BaseSampler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ from pathlib import Path
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_json
-from runner.sweeps.jobs import end, end_with_us, start_job
+from runner.sweeps.process import INTERRUPTED, end, end_with_us, reason, start_job
+from runner.sweeps.slots import WHOLE, Slot
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import Tracker, deliver_or_warn
 
 _POLL_SECONDS = 0.1
-_INTERRUPTED = 130  # exit code of a job
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,14 @@ class Ended:
     error: str | None = None
 
 
-def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int, float], bool]) -> Ended:
+def run_trial(
+    folder: Path,
+    metric: str,
+    epochs: int,
+    unpromising: Callable[[int, float], bool],
+    slot: Slot = WHOLE,
+    stopping: threading.Event | None = None,
+) -> Ended:
     """Run the config in `folder` until it ends or is `unpromising`.
 
     Args:
@@ -36,14 +44,16 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
         epochs: maximum number of epochs; at the last one the run is not ended.
         unpromising: called with the number of an evaluation, from 1, and its figure; returns True to end the run.
             The first True decides, even if the run continued before it was stopped.
+        stopping: for a trial beside others: set by another thread to end the run. If only this run is interrupted,
+            that is an error of the trial.
 
     Raises:
         HydromelError: the task has no such metric.
         KeyboardInterrupt: this process or the run was interrupted; the run has ended.
     """
-    with (folder / run_schema.CONSOLE).open("wb") as console, start_job(folder, console) as process:
+    with (folder / run_schema.CONSOLE).open("wb") as console, start_job(folder, console, slot=slot) as process:
         try:
-            for number, value in enumerate(_evaluations(process, folder, metric), start=1):
+            for number, value in enumerate(_evaluations(process, folder, metric, stopping), start=1):
                 if value is not None and unpromising(number, value) and number < epochs:
                     end(process)
                     return Ended(pruned_at=number)
@@ -53,7 +63,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
         except BaseException:
             end(process)
             raise
-    if process.returncode == _INTERRUPTED:
+    if process.returncode == INTERRUPTED and stopping is None:
         raise KeyboardInterrupt
     return _outcome(folder, metric, process.returncode)
 
@@ -66,8 +76,13 @@ def mark_pruned(folder: Path, evaluation: int, tracker: Tracker) -> None:
     deliver_or_warn(tracker, folder, final=True)
 
 
-def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) -> Iterator[float | None]:
-    """Yield the metric at each evaluation on valid until the process ends; None: it was not finite."""
+def _evaluations(
+    process: subprocess.Popen[bytes], folder: Path, metric: str, stopping: threading.Event | None
+) -> Iterator[float | None]:
+    """Yield the metric at each evaluation on valid until the process ends; None: it was not finite.
+
+    Raises KeyboardInterrupt once `stopping` is set.
+    """
     end_of_read = 0
     while True:
         over = process.poll() is not None  # checked before reading, since an ended process writes nothing more
@@ -81,6 +96,8 @@ def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) ->
                 yield figures[metric]
         if over:
             return
+        if stopping is not None and stopping.is_set():
+            raise KeyboardInterrupt
         try:
             process.wait(_POLL_SECONDS)
         except subprocess.TimeoutExpired:
@@ -91,14 +108,8 @@ def _outcome(folder: Path, metric: str, code: int) -> Ended:
     """Return the outcome of a run that was not stopped."""
     result = read_result(folder) if code == 0 else None
     if result is None:
-        error = read_run(folder).get("error") if (folder / run_schema.RUN).exists() else None
-        return Ended(error=error or _last_line(folder / run_schema.CONSOLE) or f"it ended with code {code}")
+        return Ended(error=reason(folder, code))
     value = result.get("metrics", {}).get("valid", {}).get(metric)
     if not isinstance(value, float | int) or not math.isfinite(value):
         return Ended(error=f"its {metric} on valid is {value}")
     return Ended(value=float(value))
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.removeprefix("error: ") for line in reversed(lines) if line.strip()), "")

@@ -54,7 +54,7 @@ def test_a_users_own_folders_replace_no_package_in_the_process_of_a_job(tmp_path
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')", encoding="utf-8")
     code = (
-        "import subprocess; from pathlib import Path; from runner.sweeps.jobs import job_command\n"
+        "import subprocess; from pathlib import Path; from runner.sweeps.process import job_command\n"
         "command = job_command(Path('run'))\n"
         "command[2:] = ['-c', 'import configs, tasks; print(configs.__file__, tasks.__file__)']\n"
         "print(subprocess.run(command, capture_output=True, text=True))"

@@ -16,10 +16,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from safetensors.numpy import load_file
 
 from runner.common import run_schema
-from runner.sweeps import jobs
+from runner.common.errors import HydromelError
+from runner.config.schema import RunConfig
+from runner.sweeps import process
 from runner.sweeps.jobs import SweepJobs, folder_name
+from runner.sweeps.slots import cores
 from runner.terminal.console import show_messages
 from tests.helpers.composed import run_config, tag_files
 
@@ -57,6 +61,18 @@ def test_a_failing_job_stops_no_other_and_finished_ones_are_skipped(tmp_path: Pa
     after = runs(tmp_path, run_schema.RESULT)
     assert len(after) == 3
     assert {name: after[name] for name in before} == before
+
+    if cores() > 1:  # the same jobs beside each other
+        parallel = sweep(tmp_path, "batching=padmask,packed", "sweep.id=p", "sweep.jobs=2", "sweep.devices=auto")
+        assert parallel.returncode == 0, parallel.stderr
+        for name in before:
+            file = Path(name, "checkpoints", "best.safetensors")
+            beside, alone = (load_file(tmp_path / "runs" / sweep_id / file) for sweep_id in "ps")
+            assert {key: value.tobytes() for key, value in beside.items()} == {
+                key: value.tobytes() for key, value in alone.items()
+            }
+        results = [json.loads(path.read_text()) for path in (tmp_path / "runs/p").glob(f"*/{run_schema.RESULT}")]
+        assert [result["provenance"]["jobs"] for result in results] == [2, 2]
 
 
 def test_jobs_may_differ_in_the_place_of_their_data_alone(tmp_path: Path) -> None:
@@ -132,7 +148,7 @@ time.sleep(0.2)
 @pytest.fixture
 def quick_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let jobs note that they started, and finish without training."""
-    monkeypatch.setattr(jobs, "job_command", lambda folder: [sys.executable, "-S", "-c", JOB, str(folder)])
+    monkeypatch.setattr(process, "job_command", lambda folder: [sys.executable, "-S", "-c", JOB, str(folder)])
 
 
 def sweep_jobs(folder: Path) -> SweepJobs:
@@ -141,14 +157,20 @@ def sweep_jobs(folder: Path) -> SweepJobs:
     return sweep
 
 
+def run(sweep: SweepJobs, config: RunConfig) -> bool:
+    """Return True if the job is finished."""
+    sweep.add(config, "")
+    return folder_name(config) in sweep.finished
+
+
 @pytest.mark.usefixtures("quick_jobs")
 def test_two_sweeps_of_one_id_run_each_job_once(tmp_path: Path) -> None:
     configs = [run_config(f"seed={seed}") for seed in (1, 2, 3)]
     sweeps = [sweep_jobs(tmp_path), sweep_jobs(tmp_path)]
     with ThreadPoolExecutor() as pool:
-        done = list(pool.map(lambda sweep: [sweep.run(config, "") for config in configs], sweeps))
+        done = list(pool.map(lambda sweep: [run(sweep, config) for config in configs], sweeps))
     assert done == [[True] * 3] * 2
-    assert [(sweep.code, sweep.done) for sweep in sweeps] == [(0, 3)] * 2
+    assert [(sweep.code, len(sweep.finished)) for sweep in sweeps] == [(0, 3)] * 2
     started = (tmp_path / "started").read_text(encoding="utf-8").split()
     assert sorted(started) == sorted(map(folder_name, configs))
 
@@ -164,7 +186,7 @@ def test_a_job_that_another_process_writes_is_waited_for(
     folder.mkdir()
     with ThreadPoolExecutor() as pool:
         with FileLock(folder / run_schema.LOCK):
-            waiting = pool.submit(sweep_jobs(tmp_path).run, config, "")
+            waiting = pool.submit(run, sweep_jobs(tmp_path), config)
             time.sleep(1.2)
             assert not waiting.done()
             if finishes:
@@ -181,23 +203,22 @@ def test_a_job_with_a_damaged_result_is_not_finished(tmp_path: Path, capsys: pyt
     (tmp_path / folder_name(config)).mkdir()
     (tmp_path / folder_name(config) / run_schema.RESULT).write_text("{", encoding="utf-8")
     sweep = sweep_jobs(tmp_path)
-    assert not sweep.run(config, "seed=1")
-    assert (sweep.code, sweep.failed) == (1, ["seed=1"])
+    sweep.add(config, "seed=1")
+    assert (sweep.code, list(sweep.failed)) == (1, ["seed=1"])
     assert "result.json is damaged: it is not JSON" in capsys.readouterr().err
 
 
-def test_a_sweep_without_a_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_messages()
+def test_a_sweep_without_a_name_is_refused(tmp_path: Path) -> None:
     sweep = sweep_jobs(tmp_path)
-    assert not sweep.run(run_config("sweep.id=null"), "seed=1")
-    assert (sweep.code, list(tmp_path.iterdir())) == (1, [])
-    assert capsys.readouterr().err.startswith("error: sweep.id=null is for single runs; ")
+    with pytest.raises(HydromelError, match=r"^sweep\.id=null is for single runs; "):
+        sweep.add(run_config("sweep.id=null"), "seed=1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_whose_folder_cannot_be_written_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show_messages()
     (tmp_path / "file").touch()
     sweep = sweep_jobs(tmp_path / "file")
-    assert not sweep.run(run_config(), "seed=1")
+    sweep.add(run_config(), "seed=1")
     assert sweep.code == 1
     assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path}/file/")

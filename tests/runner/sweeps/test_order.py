@@ -18,9 +18,10 @@ from runner.cli import train as command
 from runner.common import run_schema
 from runner.config.hashes import comparison_hash, config_hash, job_hash
 from runner.config.schema import RunConfig
-from runner.sweeps.jobs import SweepJobs, folder_name
+from runner.sweeps.jobs import folder_name
 from runner.sweeps.order import count_jobs, reordered
 from runner.sweeps.repeat import spread
+from runner.sweeps.slots import Slot
 from tests.helpers.composed import run_config
 from tests.helpers.run_folders import finished
 
@@ -32,7 +33,7 @@ def done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]
     """The configs of jobs, in the order in which the command runs them: each is finished at once, seed 13 fails."""
     configs: list[dict[str, Any]] = []
 
-    def run(folder: Path, place: str) -> int:
+    def run(folder: Path, place: str, slot: Slot) -> int:
         (seed,) = {int(part[1:]) for part in folder.name.split("-") if part[1:].isdigit() and part[0] == "s"}
         configs.append(json.loads(json.dumps(written[folder])))
         if seed == 13:
@@ -52,7 +53,7 @@ def done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]
         written[folder] = config.resolved
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("runner.sweeps.jobs._in_fresh_process", run)
+    monkeypatch.setattr("runner.sweeps.jobs.run_job_here", run)
     monkeypatch.setattr("runner.sweeps.jobs.write_config", write)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     return configs
@@ -184,13 +185,6 @@ def test_the_spread_is_that_of_scipy() -> None:
         "real tokens/s: 10 (of one run)",
     ]
     assert spread([]) == []
-
-
-def test_jobs_that_end_by_a_signal_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = SweepJobs()
-    assert not jobs.note_failure("packed-s1", -9)
-    assert capsys.readouterr().err == "error: packed-s1 ended with code -9\n"
-    assert (jobs.code, jobs.failed) == (1, ["packed-s1"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from runner.common import run_schema
 from runner.experiment.job import run_job
-from runner.sweeps.jobs import end_with_us
+from runner.sweeps.process import end_with_us
 from runner.terminal.interruption import interruption
 from runner.training import evaluation, loop
 from runner.training.checkpoint import Checkpoint, checkpoint_path

@@ -20,11 +20,12 @@ from runner.common.errors import HydromelError
 from runner.config.compose import compose_config
 from runner.experiment.job import run_job
 from runner.experiment.run import run_experiment
+from runner.sweeps import slots
 from runner.sweeps.search import trial
 from runner.sweeps.search.outcome import EndedTrial, Outcome, best_yaml
 from runner.sweeps.search.search import STUDY, Search, run_search
 from runner.sweeps.search.space import Interval, Space
-from runner.sweeps.search.study import INSTALL
+from runner.sweeps.search.study import INSTALL, ask
 from runner.sweeps.search.trial import Ended, run_trial
 from runner.tracking.tracker import JsonlTracker
 from tests.helpers import fake_trials
@@ -238,6 +239,43 @@ def test_a_search_that_is_killed_redoes_what_was_cut_off(here: Path, monkeypatch
     numbers = [item["number"] for item in found(here)["trials"]]
     assert numbers == [0, 1, 3, 4]
     assert found(here)["trials"][2]["values"]["optimizer.lr"] == cut["optimizer"]["lr"]
+
+
+def test_several_trials_at_a_time_are_kept_as_one_by_one(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "cores", lambda: 3)
+    monkeypatch.setattr(slots, "visible_gpus", list)
+    space = "+search.space={optimizer: {lr: {choices: [0.3, 0.97]}}}"  # the second is killed
+    options = [*fake_trials.OPTIONS[:5], space, "sweep.id=s", "search.sampler=random", "search.pruner=none"]
+    assert run_search([*options, "search.trials=4", "search.jobs=3"], []) == 0
+    parallel = found(here)["trials"]
+    assert [item["number"] for item in parallel] == list(range(4))
+    ended = {item["values"]["optimizer.lr"]: (item["ended"], item["error"]) for item in parallel}
+    assert ended == {0.3: ("finished", None), 0.97: ("failed", "killed by SIGKILL")}
+    assert "3 jobs at a time, each with 1 thread; their speeds are not comparable" in capfd.readouterr().out
+    saved = yaml.safe_load((here / "runs/s/trial-0000" / run_schema.RESOLVED).read_text(encoding="utf-8"))
+    assert saved["sweep"]["jobs"] == 3
+
+    (here / "runs" / "s" / STUDY).unlink()
+    search = Search.of(options, [])
+    study = search.study()
+    for item in parallel:
+        trial = ask(study, search.options, search.space, None)
+        assert search.space.values(trial.params) == item["values"], "random values are those of one trial at a time"
+        study.tell(trial, 1.0)
+
+
+def test_places_of_trials_that_were_cut_off_are_filled(empty_study_file: Path, tmp_path: Path) -> None:
+    shutil.copy(empty_study_file, tmp_path / STUDY)
+    search = Search.of([*OPTIONS, "search.sampler=random", f"search.storage=sqlite:///{tmp_path / STUDY}"], [])
+    study = search.study()
+    trials = [ask(study, search.options, search.space, None) for _ in range(3)]
+    study.tell(trials[2], 1.0)
+    again = search.study()  # the other two were running
+    repeated = [ask(again, search.options, search.space, None) for _ in range(3)]
+    assert [trial.params for trial in repeated[:2]] == [trial.params for trial in trials[:2]]
+    assert repeated[2].params not in [trial.params for trial in trials]
 
 
 @pytest.fixture(scope="module")
