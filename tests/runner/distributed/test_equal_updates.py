@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment import result
 from runner.experiment.run import run_experiment
 from tests.helpers.composed import QUIET, label_files, pair_files, run_config, tag_files
+from tests.helpers.pretrained import save_tiny
 from tests.helpers.ranks import in_ranks
 
 WORLDS = (2, 3)
@@ -42,6 +44,7 @@ CASES = {
     "CRF, token budget": ("tag", *RNN, "task.head=crf", "batching=token_budget", "batching.plan.max_tokens=60"),
     "transformer": ("tag", "encoder=transformer", "encoder.size=8", "encoder.heads=2", "batching=packed"),
     "pairs": ("pairs", *CONV, "task.pairs=apart", "batching=padmask"),
+    "several labels": ("topics", *CONV, "task.labels=many", "batching=packed", "train.clip_norm=0.1"),
     "lines": ("lm", *LM, "batching=packed"),
     "streams": ("lm", *LM, *STREAM),
     "streams of varying windows": ("lm", *LM, *STREAM, "batching.half_rate=0.3", "batching.spread=2.0"),
@@ -51,6 +54,8 @@ CASES = {
         "batching.batch_size=8",  # of 25 rows
     ),
 }
+if find_spec("transformers") is not None:
+    CASES["pretrained"] = ("bert", "task.head=crf", "encoder=none", "batching=packed", "optimizer=adamw")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,14 +68,26 @@ def without_timing() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     root = tmp_path_factory.mktemp("data")
-    for name in ("tag", "classify", "pairs", "lm"):
+    for name in ("tag", "classify", "pairs", "lm", "topics"):
         (root / name).mkdir()
     text = " ".join(f"the {noun} sat on the mat .\n" for noun in ("cat", "dog", "bird", "old cat", "mat") * 5)
     for split in ("train", "valid", "test"):
-        (root / "lm" / f"{split}.txt").write_text(text if split == "train" else text[:200], encoding="utf-8")
+        rows = text.splitlines()[: 25 if split == "train" else 8]
+        (root / "lm" / f"{split}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        topics = "".join(
+            f"{line}\t{'pet;cat' if 'cat' in line else 'pet' if 'bird' in line else ''}\n" for line in rows
+        )
+        (root / "topics" / f"{split}.tsv").write_text(f"text\tlabel\n{topics}", encoding="utf-8")
     splits = [f"dataset.{split}={split}.txt" for split in ("train", "valid", "test")]
+    tagged = tag_files(root / "tag", rows=36)
+    model = save_tiny(root / "model", "bert") if "pretrained" in CASES else None
     return {
-        "tag": tag_files(root / "tag", rows=36),
+        "tag": tagged,
+        "bert": [*tagged, "embedding=pretrained", f"embedding.path={model}", "embedding.overlap=4"],
+        "topics": [
+            *("task=classify", "dataset=tsv", 'dataset.label_separator=";"', f"data_dir={root / 'topics'}"),
+            *(f"dataset.{split}={split}.tsv" for split in ("train", "valid", "test")),
+        ],
         "classify": label_files(root / "classify", rows=36),
         "pairs": pair_files(root / "pairs", rows=36),
         "lm": ["task=lm", "dataset=text", f"data_dir={root / 'lm'}", *splits],
@@ -79,8 +96,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 def options_of(case: str, data: dict[str, list[str]]) -> list[str]:
     name, *options = CASES[case]
-    exact = [o for o in EXACT if not (o.startswith("batching.batch_size") and "token_budget" in case)]
-    return [*data[name], *exact, *options]
+    without = ["batching.batch_size"] if "budget" in case else ["embedding.size"] if name == "bert" else []
+    return [*data[name], *(option for option in EXACT if option.split("=")[0] not in without), *options]
 
 
 def train(folder: Path, options: list[str], ranks: Ranks) -> None:
