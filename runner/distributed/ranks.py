@@ -24,6 +24,7 @@ from runner.terminal.interruption import interruption
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # how long a rank waits for the others, which may be reading data
 _BUCKET_BYTES = 25 * 2**20  # gradients that travel together
+_TABLE = 2**20  # numbers of a table of which only the touched rows travel
 _LOST, _RAN_OUT = 1_000_000, 1  # how a rank failed, as added up over ranks
 _SPARSE = 1_000_000  # a sparse gradient, likewise
 
@@ -153,17 +154,34 @@ class Ranks:
             for tensor in tensors:
                 if tensor.is_sparse:
                     distributed.all_reduce(tensor)
-            for bucket in buckets([tensor for tensor in tensors if not tensor.is_sparse]):
-                flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            dense = [tensor for tensor in tensors if not tensor.is_sparse]
+            rows = [_touched_rows(tensor) for tensor in dense]
+            parts = [whole if at is None else whole.index_select(0, at) for whole, at in zip(dense, rows, strict=True)]
+            for bucket in buckets(parts):
+                flat = torch.cat([part.reshape(-1) for part in bucket])
                 distributed.all_reduce(flat)
-                start = 0
-                for tensor in bucket:
-                    end = start + tensor.numel()
-                    tensor.copy_(flat[start:end].view_as(tensor))
-                    start = end
+                for part, added in zip(bucket, torch.split(flat, [part.numel() for part in bucket]), strict=True):
+                    part.copy_(added.view_as(part))
+            for whole, at, part in zip(dense, rows, parts, strict=True):
+                if at is not None:
+                    whole.index_copy_(0, at, part)
 
 
 ALONE = Ranks()
+
+
+def _touched_rows(gradient: Tensor) -> Tensor | None:
+    """Return the rows of a large table on the host that are not zero in some rank; None: exchange the whole tensor.
+
+    An update has few of the words that a table has vectors for (docs/ranks.md has what this saves). On a GPU, finding
+    the rows would wait for the device, and its links are fast.
+    """
+    if gradient.dim() != 2 or gradient.numel() < _TABLE or gradient.device.type != "cpu":
+        return None
+    touched = gradient.any(dim=1).to(torch.uint8)
+    distributed.all_reduce(touched, distributed.ReduceOp.MAX)
+    rows = touched.nonzero()[:, 0]
+    return rows if 2 * len(rows) < len(gradient) else None
 
 
 def _kind(gradient: Tensor | None) -> int:
