@@ -118,6 +118,8 @@ def finetuning_row(options: argparse.Namespace, work: str, title: str) -> Row:
         name: stepping(finetuning.our_pieces_step, work, options.data, f"batching={name}", *more)
         for name in ("packed", "bucketed", "padmask")
     }
+    sparse = stepping(finetuning.our_pieces_step, work, options.data, "batching=packed", "embedding.sparse=true", *more)
+    entrants["packed, sparse table"] = sparse
     return Row(work, title, PADDED, entrants, {"packed": 1.7}, 8, GROUPED, {"packed": 0.95})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_batching, optimizer_factory
@@ -18,6 +18,7 @@ from runner.model import build_model
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.training.loop import backward
+from runner.training.optimizers import clip_gradients
 from runner.training.setup import build_optimizer, choose_device
 
 CRF = ["task.head=crf", "task.label_weights=null"]
@@ -83,7 +84,7 @@ class Ours:
         if number % len(self._updates(0)) == 0:
             self.carried = START
         loss, self.carried = backward(self.model, batches, answers, self.carried, False, lambda lap: None)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
+        clip_gradients(self.optimizer, self.config["train"]["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()
         padding = sum(next(iter(batch.features.values())).padded_tokens for batch in batches)
