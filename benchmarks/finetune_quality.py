@@ -203,6 +203,7 @@ class TrainerRun:
     def record(self) -> dict[str, object]:
         done = self.trainer.train()
         valid = self.trainer.evaluate()[f"eval_{self.quality}"]
+        self.trainer.compute_metrics = None  # it scores the rows of valid
         found = self.trainer.predict(self.test)
         phases = {"train and valid": done.metrics["train_runtime"]}
         return {
