@@ -126,6 +126,9 @@ class ReadsSplits(Protocol):
         Return a line for the console, or None.
         """
 
+    def assume_read(self) -> None:
+        """Behave as after `read_splits`, for rows of any kind and with made-up numbers: to predict time and memory."""
+
 
 @runtime_checkable
 class CarriesState(Protocol):

@@ -177,14 +177,20 @@ class Lm:
         }
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
-        """Return the nats (N,) of `test` by a unigram model: token frequencies of the training set, not smoothed.
+        """Return the nats (N,) of `test` by a unigram model: token frequencies of the training set.
 
-        `<unk>` counts as seen at least once, since a single unknown token of `test` would make the loss infinite.
+        `<unk>` counts as seen at least once, since a single unknown token of `test` would make the loss infinite. The
+        vocabulary of a pretrained model has more tokens that the training set lacks; together they count as often as
+        all those that it has once (Good 1953), in equal shares.
         """
         vocab = vocabs["target"]
         counts = torch.bincount(target_ids(train), minlength=len(vocab)).double()
         if vocab.unk is not None:
             counts[vocab.unk].clamp_(min=1)
+        unseen = counts == 0
+        if vocab.pad is not None:
+            unseen[vocab.pad] = False
+        counts[unseen] = (counts == 1).sum().clamp(min=1) / unseen.sum()
         return (counts.sum().log() - counts.log()).index_select(0, target_ids(test))
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor | str]]:

@@ -200,7 +200,7 @@ def _strategy(
             measures.by_slot(runs, measures.speed), measures.by_slot(size1, measures.speed), rule.level
         ),
         padding_share=measures.mean(runs, measures.padding_share("tokens.padded")),
-        padding_by_cause=measures.means(runs, {c: measures.padding_share(f"padding.{c}") for c in PADDING_CAUSES}),
+        padding_by_cause=measures.means(runs, {c: measures.cause_share(c) for c in PADDING_CAUSES}),
         character_padding=measures.mean(runs, measures.character_padding),
         pieces_per_s=_spread(timed, measures.figure("speed.pieces_per_s")),
         piece_padding=measures.mean(runs, measures.piece_padding),

@@ -70,6 +70,12 @@ def padding_share(path: str, section: str = "tokens") -> Measure:
     return share
 
 
+def cause_share(cause: str) -> Measure:
+    """Return the measure of the padding with a cause, a share (0 to 1) of all positions that the model computes."""
+    of_tokens, of_pieces = padding_share(f"padding.{cause}"), padding_share(f"padding.{cause}", "counters.pieces")
+    return lambda run: of_tokens(run) if (share := of_pieces(run)) is None else share
+
+
 # padding of the characters that character models read
 character_padding = padding_share("characters.padded", "characters")
 # padding of the pieces that pretrained transformers read

@@ -22,7 +22,7 @@ from runner.components.run_components import optimizer_factory, with_batch_size
 from runner.config.schema import RunConfig
 from runner.data.numericalize import Data
 from runner.interfaces import StrategyChooser, Task
-from runner.model import Model, device_of, with_pieces
+from runner.model import Model, assume_read, device_of, with_pieces
 from runner.profiling import accounting
 from runner.ragged.shapes import tokens_in
 from runner.terminal.progress import show_seconds, stage
@@ -127,6 +127,7 @@ def choose_strategy(
 
 def _advise(config: RunConfig, task: Task, auto: StrategyChooser, model: Model, data: Data) -> AdviceRecord:
     device, copied = device_of(model), copy.deepcopy(model).cpu()
+    assume_read(copied)  # rows that are cut for a trial are none of the data set's
     names = sorted(data.splits, key="train".__ne__)
     train, *others = (with_pieces(model, data.splits[name].to(device)) for name in names)
     begin = time.perf_counter()

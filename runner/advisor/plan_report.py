@@ -28,7 +28,7 @@ from runner.data.counts import describe_counts
 from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import Task
-from runner.model import build_model, with_pieces
+from runner.model import assume_read, build_model, with_pieces
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
@@ -92,6 +92,7 @@ def plan_strategies(
     train = data.splits["train"]
     classes = class_shares_of(parts.task, data, train)
     model = build_model(parts, data.vocabs).to(dtype=DTYPES[config.dtype])
+    assume_read(model)
     others = [with_pieces(model, split) for name, split in data.splits.items() if name != "train"]
     estimator = memory_estimator(config, parts.task, data, model)
     planned, candidates, unfit = [], [], dict(left_out)

@@ -191,10 +191,10 @@ class SplitsRecord(TypedDict, total=False):
 class LengthRecord(TypedDict):
     """The timed updates whose longest row has a certain length."""
 
-    longest: int  # tokens, rounded up to a power of two
+    longest: int  # tokens, or pieces of words where the model reads these, rounded up to a power of two
     updates: int
     real_tokens: int
-    places: int  # real and padded tokens
+    places: int  # real and padded tokens or pieces
     seconds: float
 
 
@@ -236,7 +236,7 @@ class TokensRecord(TypedDict, total=False):
 
 
 class PaddingRecord(TypedDict, total=False):
-    """Padded tokens by cause."""
+    """Padded tokens, or pieces of words where the model reads these, by cause."""
 
     spread: Count  # rows shorter than the longest of their batch
     last_batch: Count  # the same, in updates with fewer rows than asked for

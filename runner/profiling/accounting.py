@@ -112,6 +112,7 @@ class CostCounters:
     """Host-side counts over all updates. They are part of every checkpoint, so a resumed run's figures are complete."""
 
     real_tokens: int = 0  # without padding
+    padded_tokens: int = 0
     supervised: int = 0  # targets
     examples: int = 0  # rows
     updates: int = 0  # optimiser steps
@@ -122,9 +123,10 @@ class CostCounters:
     timed_updates: int = 0
     timed_seconds: float = 0.0
     timed_pieces: int = 0  # pieces of words, if the model reads these
-    padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))  # tokens by cause
-    # Timed updates, by the length of their longest row rounded up to a power of two: `updates`, `real_tokens`,
-    # `places` (real and padded tokens) and `seconds`.
+    # Padding by cause, in what the model reads: tokens, or pieces of words.
+    padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
+    # Timed updates, by the length of their longest row, in what the model reads, rounded up to a power of two:
+    # `updates`, `real_tokens`, `places` (real and padded tokens or pieces) and `seconds`.
     by_length: dict[int, dict[str, float]] = field(default_factory=dict)
     # Counts of the model's parts (`runner.interfaces.HasCounters`), and energy. None: unknown, since a reading is
     # missing.
@@ -135,6 +137,7 @@ class CostCounters:
         self,
         *,
         tokens: int,
+        padded_tokens: int,
         pieces: int = 0,
         examples: int,
         updates: int,
@@ -143,8 +146,9 @@ class CostCounters:
         timed: bool,
         padding: Counts,
     ) -> None:
-        """Add some updates; `padding` is in tokens by cause, and `timed` false for the warm-up."""
+        """Add some updates; `padding` is by cause, in what the model reads; `timed` is false for the warm-up."""
         self.real_tokens += tokens
+        self.padded_tokens += padded_tokens
         self.examples += examples
         self.updates += updates
         self.supervised += supervised
@@ -179,11 +183,6 @@ class CostCounters:
         added = {"updates": updates, "real_tokens": real_tokens, "places": places, "seconds": seconds}
         before = self.by_length.get(longest, {})
         self.by_length[longest] = {key: value + before.get(key, 0) for key, value in added.items()}
-
-    @property
-    def padded_tokens(self) -> int:
-        """Padded tokens of all causes."""
-        return sum(self.padding.values())
 
     @property
     def padding_share(self) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runner.batching.costs import computed_padding
 from runner.batching.plan import digest, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
@@ -37,20 +38,23 @@ def add_costs(
     whole segment; `update_seconds` those of each update, by the device's clock on a GPU.
     """
     lengths, timed = t.train.lengths, t.progress.updates > t.settings.warmup_updates
-    padding, tokens = no_padding(), 0
-    pieces = 0 if t.train.pieces is None else tokens_in(t.train.pieces.lengths)[np.concatenate(updates)].sum()
-    for longest, places in group_by_length(t.batching.longest(lengths, updates)):
+    computed = tokens_in(t.train.cost_lengths)  # of each row, in what the model reads
+    padding, tokens, pieces = no_padding(), 0, 0
+    for longest, places in group_by_length(t.batching.longest(t.train.cost_lengths, updates)):
         group = [updates[place] for place in places]
-        group_padding = t.batching.padding(lengths, group)
-        real = int(lengths[np.concatenate(group)].sum())
-        padding, tokens = {cause: padding[cause] + group_padding[cause] for cause in padding}, tokens + real
+        group_padding = computed_padding(t.batching, t.train, group)
+        rows = np.concatenate(group)
+        real, pieces_of_group = int(lengths[rows].sum()), int(computed[rows].sum())
+        padding = {cause: padding[cause] + group_padding[cause] for cause in padding}
+        tokens, pieces = tokens + real, pieces + pieces_of_group
         if timed:
-            n_places = real + sum(group_padding.values())
+            n_places = pieces_of_group + sum(group_padding.values())
             group_seconds = sum(update_seconds[place] for place in places)
             t.costs.add_length(longest, updates=len(group), real_tokens=real, places=n_places, seconds=group_seconds)
     counts = {
         "tokens": tokens,
-        "pieces": int(pieces),
+        "padded_tokens": sum(t.batching.padding(lengths, updates).values()),
+        "pieces": 0 if t.train.pieces is None else pieces,
         "examples": sum(map(len, updates)),
         "updates": len(updates),
         "supervised": supervised,

@@ -164,10 +164,17 @@ def test_bits_per_character_where_tokens_are_characters() -> None:
 def test_majority_is_the_unigram_model_of_train() -> None:
     train, test = encode([[3, 3, 4], [3]]), encode([[3, 1]])
     figures = measured(lm(), lm().majority(train, test, VOCABS), test, VOCABS)
-    # of train's 6 answers: the 3, cat 1, <eos> 2, and <unk> as if seen once
-    probabilities = [3 / 7, 1 / 7, 2 / 7]
+    # of train's 6 answers: the 3, cat 1, <eos> 2; <unk> as if seen once, and other words as often as cat and <unk>
+    probabilities = [3 / 9, 1 / 9, 2 / 9]
     assert figures["nll"] == pytest.approx(-sum(map(math.log, probabilities)) / 3)
     assert figures["perplexity"] == pytest.approx(math.exp(figures["nll"]))
+
+
+def test_tokens_that_only_test_has_share_the_frequency_of_those_seen_once() -> None:
+    train, test = encode([[3, 3]]), encode([[4]])  # <unk> counts as if seen once, as <eos> is
+    figures = measured(lm(), lm().majority(train, test, VOCABS), test, VOCABS)
+    n_unseen = len(VOCAB) - 4
+    assert figures["nll"] == pytest.approx(-(math.log(2 / n_unseen / 6) + math.log(1 / 6)) / 2)
 
 
 def test_encoding_is_the_same_as_a_plain_loop_over_random_text() -> None:

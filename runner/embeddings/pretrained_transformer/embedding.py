@@ -43,7 +43,7 @@ from runner.embeddings.pretrained_transformer.load import Lora, load_model
 from runner.embeddings.pretrained_transformer.merged import write_folder
 from runner.embeddings.pretrained_transformer.pieces import Specials, cut_words
 from runner.embeddings.pretrained_transformer.static import StaticTable
-from runner.embeddings.pretrained_transformer.vector_cache import VectorCache
+from runner.embeddings.pretrained_transformer.vector_cache import StandIn, VectorCache
 from runner.embeddings.pretrained_transformer.windows import Windows, window_lengths, windows_of
 from runner.interfaces import Description
 from runner.layers.dropout import Dropout
@@ -151,7 +151,7 @@ class TransformerEmbedding(nn.Module):
         self.keeps_base = keeps_base(files, source, self.base, self.frozen or lora is not None, save_base, loaded)
         if cache and not self.frozen:
             raise ValueError("cache=true: the vectors of a transformer that is trained change; use frozen=[all]")
-        self.cached: VectorCache | None = None
+        self.cached: VectorCache | StandIn | None = None
         self.cache = cache
         self.learning_rate_factors = factors_of(self.backbone, rate, layer_decay, prefix="backbone.")
         self.output_size = self.backbone.size * (2 if pool == "first_last" else 1)
@@ -235,6 +235,12 @@ class TransformerEmbedding(nn.Module):
         how = f"computed in {time.perf_counter() - start:.1f} s" if cached.n_computed else "read"
         where = "in memory" if folder is None else f"in {folder}"
         return f"{self.source.source}: vectors of frozen layers {how}, {cached.n_bytes / 1e6:,.1f} MB {where}"
+
+    def assume_read(self) -> None:
+        """Return zeros as the vectors of any row from now on, if they are to be cached."""
+        if self.cache:
+            self.cached = StandIn((len(self.layers), self.output_size), int(self.specials == "keep"))
+            self.has_attention = False
 
     @torch.no_grad()
     def _vectors(self, words: Ragged, device: torch.device) -> Tensor:

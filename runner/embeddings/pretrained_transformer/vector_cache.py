@@ -109,6 +109,24 @@ class VectorCache:
         return self.folder / f"vectors-{digest.hexdigest()[:24]}.npy"
 
 
+class StandIn:
+    """A cache that has zeros for any row, for trials of time and memory.
+
+    Args:
+        shape: number of layers and numbers of a vector.
+        longer: number of vectors of a row besides those of its words.
+    """
+
+    def __init__(self, shape: tuple[int, int], longer: int) -> None:
+        self.shape, self.longer = shape, longer
+
+    def look_up(self, words: Ragged) -> Tensor:
+        """Return vectors as `VectorCache.look_up` does."""
+        zeros = np.zeros((words.rows.max_len + self.longer, *self.shape), dtype=np.float32)
+        found = [zeros[:length] for length in words.rows.host_lengths + self.longer]
+        return torch.from_numpy(np.concatenate(found))
+
+
 def _batches(words: Ragged, order: IntArray) -> list[Ragged]:
     """Return rows in this order, from short to long, in batches of at most `MOST_WORDS` places."""
     longest = np.maximum(1, words.rows.host_lengths[order])

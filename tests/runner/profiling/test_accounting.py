@@ -42,7 +42,7 @@ def test_total_counts_the_programs_before(monkeypatch: pytest.MonkeyPatch) -> No
 def test_warm_up_is_counted_but_not_timed() -> None:
     account = CostCounters()
     padding = {"spread": 3, "last_batch": 0, "rounding": 1}
-    common = {"supervised": 7, "padding": padding}
+    common = {"supervised": 7, "padding": padding, "padded_tokens": 4}
     account.add(tokens=100, examples=4, updates=2, seconds=9.0, timed=False, **common)  # type: ignore[arg-type]
     account.add(tokens=60, examples=3, updates=1, seconds=2.0, timed=True, **common)  # type: ignore[arg-type]
     assert (account.real_tokens, account.examples, account.updates, account.supervised) == (160, 7, 3, 14)

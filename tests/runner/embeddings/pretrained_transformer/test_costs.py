@@ -74,6 +74,8 @@ def test_a_run_computes_the_pieces_that_were_planned(family: str, options: list[
     largest = result["memory"]["peak_batch"]
     assert largest == {name: item["memory"][name] for name in ("rows", "width", "tokens")}
     assert result["speed"]["pieces_per_s"] > result["speed"]["real_tokens_per_s"]
+    assert sum(result["padding"].values()) == pieces["padded"]
+    assert sum(rate["places"] for rate in result["speed"]["by_length"]) == pieces["real"] + pieces["padded"]
 
 
 @pytest.mark.parametrize("longest", [None, 7, 30])

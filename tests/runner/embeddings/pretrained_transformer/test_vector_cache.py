@@ -145,3 +145,16 @@ def test_a_frozen_transformer_keeps_no_graph_and_drops_nothing(tiny: Path) -> No
     vectors = made({"forms": ids_of(TRAIN)})
     assert not vectors.values.requires_grad
     assert torch.equal(vectors.values, made({"forms": ids_of(TRAIN)}).values)
+
+
+@pytest.mark.parametrize("options", [{}, {"specials": "keep", "pool": "first_last", "layers": "[0,-1]"}])
+def test_trials_of_time_and_memory_read_made_up_vectors(options: dict[str, object], tiny: Path) -> None:
+    made = embedding(tiny, **options)
+    rows = {"forms": ids_of([[3, 3, 3, 3], [5], []])}
+    expected = made(rows)
+    before = made.work["real"]
+    made.assume_read()
+    pretended = made(rows)
+    assert made.work["real"] == before  # the transformer did not run
+    assert not made.has_attention
+    assert pretended.values.shape == expected.values.shape
