@@ -12,7 +12,7 @@ from reporting.runs.run import MACHINE, Run
 from reporting.runs.selection import SelectedRuns, all_turns
 from reporting.statistics import intervals
 from reporting.statistics.bootstrap import resamples_for
-from reporting.statistics.intervals import Ratio
+from reporting.statistics.intervals import Ratio, Slot
 from runner.common.records import unbeaten_baselines
 
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to distinguish commits
@@ -82,6 +82,30 @@ def ratios_within_noise(verdicts: Mapping[str, QualityVerdict], noise: Ratio | N
     return sentences
 
 
+def scaling(selected: SelectedRuns, confidence: float) -> list[str]:
+    """Return a sentence for each strategy that ran on several ranks, on how much faster than one rank that is.
+
+    Ranks have the threads of the one rank each, on the same machine.
+    """
+    sentences = []
+    for name, seeds in selected.by_strategy.items():
+        first = all_turns(seeds)[0]
+        ranks, base = first.ranks, selected.by_strategy.get(first.on_one_rank)
+        if ranks == 1 or base is None:
+            continue
+        speeds, alone = (_speeds(all_turns(part)) for part in (seeds, base))
+        if ratio := intervals.ratio_interval(speeds, alone, confidence):
+            sentences.append(
+                f"{name} is {ratio.mean:.2f} times as fast as one rank of as many threads: "
+                f"{100 * ratio.mean / ranks:.0f} % of what {ranks} ranks could reach."
+            )
+    return sentences
+
+
+def _speeds(runs: list[Run]) -> dict[Slot, float]:
+    return {run.slot: speed for run in runs if (speed := measures.speed(run)) is not None}
+
+
 def caveats(selected: SelectedRuns) -> list[str]:
     """Return a sentence for each caveat that applies to these runs."""
     runs = selected.runs
@@ -115,9 +139,9 @@ def _order(selected: SelectedRuns) -> str:
 
 
 def _busy(runs: list[Run]) -> str:
-    """Return a warning if more processes wanted to run than the run itself has threads."""
-    loads = [(run.number("provenance.load_average"), run.number("provenance.threads")) for run in runs]
-    busy = [load for load, threads in loads if load and threads and load > threads + FOREIGN_LOAD]
+    """Return a warning if more processes wanted to run than the run itself has threads in all its ranks."""
+    loads = [(run.number("provenance.load_average"), run.number("provenance.threads"), run.ranks) for run in runs]
+    busy = [load for load, threads, ranks in loads if load and threads and load > threads * ranks + FOREIGN_LOAD]
     if not busy:
         return ""
     return (

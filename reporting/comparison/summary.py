@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reporting.comparison.equal_updates import StrategyUpdates, is_known_wrong, sentences
-from reporting.comparison.notes import caveats, not_above_baselines, notes, ratios_within_noise, speed_noise
+from reporting.comparison.notes import caveats, not_above_baselines, notes, ratios_within_noise, scaling, speed_noise
 from reporting.comparison.predicted import PredictedPlan, Prediction, predictions
 from reporting.comparison.significance import ComparisonRule, QualityVerdict, Verdicts, rule_for, verdicts
 from reporting.runs import measures, settings
@@ -166,7 +166,11 @@ def _group(runs: list[Run], own_settings: dict[str, str], compare_options: Compa
         machines=sorted({_machine(run) for run in selected.runs}),
         majority={name: value for name, value in majority.items() if value is not None},
         baselines=_baselines(firsts, higher),
-        sentences=sentences(updates, sample.split) + ratios_within_noise(against.by_strategy, noise),
+        sentences=[
+            *sentences(updates, sample.split),
+            *scaling(selected, confidence),
+            *ratios_within_noise(against.by_strategy, noise),
+        ],
         notes=notes(rule, against, noise, sample.split, confidence),
         caveats=caveats(selected) + against.problems,
         unbeaten=not_above_baselines(selected.runs),

@@ -54,8 +54,18 @@ class Run:
 
     @property
     def strategy(self) -> str:
-        """The name of its batching, with the options that make it a variant."""
+        """The name of its batching, with the options that make it a variant, and its ranks if there are several."""
+        return self.on_one_rank + (f" ranks={self.ranks}" if self.ranks > 1 else "")
+
+    @property
+    def on_one_rank(self) -> str:
+        """The strategy of a run of one rank that makes the same updates."""
         return self.result["batching"] + self.variant
+
+    @property
+    def ranks(self) -> int:
+        """The number of processes that trained together."""
+        return self.result["provenance"].get("ranks", 1)
 
     @property
     def title(self) -> str:

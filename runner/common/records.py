@@ -331,7 +331,8 @@ class ProvenanceRecord(TypedDict, total=False):
     cuda: OnErrorOmit[str | None]
     cpu: Text
     kernels: OnErrorOmit[dict[str, object]]  # half-precision kernels of the machine
-    threads: Count
+    threads: Count  # of each rank
+    ranks: Count  # processes that trained together
     matmul: Text
     malloc: Text
     host: Text

@@ -31,6 +31,7 @@ def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -
         "cpu": cpu_name(),
         "kernels": describe_machine(device),
         "threads": torch.get_num_threads(),
+        "ranks": config.ranks,
         "matmul": choose_matmul(config.matmul),  # chosen again, because the return value is what this machine does
         "malloc": choose_malloc(config.malloc),
         "host": platform.node(),

@@ -45,3 +45,19 @@ def test_few_seeds_say_that_three_are_needed(tmp_path: Path, write_run: Any, see
             write_run(tmp_path / f"{strategy}{seed}", strategy, seed + 1)
     said = [caveat for caveat in group_of(tmp_path).caveats if "three seeds or more" in " ".join(caveat.split())]
     assert [caveat.startswith(expected) for caveat in said] == ([True] if expected else [])
+
+
+def test_ranks_are_compared_with_one_rank(tmp_path: Path, write_run: Any) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path / f"one{seed}", "packed", seed, change={"speed.real_tokens_per_s": 1000.0})
+        on_two = {"speed.real_tokens_per_s": 1600.0, "provenance.ranks": 2, "provenance.load_average": 4.2}
+        write_run(tmp_path / f"two{seed}", "packed", seed, change=on_two)
+        write_run(tmp_path / f"three{seed}", "bucketed", seed, change={"provenance.ranks": 3})
+    group = group_of(tmp_path)
+    assert [item.name for item in group.strategies] == ["bucketed ranks=3", "packed", "packed ranks=2"]
+    (said,) = [line for line in group.sentences if "one rank" in line]
+    assert said == (
+        "packed ranks=2 is 1.60 times as fast as one rank of as many threads: 80 % of what 2 ranks could reach."
+    )
+    assert any("packed and packed ranks=2 made the same" in line for line in group.sentences)
+    assert not any("busy" in caveat for caveat in group.caveats), "two ranks of two threads make a load of 4"
