@@ -261,16 +261,35 @@ def _flattened() -> Iterator[Case]:
     """Yield the use of models without padding: all rows are one, (1, N), and their positions restart."""
     import transformers as hf
 
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    bert = hf.BertConfig(vocab_size=IDS, **small)
-    collator = hf.DataCollatorWithFlattening()
+    small = {"vocab_size": IDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    bert = hf.BertConfig(intermediate_size=32, **small)
+    modern = hf.ModernBertConfig(intermediate_size=32, **small, **special)
+    llama = hf.LlamaConfig(intermediate_size=32, **small, **special)
+    gpt2 = hf.GPT2Config(vocab_size=IDS, n_positions=64, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
 
-    def collate(rows: Sequence[Tensor], padding: Padding) -> dict[str, object]:
-        batch = collator([{"input_ids": row.tolist()} for row in rows])
-        return {name: value for name, value in batch.items() if name != "labels"}
+    def case(model: Any, config: Any, use: str, attention: str = "sdpa", offsets: bool = False, **given: bool) -> Case:
+        collator = hf.DataCollatorWithFlattening(return_flash_attn_kwargs=offsets)
+
+        def collate(rows: Sequence[Tensor], padding: Padding) -> dict[str, object]:
+            batch = collator([{"input_ids": row.tolist()} for row in rows])
+            return {name: value for name, value in batch.items() if name != "labels"} | given
+
+        def make() -> nn.Module:
+            return Vectors(model._from_config(config, attn_implementation=attention))
+
+        return Case(f"`{model.__name__}`", use, make, ids=True, collate=collate)
 
     flat = "`DataCollatorWithFlattening`"
-    yield Case("`BertModel`", flat, lambda: Vectors(hf.BertModel(bert)), ids=True, collate=collate)
+    yield case(hf.BertModel, bert, flat)
+    yield case(hf.BertModel, bert, "the same, eager attention", "eager")
+    yield case(hf.BertModel, bert, "the same, `return_flash_attn_kwargs=True`", offsets=True)
+    yield case(hf.ModernBertModel, modern, flat)
+    yield case(hf.GPT2Model, gpt2, flat)
+    yield case(hf.GPT2Model, gpt2, "and `use_cache=False`", use_cache=False)
+    yield case(hf.GPT2Model, gpt2, "and `use_cache=False`, eager attention", "eager", use_cache=False)
+    yield case(hf.LlamaModel, llama, flat)
+    yield case(hf.LlamaModel, llama, "and `use_cache=False`", use_cache=False)
 
 
 def _cut(output: Tensor, lengths: Sequence[int]) -> list[Tensor]:

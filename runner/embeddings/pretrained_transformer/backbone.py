@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="PieceModel")
 TOLERANCE = 1e-9  # largest difference of packed and single rows in float64, relative to the largest number
+_BY_LONGEST_ROW = ("dynamic", "longrope")  # types of rotary positions
 _TEST_LENGTHS, _START = (7, 1, 4), (4,)
 
 
@@ -109,7 +110,7 @@ class Backbone(PieceModel):
         self.n_layers: int = model.config.num_hidden_layers
         self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
         self.first_position = _first_position(model)
-        positions = getattr(model.config, "max_position_embeddings", None)
+        positions = positions_of(model)
         self.max_pieces: int | None = None if positions is None else positions - self.first_position
         self.pad: int = model.config.pad_token_id or 0
         self.n_segments: int = getattr(model.config, "type_vocab_size", 0)
@@ -290,6 +291,22 @@ def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> bool:
                 f"ones by {difference:.1e} (of {largest:.1e}); use another model"
             )
     return float((start - singles[: len(start)]).abs().max()) <= most
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Return the number of positions in which a row's vectors depend on nothing but the row; None: no limit.
+
+    Rotary positions of some types change their angles for the whole batch if its longest row exceeds the length that
+    the model was first trained for (`original_max_position_embeddings`), so rows stay within it.
+    """
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    given = getattr(model.config, "rope_parameters", None) or {}
+    by_layer = [each for each in (given, *given.values()) if isinstance(each, dict)]
+    original = [
+        each.get("original_max_position_embeddings") for each in by_layer if each.get("rope_type") in _BY_LONGEST_ROW
+    ]
+    limits = [length for length in (positions, *original) if isinstance(length, int)]
+    return min(limits, default=None)
 
 
 def _first_position(model: nn.Module) -> int:

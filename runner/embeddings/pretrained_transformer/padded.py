@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from runner.embeddings.pretrained_transformer.backbone import PieceModel, check_rows, input_table
+from runner.embeddings.pretrained_transformer.backbone import PieceModel, check_rows, input_table, positions_of
 from runner.ragged.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PaddedBackbone(PieceModel):
         self.n_layers = model.config.num_hidden_layers
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
         self.pad = model.config.pad_token_id or 0
-        positions = getattr(model.config, "max_position_embeddings", None)
+        positions = positions_of(model)
         # models whose positions start after the id of padding have fewer
         self.max_pieces = None if positions is None else positions - 2
         self.n_segments = getattr(model.config, "type_vocab_size", 0)

@@ -272,6 +272,25 @@ def by_hand(made: TransformerEmbedding, text: list[list[int]]) -> Tensor:
     return torch.stack(result)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_positions_that_depend_on_the_longest_row_stay_within_their_first_length(
+    kind: str, tmp_path: Path
+) -> None:
+    path, size = save_tiny(tmp_path / "llama", "llama"), 8
+    factors = {"short_factor": [1.0] * (size // 2), "long_factor": [4.0] * (size // 2)} if kind == "longrope" else {}
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 10, **factors}
+    change_config(path, rope_parameters=rope, max_position_embeddings=10 if kind == "dynamic" else 40)
+    made = embedding(path, overlap=2).eval()
+    assert made.longest == 10
+    long, short = [8, 3, 11, 12, 13, 14, 4, 9, 9, 10, 8], [5, 6]
+    assert len(made.table.pieces[: made.table.offsets[-1]]) > 10
+    alone, together = made(ids_of([short])).tokens(), made(ids_of([long, short])).tokens()
+    torch.testing.assert_close(together[len(long) :], alone, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(made(ids_of([short, long], "padded")).tokens()[:2], alone, rtol=1e-9, atol=1e-9)
+    with pytest.raises(HydromelError, match="window=11, but the model has positions for 10 pieces"):
+        embedding(path, window=11)
+
+
 def test_layers_are_mixed_by_learned_weights(saved: Saved) -> None:
     made = embedding(saved("bert"), layers="[0,1,-1]").eval()
     assert made.mix is not None
@@ -329,6 +348,24 @@ def cut_file(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def test_the_head_of_a_checkpoint_is_left_out_and_told(saved: Saved, tmp_path: Path) -> None:
+    """A model that was saved with a head, whose weights have a prefix: its base is taken."""
+    import transformers
+
+    expected = embedding(saved("bert")).eval()(ids_of(TEXT)).tokens()
+    for name, head in (("SequenceClassification", "classifier"), ("MaskedLM", "cls.predictions")):
+        folder = tmp_path / name
+        shutil.copytree(saved("bert"), folder)
+        model = getattr(transformers, f"BertFor{name}")(transformers.BertConfig.from_pretrained(folder))
+        model.bert.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        model.save_pretrained(folder)
+        made = embedding(folder)
+        torch.testing.assert_close(made.eval()(ids_of(TEXT)).tokens(), expected)
+        line = made.describe({}).line
+        assert line is not None
+        assert f"weights of the file, such as {head}." in line
+
+
 def rename_weights(path: Path, prefix: str) -> None:
     save_file({prefix + name: tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 
@@ -348,6 +385,35 @@ def test_weights_that_are_missing_or_not_used_are_told(tmp_path: Path) -> None:
     assert line is not None
     assert "not in the file, so at random: 1 weights, such as encoder.layer.0.attention.self.query" in line
     assert "not used: 1 weights of the file, such as classifier.weight" in line
+
+
+def test_a_folder_of_links_is_read(saved: Saved, tmp_path: Path) -> None:
+    """Folders of the Hub's cache have symbolic links to the files."""
+    (tmp_path / "linked").mkdir()
+    for file in saved("bert").iterdir():
+        (tmp_path / "linked" / file.name).symlink_to(file)
+    made = embedding(tmp_path / "linked")
+    made.save_files(tmp_path / "run")
+    assert not any(file.is_symlink() for file in (tmp_path / "run" / "pretrained").iterdir())
+    (tmp_path / "linked" / "model.safetensors").unlink()
+    (tmp_path / "linked" / "model.safetensors").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(HydromelError, match=r"no weights in the safetensors format|cannot be loaded"):
+        embedding(tmp_path / "linked")
+
+
+def test_long_words_and_rows_are_read_in_windows(saved: Saved) -> None:
+    """A word of 100,000 characters, and a row of 100,000 pieces; its windows run one micro-batch in a forward pass."""
+    long = "x" * 100_000
+    vocab = Vocab((*WORDS, long, " ".join(["cat"]) * 50), SPECIALS)
+    made = embedding(saved("bert"), vocab, pool="last").eval()
+    words = made.table.offsets[-2] - made.table.offsets[-3]
+    assert words >= 1
+    rows = rows_of([30_000, 2])
+    ids = torch.full((30_002,), 9, dtype=torch.int32)
+    with torch.no_grad():
+        vectors = made({"forms": Ragged(ids, rows, "packed")}).tokens()
+    assert vectors.shape == (30_002, 16)
+    assert bool(vectors.isfinite().all())
 
 
 def test_other_bad_input_is_one_line(saved: Saved, tmp_path: Path) -> None:
