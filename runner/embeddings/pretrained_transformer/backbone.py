@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from runner.common.errors import HydromelError
 from runner.embeddings.pretrained_transformer.attention import NAME, CannotAttendInRowsError, Carried
+from runner.embeddings.pretrained_transformer.windows import Windows
 from runner.interfaces import State
 from runner.layers.dropout import Dropout, number_dropout_layers
 from runner.ragged.ragged import Ragged
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="PieceModel")
 TOLERANCE = 1e-9  # largest difference of packed and single rows in float64, relative to the largest number
 _BY_LONGEST_ROW = ("dynamic", "longrope")  # types of rotary positions
+MOST_PIECES = 8192  # of a row that runs as a whole
 _TEST_LENGTHS, _START = (7, 1, 4), (4,)
 
 
@@ -211,6 +214,29 @@ class Backbone(PieceModel):
         if not found:
             raise CannotAttendInRowsError(f"{type(self.model).__name__} calls no attention function of the registry")
         return found
+
+
+def run_windows(
+    run: Callable[[Ragged, Ragged | None], list[Ragged]], laid: Windows, ids: Ragged, segments: Ragged | None
+) -> list[Ragged]:
+    """Return what `run` returns for windows of pieces, given their `ids` and segments (packed).
+
+    If a row has more than `MOST_PIECES`, windows run in parts of so many, and what is inside the model is computed
+    again in the backward pass: the memory for gradients does not grow with the length of rows.
+    """
+    per_row = np.bincount(laid.row, weights=laid.lengths)
+    if per_row.max(initial=0) <= MOST_PIECES:
+        return run(ids, segments)
+    part = (np.cumsum(laid.lengths) - 1) // MOST_PIECES
+    results = []
+    for number in np.unique(part):
+        chosen = np.flatnonzero(part == number)
+        of_part = None if segments is None else segments.select(chosen)
+        results.append(checkpoint(run, ids.select(chosen), of_part, use_reentrant=False))
+    return [
+        Ragged(torch.cat([layer.tokens() for layer in layers]), ids.rows, "packed")
+        for layers in zip(*results, strict=True)
+    ]
 
 
 def input_table(model: PreTrainedModel) -> nn.Embedding:

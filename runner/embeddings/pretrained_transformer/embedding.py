@@ -28,7 +28,7 @@ from runner.common.types import (
     PositiveInt,
     Text,
 )
-from runner.embeddings.pretrained_transformer.backbone import PieceModel
+from runner.embeddings.pretrained_transformer.backbone import PieceModel, run_windows
 from runner.embeddings.pretrained_transformer.base import (
     FOLDER,
     BaseWeights,
@@ -189,10 +189,15 @@ class TransformerEmbedding(nn.Module):
         segments = None
         if self.around.second_segment and self.backbone.n_segments > 1:
             segments = ids.with_values(rows.send(laid.segments))
-        if words.layout == "padded":
-            ids, segments = ids.pad(self.backbone.pad), None if segments is None else segments.pad()
+
+        def run(ids: Ragged, segments: Ragged | None) -> list[Ragged]:
+            if words.layout == "padded":
+                ids, segments = ids.pad(self.backbone.pad), None if segments is None else segments.pad()
+            layers: list[Ragged] = self.backbone(ids, None if segments is None else segments.values, self.needs_all)
+            return layers
+
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            layers = self.backbone(ids, None if segments is None else segments.values, self.needs_all)
+            layers = run_windows(run, laid, ids, segments)
         return [layers[layer] for layer in self.layers] if self.needs_all else layers, laid
 
     def _windows(self, words: Ragged) -> Windows:

@@ -24,6 +24,7 @@ from runner.common.types import (
     Text,
     UnicodeForm,
 )
+from runner.embeddings.pretrained_transformer.backbone import run_windows
 from runner.embeddings.pretrained_transformer.base import BaseWeights, keeps_base, saved_or_new, write_base
 from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
 from runner.embeddings.pretrained_transformer.embedding import (
@@ -231,8 +232,13 @@ class PretrainedLanguageModel(nn.Module):
         rows = rows.with_seeds(None if seeds is None else seeds.index_select(0, rows.send(laid.row)))
         pieces = Ragged(copy_to_device(laid.pieces, device), rows, "packed", laid.pieces)
         self._count(rows, ids.layout)
-        read = pieces if ids.layout == "packed" else pieces.pad(self.backbone.pad)
-        layers: list[Ragged] = self.backbone(read, None, False)
+
+        def run(pieces: Ragged, segments: Ragged | None) -> list[Ragged]:
+            read = pieces if ids.layout == "packed" else pieces.pad(self.backbone.pad)
+            layers: list[Ragged] = self.backbone(read, None, False)
+            return layers
+
+        layers = run_windows(run, laid, pieces, None)
         result = Ragged(layers[-1].tokens().index_select(0, rows.send(laid.place)), ids.rows, "packed")
         return result.pad() if ids.layout == "padded" else result
 

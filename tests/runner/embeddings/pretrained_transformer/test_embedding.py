@@ -401,6 +401,20 @@ def test_a_folder_of_links_is_read(saved: Saved, tmp_path: Path) -> None:
         embedding(tmp_path / "linked")
 
 
+@pytest.mark.parametrize(("family", "layout"), [("bert", "packed"), ("mpnet", "padded")])
+def test_windows_of_very_long_rows_run_in_parts(
+    family: str, layout: Layout, saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = embedding(saved(family), window=9, overlap=3, pool="mean", inner_dropout=0.1 if family == "bert" else 0)
+    expected = outcome(made, [ids_of(TEXT, layout, 0)])
+    calls = []
+    monkeypatch.setattr("runner.embeddings.pretrained_transformer.backbone.MOST_PIECES", 12)
+    made.backbone.register_forward_hook(lambda module, given, output: calls.append(given[0].rows.n_tokens))
+    assert_equal(outcome(made, [ids_of(TEXT, layout, 0)]), expected)
+    assert len(calls) > 3
+    assert max(calls) <= 12 + 9
+
+
 def test_long_words_and_rows_are_read_in_windows(saved: Saved) -> None:
     """A word of 100,000 characters, and a row of 100,000 pieces; its windows run one micro-batch in a forward pass."""
     long = "x" * 100_000
