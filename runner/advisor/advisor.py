@@ -49,7 +49,8 @@ def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) ->
 def speed_probe(config: RunConfig, task: Task, model: Model) -> SpeedProbe:
     """Return a probe that measures a run's speed by training this model."""
     optimizer = build_optimizer(optimizer_factory(config), model, config.train.decay_vectors)
-    return SpeedProbe(model, task, optimizer, config.train.clip_norm, config.bf16)
+    epochs = config.train.epochs if config.threads is None and config.ranks == 1 else None
+    return SpeedProbe(model, task, optimizer, config.train.clip_norm, config.bf16, epochs)
 
 
 def predict_costs(

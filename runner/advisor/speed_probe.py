@@ -16,9 +16,11 @@ batches weigh more, as they do in the time of an epoch, without dominating the f
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,6 +36,9 @@ from runner.ragged.batch import Batch
 from runner.ragged.shapes import Shapes, Updates, concatenate, places_in, tokens_in
 from runner.training.loop import backward
 from runner.training.optimizers import clip_gradients
+from runner.training.threads import faster_number, most_threads
+
+log = logging.getLogger(__name__)
 
 SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
 _PIECES = 4.0  # a kind's share of time allows this many pieces of the largest size
@@ -91,12 +96,20 @@ class SpeedProbe:
     """Measures the seconds of micro-batches and of the optimiser's step.
 
     `model` is a copy on the training device, and `optimizer` that of the copy. Gradients are clipped to `clip_norm`
-    (None: not at all), and `bf16` says whether arithmetic is in bfloat16.
+    (None: not at all), and `bf16` says whether arithmetic is in bfloat16. `epochs` are those of the run, if it chooses
+    its number of threads by a trial: then so does the probe.
     """
 
     def __init__(
-        self, model: Model, task: Task, optimizer: torch.optim.Optimizer, clip_norm: float | None, bf16: bool
+        self,
+        model: Model,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float | None,
+        bf16: bool,
+        epochs: int | None = None,
     ) -> None:
+        self.epochs = epochs
         self.model, self.task, self.optimizer = model.train(), task, optimizer
         self.clip_norm, self.bf16, self.device = clip_norm, bf16, device_of(model)
         self.rng, self.blocks = np.random.default_rng(0), has_attention(model)
@@ -116,12 +129,33 @@ class SpeedProbe:
             adds = len(shapes.rows) > len(candidate.updates)
             kind = kinds.setdefault(key, MicroBatchKind(candidate.batching, candidate.train, adds, []))
             kind.pool += np.split(np.concatenate(candidate.updates), np.cumsum(shapes.rows)[:-1])
+        self._choose_threads(candidates)
         step = self._measure(list(kinds.values()), seconds)
         weights = {key: kind.weights() for key, kind in kinds.items() if not kind.not_run}
         return [
             kinds[key].not_run or float((speed_terms(shapes) @ weights[key]).sum()) + len(candidate.updates) * step
             for candidate, shapes, key in zip(candidates, all_shapes, keys, strict=True)
         ]
+
+    def _choose_threads(self, candidates: Sequence[Candidate]) -> None:
+        """Set the number of threads that training would choose with the first candidate that this machine can run."""
+        if self.epochs is None or self.device.type != "cpu" or (most := most_threads()) == 1:
+            return
+        for candidate in candidates:
+            kind = MicroBatchKind(candidate.batching, candidate.train, False, [])
+            try:
+                self._run(kind, candidate.updates[0])  # the first one is slow
+                left = self.epochs * len(candidate.updates)
+                chosen, reason = faster_number(partial(self._run, kind), candidate.updates, left, most)
+            except RuntimeError as error:
+                if not missing_kernel(error):
+                    raise
+                continue
+            finally:
+                self.optimizer.zero_grad()
+            torch.set_num_threads(chosen)
+            log.info("speed is predicted with threads: %d, %s", chosen, reason)
+            return
 
     def _measure(self, kinds: list[MicroBatchKind], seconds: float) -> float:
         """Time pieces of each kind in turn; return the median time of the optimiser's step.

@@ -47,6 +47,8 @@ examples:
 
 `hydromel COMMAND --help` lists the arguments of a command, `hydromel train --help` also the groups and names of the
 config. Each command is also a program of its own: hydromel-compare, hydromel-plan, ...
+Completion: `eval "$(hydromel -sc install=bash)"` in bash, `hydromel -sc install=fish | source` in fish; for zsh see
+docs/commands.md.
 """
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
@@ -57,6 +58,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     name, lines = lines_of(options.input, options.encoding)
     run = loaded(options, Predictor.load)
+    lines = _plain_lines(options, run, lines)
     wanted = _text_format(options, run)
     columns = [*run.columns, *(OFFSETS if options.spans else ())]
     wanted.check(run.columns, run.inspector.column)
@@ -101,6 +103,31 @@ def _check_spans(options: argparse.Namespace, run: Predictor, wanted: TextFormat
         raise HydromelError(
             "--spans needs text or JSON, and JSON or Parquet out: --format jsonl, or --format lines --to jsonl"
         )
+
+
+def _plain_lines(options: argparse.Namespace, run: Predictor, lines: Iterator[str]) -> Iterator[str]:
+    """Return the lines; `--format lines` is set for a file `*.txt` that does not begin as the run's own format does.
+
+    That of a run on JSON begins with an object, that of a run on CSV or TSV with a header that names its columns.
+    """
+    from runner.terminal.rich_tables import PlainConsole
+    from runner.text.formats.base import HasTextFormat
+    from runner.text.formats.delimited import Delimited
+    from runner.text.formats.lines import JsonLines
+
+    corpus = run.trained.corpus
+    if options.format or options.columns or not re.search(r"\.txt(\.gz)?$", options.input.name):
+        return lines
+    own = corpus.text_format() if isinstance(corpus, HasTextFormat) else None
+    first, missing = [*islice(lines, 1)], ""
+    if isinstance(own, JsonLines) and not "".join(first).lstrip().startswith("{"):
+        missing = "object"
+    elif isinstance(own, Delimited) and own.header:
+        missing = own.missing_in_header("".join(first))
+    if first and missing and run.columns == ["tokens"]:
+        PlainConsole(file=sys.stderr).print(f"{options.input}: plain lines of text; the first one has no {missing}")
+        options.format = "lines"
+    return chain(first, lines)
 
 
 def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
@@ -194,7 +221,10 @@ def parser() -> Parser:
     add_run_argument(command)
     add("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
     add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
-    form = "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines)"
+    form = (
+        "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines; a "
+        "file *.txt without the header or the objects of csv, tsv and jsonl has lines)"
+    )
     add("--format", choices=("lines", "columns", "csv", "tsv", "jsonl"), help=form)
     add(
         "--to",

@@ -39,7 +39,9 @@ def train_parser() -> Parser:
     add("-cd", "--config-dir", metavar="DIR", help="a folder with further configs")
     add("-i", "--info", nargs="?", help="print information on how the config is composed")
     add("--schema", metavar="FILE", help="write a JSON schema of the config, for editors, and run nothing")
-    completion = "print the code that sets up completion in bash, zsh or fish"
+    completion = (
+        'print the code that sets up completion: eval "$(hydromel -sc install=bash)" in bash (docs/commands.md)'
+    )
     add("-sc", "--shell-completion", metavar="install=SHELL", help=completion)
     add("--hydra-help", action="store_true", help="show the help of Hydra, which composes the config")
     return command

@@ -26,9 +26,10 @@ from runner.terminal.progress import track
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.tracker import NoTracker
 from runner.training.bookkeeping import NotFinite
-from runner.training.loop import train_segment
+from runner.training.loop import add_gradients, train_segment
 from runner.training.schedules import Constant
 from runner.training.state import Training
+from runner.training.threads import choose_threads
 
 DIVERGED = 4.0  # the loss has diverged if it is this many times the lowest smoothed loss
 BELOW_MINIMUM = 10.0  # ratio of the rate at the lowest loss to the suggested rate
@@ -107,8 +108,8 @@ def measure(step: Callable[[float], float], rates: Iterable[float], smoothing: f
 def measure_range(config: RunConfig, rates: FloatArray, smoothing: float) -> Range:
     """Train the config's model from scratch, each update at the next of the `rates`. No run folder remains.
 
-    Batches and gradient clipping are those of training; there is no schedule, checkpoint or evaluation. `smoothing` is
-    the exponential smoothing factor of the loss.
+    Batches, gradient clipping and the choice of threads are those of training; there is no schedule, checkpoint or
+    evaluation. `smoothing` is the exponential smoothing factor of the loss.
 
     Raises:
         HydromelError: the config or the data are wrong.
@@ -116,6 +117,8 @@ def measure_range(config: RunConfig, rates: FloatArray, smoothing: float) -> Ran
     components = replace(Components.of(config), tracker=NoTracker())
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, RunFolder.open(Path(folder)) as run:
         training = prepare(components.config, components, run, time.time()).training
+        training = replace(training, settings=training.settings.model_copy(update={"max_updates": len(rates)}))
+        choose_threads(training, lambda rows: add_gradients(training, rows, lambda phase: None))
         return measure(stepper(training), map(float, track(rates, "testing rates", len(rates))), smoothing)
 
 

@@ -50,8 +50,8 @@ def fit(t: Training) -> None:
     progress, settings = t.progress, t.settings
     _keep_best(t)  # a resumed run may have been interrupted just before it did this
     t.ranks.spread(t.model)
-    check_memory(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
-    choose_threads(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
+    check_memory(t, lambda rows: add_gradients(t, rows, lambda phase: None))
+    choose_threads(t, lambda rows: add_gradients(t, rows, lambda phase: None))
     with interruption.deferred(shared=t.ranks.world > 1):
         # A run that was interrupted within an epoch and resumed with fewer updates ends there, with an evaluation.
         while not progress.is_over(settings) or progress.evaluated_at < progress.updates:
@@ -83,7 +83,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         for group in t.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         try:
-            loss, count = _add_gradients(t, rows, t.clock.lap)
+            loss, count = add_gradients(t, rows, t.clock.lap)
         except (RuntimeError, MemoryError) as error:
             smaller = halved_micro_batch(t, rows, t.progress.updates + 1, error)
             break
@@ -122,7 +122,7 @@ def _read(values: list[Tensor]) -> list[float]:
     return on_host
 
 
-def _add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
+def add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
     """Add the gradients of one update's mean loss; return that loss and the number of targets.
 
     Of several ranks, each computes its own rows, and all add up their gradients.

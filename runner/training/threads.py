@@ -45,11 +45,11 @@ def choose_threads(t: Training, backward: Callable[[IntArray], object]) -> None:
     Raises:
         HydromelError: the file of a sweep is damaged or cannot be written.
     """
-    progress, most = t.progress, max(_AT_START, torch.get_num_threads())
+    progress, most = t.progress, most_threads()
     alone = t.ranks.world == 1  # several ranks divide the cores between them
     if progress.threads is None and alone and t.clock.device.type == "cpu" and t.settings.rehearse:
         t.clock.start()
-        shared = t.run.path.parent / FILE if t.run.run["sweep_id"] is not None and most > 1 else None
+        shared = t.run.path.parent / FILE if t.run.run.get("sweep_id") is not None and most > 1 else None
         with _locked(shared):  # runs that start together neither disturb a trial nor choose differently
             numbers = _by_host(shared)
             progress.threads = numbers.get(platform.node())
@@ -62,6 +62,11 @@ def choose_threads(t: Training, backward: Callable[[IntArray], object]) -> None:
         t.clock.lap("startup")
     if progress.threads is not None:
         torch.set_num_threads(progress.threads)
+
+
+def most_threads() -> int:
+    """Return the number of threads that torch uses by itself, one for each core."""
+    return max(_AT_START, torch.get_num_threads())
 
 
 def _tried(t: Training, backward: Callable[[IntArray], object], most: int) -> int:
@@ -77,21 +82,23 @@ def _tried(t: Training, backward: Callable[[IntArray], object], most: int) -> in
     t.model.train()
     carried = progress.carried
     with unchanged(t.model, t.clock.device):
-        first = seconds_of(backward, updates[:1], 1)
-        if first * left < _SHORT_S:
-            one, many = 0.0, 0.0
-        else:
-            one, many = trial(backward, updates, most, max(1, round(_TURN_S / first)))
+        chosen, reason = faster_number(backward, updates, left, most)
     progress.carried = carried
     t.optimizer.zero_grad()
-    if not many:
-        log.info("threads: 1, enough for so short a run; threads=N sets another number")
-        return 1
-    chosen = most if one > _LEAST_GAIN * many else 1
-    log.info(
-        "threads: %d, by a trial: %d threads make %.2f times the speed of one here and now", chosen, most, one / many
-    )
+    log.info("threads: %d, %s", chosen, reason)
     return chosen
+
+
+def faster_number(
+    backward: Callable[[IntArray], object], updates: Sequence[IntArray], left: int, most: int
+) -> tuple[int, str]:
+    """Return 1 or `most`, whichever makes a run of `left` updates faster, and why, by a trial on some `updates`."""
+    first = seconds_of(backward, updates[:1], 1)
+    if first * left < _SHORT_S:
+        return 1, "enough for so short a run; threads=N sets another number"
+    one, many = trial(backward, updates, most, max(1, round(_TURN_S / first)))
+    reason = f"by a trial: {most} threads make {one / many:.2f} times the speed of one here and now"
+    return (most if one > _LEAST_GAIN * many else 1), reason
 
 
 def trial(

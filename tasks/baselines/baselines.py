@@ -6,11 +6,10 @@ Shapes: B rows, N targets (one per row, or one per real token), C classes, F fea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array, hstack
-from scipy.sparse.linalg import lsmr
 from torch import Tensor
 
 from runner.common.arrays import BoolArray, FloatArray, IntArray
@@ -22,6 +21,9 @@ from runner.tables.detail import count_pairs
 from runner.text.vocab import Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 from tasks.targets import label_sets, target_ids, target_rows
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array  # takes 0.15 s to import, which other tasks' baselines do not need
 
 # Settings of the linear SVM, as in configs/experiment/svm.yaml.
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
@@ -81,6 +83,8 @@ def ridge(train: Batch, test: Batch, vocab: Vocab, joined: bool) -> Tensor:
 
     It minimises the squared errors of targets without their mean, plus `PENALTY` times the squared weights.
     """
+    from scipy.sparse.linalg import lsmr
+
     assert isinstance(train.target, Tensor)
     rows, test_rows = (features_of(texts_of(split, vocab, joined), split, vocab.known) for split in (train, test))
     used = np.unique(rows.indices)
@@ -160,6 +164,8 @@ def bags(ids: Ragged, known: int) -> csr_array:
 
     Columns and values are the same as with embedding=ngrams, encoder=bow and pool=sqrt.
     """
+    from scipy.sparse import csr_array
+
     row = np.repeat(np.arange(ids.rows.n_rows), ids.rows.host_lengths)
     value = 1.0 / np.sqrt(np.maximum(ids.rows.host_lengths, 1))
     pairs = ngram_buckets(ids, 2, BUCKETS).values.numpy()
@@ -174,6 +180,8 @@ def features_of(texts: Ragged, split: Batch, known: int) -> csr_array:
 
     Words and bigrams that both texts have get the geometric mean of their values in the two texts.
     """
+    from scipy.sparse import csr_array, hstack
+
     if texts.rows.n_rows == len(split.index):
         return bags(texts, known)
     both = bags(texts, known)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from runner.common.errors import HydromelError, unknown
+from runner.common.errors import HydromelError, did_you_mean, shortened
 from runner.text.formats.base import Parsed, PassagePredictions, cells_of, free_name
 from runner.text.formats.reader import MOST_CHARACTERS, Passage
 from runner.text.tokenizers import WHITESPACE, Tokenizer
@@ -73,6 +73,15 @@ class Delimited:
         for column in columns:
             if column not in self.columns:
                 raise HydromelError(f"this run also needs the column '{column}'; use --format jsonl or columns")
+
+    def missing_in_header(self, line: str) -> str:
+        """Return the first of the named columns that a header `line` lacks, empty if it has all."""
+        try:
+            names, _ = next(self._records([line]), ([], 0))
+        except csv.Error:  # it continues in the next line
+            return ""
+        named = (column for columns in self.columns.values() for column in columns if isinstance(column, str))
+        return next((f"column '{column}'" for column in named if column not in names), "")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         starts, ends, records = [], [], []
@@ -170,8 +179,11 @@ class Delimited:
                     "--columns tokens=0"
                 )
             if column not in self.names:
-                names = f"{passage.name}; --columns tokens=NAME names another{self._hint}"
-                raise unknown("column", column, self.names, names)
+                header = shortened(self.delimiter.join(self.names))
+                raise HydromelError(
+                    f"{passage.name}: the header, '{header}', has no column '{column}'"
+                    f"{did_you_mean(column, self.names)} --columns tokens=NAME names the column of the text{self._hint}"
+                )
             return self.names.index(column)
         if self.width is None or not -self.width <= column < self.width:
             raise HydromelError(

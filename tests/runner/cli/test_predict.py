@@ -115,6 +115,13 @@ def test_a_table_with_other_columns_is_read_by_name(tmp_path: Path, capfd: pytes
     assert "did you mean 'note'" in _line(
         capfd, str(tmp_path / "run"), "--input", str(tmp_path / "new.csv"), "--columns", "tokens=notes"
     )
+    for name, content in (("new.txt", "\n".join(texts)), ("table.txt", (tmp_path / "new.csv").read_text("utf-8"))):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert predicted(tmp_path, "new.txt") == [
+        label if text else "" for text, label in zip(texts, expected, strict=True)
+    ]
+    assert "new.txt: plain lines of text; the first one has no column 'words'" in capfd.readouterr().err
+    assert predicted(tmp_path, "table.txt")[0] == "words,note,label"
 
 
 def zip_lists(*columns: list[str]) -> list[list[str]]:

@@ -70,7 +70,7 @@ def stopped(folder: Path, data: list[str], name: str, call: int, *numbers: signa
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_every_signal(number: signal.Signals, data: list[str], whole: Path, tmp_path: Path) -> None:
-    assert stopped(tmp_path / "run", data, "_add_gradients", 4, number) == 4
+    assert stopped(tmp_path / "run", data, "add_gradients", 4, number) == 4
     interruption.heed()
     run(tmp_path / "run", *data, *OPTIONS)
     assert_equal(whole, tmp_path / "run")
@@ -79,7 +79,7 @@ def test_every_signal(number: signal.Signals, data: list[str], whole: Path, tmp_
 @pytest.mark.parametrize(
     ("name", "call", "updates"),
     [
-        *(("_add_gradients", 8, 8), ("_add_gradients", 16, 16), ("evaluate", 1, 8), ("metric_input", 1, 8)),
+        *(("add_gradients", 8, 8), ("add_gradients", 16, 16), ("evaluate", 1, 8), ("metric_input", 1, 8)),
         *(("record_evaluation", 1, 8), ("report_epoch", 2, 16)),
     ],
 )
@@ -92,14 +92,14 @@ def test_every_phase(name: str, call: int, updates: int, data: list[str], whole:
 
 def test_a_run_that_is_stopped_at_every_update(data: list[str], whole: Path, tmp_path: Path) -> None:
     for update in range(1, 17):
-        assert stopped(tmp_path / "run", data, "_add_gradients", 1, signal.SIGUSR1) == update
+        assert stopped(tmp_path / "run", data, "add_gradients", 1, signal.SIGUSR1) == update
         interruption.heed()
     run(tmp_path / "run", *data, *OPTIONS)
     assert_equal(whole, tmp_path / "run", same_plan=False)
 
 
 def test_no_unrecorded_update_is_lost_if_none_is_left(data: list[str], tmp_path: Path) -> None:
-    stopped(tmp_path / "run", data, "_add_gradients", 5, signal.SIGTERM)
+    stopped(tmp_path / "run", data, "add_gradients", 5, signal.SIGTERM)
     interruption.heed()
     run(tmp_path / "run", *data, *OPTIONS, "train.max_updates=5")
     lines = (tmp_path / "run" / run_schema.METRICS).read_text().splitlines()
@@ -109,18 +109,18 @@ def test_no_unrecorded_update_is_lost_if_none_is_left(data: list[str], tmp_path:
 
 @pytest.mark.parametrize("insists", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(insists: signal.Signals, data: list[str], tmp_path: Path) -> None:
-    assert stopped(tmp_path / "run", data, "_add_gradients", 12, signal.SIGTERM, insists) == 8
+    assert stopped(tmp_path / "run", data, "add_gradients", 12, signal.SIGTERM, insists) == 8
 
 
 def test_a_request_that_is_passed_on_may_come_twice(data: list[str], tmp_path: Path) -> None:
     numbers = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR1)
-    assert stopped(tmp_path / "run", data, "_add_gradients", 12, *numbers) == 12
+    assert stopped(tmp_path / "run", data, "add_gradients", 12, *numbers) == 12
 
 
 def test_the_command_to_go_on_with(
     data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    during(monkeypatch, "_add_gradients", 4, signal.SIGUSR2)
+    during(monkeypatch, "add_gradients", 4, signal.SIGUSR2)
     config = run_config(*QUIET, *data, *OPTIONS, f"runs_dir={tmp_path}")
     (tmp_path / "run").mkdir()
     assert run_job(tmp_path / "run", 0.0, config) == 130

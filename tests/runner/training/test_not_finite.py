@@ -65,7 +65,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
 
 def after_update(patch: pytest.MonkeyPatch, update: int, spoil: Callable[[Training], None]) -> None:
     """Spoil something after the gradients of an update, counted from 1, were computed."""
-    add_gradients = loop._add_gradients
+    add_gradients = loop.add_gradients
 
     def spoiled(t: Training, *rest: Any) -> Any:
         result = add_gradients(t, *rest)
@@ -73,7 +73,7 @@ def after_update(patch: pytest.MonkeyPatch, update: int, spoil: Callable[[Traini
             spoil(t)
         return result
 
-    patch.setattr(loop, "_add_gradients", spoiled)
+    patch.setattr(loop, "add_gradients", spoiled)
     patch.setattr(loop, "check_memory", lambda *arguments: None)
 
 

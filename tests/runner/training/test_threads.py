@@ -7,15 +7,18 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from runner.advisor.plan_report import plan_strategies
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.run_schema import CHECKPOINTS
+from runner.experiment.lr_range import measure_range
 from runner.training import threads
-from tests.helpers.composed import run, tag_files
+from tests.helpers.composed import QUIET, run, run_config, tag_files
 
 SMALL = ("encoder=rnn", "encoder.hidden=4", "encoder.dropout=0.3", "embedding.size=4", "baselines=false")
 OPTIONS = (*SMALL, "train.epochs=2", "batching.batch_size=4", "predictions=false")
@@ -113,3 +116,24 @@ def test_a_trial_ends_in_time(one: float, two: float, monkeypatch: pytest.Monkey
     assert tried == [1, 2] * (len(tried) // 2)
     assert seconds[1] / seconds[0] == pytest.approx(two / one)
     assert sum(seconds) <= threads._TRIAL_S + turn * (one + two)
+
+
+def test_the_learning_rate_test_and_the_plan_choose_by_the_same_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(threads, "seconds_of", clock(0.04, 0.02))
+    options = (*tag_files(tmp_path), *OPTIONS, *QUIET)
+    measure_range(run_config(*options), np.geomspace(1e-4, 1e-3, 10), 0.9)
+    assert torch.get_num_threads() == 2
+    assert "threads: 2, by a trial: 2 threads make 2.00 times" in caplog.text
+    strategy = run_config(*options, "batching=packed")
+    for two, number in ((0.02, 2), (4.0, 1)):
+        caplog.clear()
+        monkeypatch.setattr(threads, "seconds_of", clock(0.04, two))
+        plan_strategies([strategy], {}, 1, 0.01)
+        assert torch.get_num_threads() == number
+        assert f"speed is predicted with threads: {number}, by a trial" in caplog.text
+    caplog.clear()
+    plan_strategies([run_config(*options, "batching=packed", "threads=1")], {}, 1, 0.01)
+    assert "threads" not in caplog.text

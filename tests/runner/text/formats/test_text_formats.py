@@ -129,8 +129,12 @@ def test_delimited_text_without_header_or_quotes() -> None:
             "text",
             "x:2: 1 columns; the first record has 2; for plain lines of text give --format lines",
         ),
-        ("txt\na", "text", r"column 'text' is unknown \(x; --columns tokens=NAME names another; .*did you mean 'txt'"),
-        ("so good\na", "text", "column 'text' is unknown .*; for plain lines of text give --format lines"),
+        (
+            "txt\na",
+            "text",
+            "x: the header, 'txt', has no column 'text'; did you mean 'txt'.* --columns tokens=NAME names",
+        ),
+        ("so good\na", "text", "the header, 'so good', has no column .*; for plain lines of text give --format lines"),
         (
             "text,label,predicted_label\na,b,c",
             "text",
