@@ -39,7 +39,9 @@ FLAGS = (
 )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)  # otherwise in the drawn order
     without = pytest.mark.skip(reason="HYDROMEL_DATA names no folder of published data")
     for item in items:
         if item.get_closest_marker("data") and not DATA:

@@ -34,6 +34,7 @@ def blocks(page: str) -> list[str]:
     return result
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2400)  # two dozen commands one after another; a busy machine takes longer
 def test_the_commands_run_as_shown(tmp_path: Path) -> None:
     """Run the blocks of README.md, then those of the quickstart that it lacks, in one folder; trainings are shorter."""

@@ -45,6 +45,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_everything_survives(tmp_path: Path) -> None:
     """Make a fault again with `python -m tests.faults` and the same numbers; `--keep` leaves the folders."""
     sizes = [argument for part, count in SMALL.items() for argument in (f"--{part}", str(count))]

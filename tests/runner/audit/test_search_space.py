@@ -135,6 +135,7 @@ def test_every_pair_of_task_and_encoder_is_batch_invariant(task: str, encoder: s
     assert audited([(f"task={task}", f"encoder={encoder}")], strategies) is not refused
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", [*(f"task={name}" for name in TASKS), *(f"encoder={name}" for name in ENCODERS)])
 def test_every_value_of_an_option_is_batch_invariant(part: str) -> None:
     """Audit each value whose first draw is of this task, or of this encoder if it is an option of encoders."""

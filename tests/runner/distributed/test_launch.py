@@ -31,6 +31,7 @@ def started(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
 
 
+@pytest.mark.long
 def test_a_run_and_a_killed_one(data: list[str], tmp_path: Path) -> None:
     run, long = started(tmp_path / "run", *data), started(tmp_path / "long", *data, "train.epochs=100000")
     out, error = run.communicate(timeout=120)

@@ -224,8 +224,9 @@ def test_params_are_written_once(tmp_path: Path, uri: str) -> None:
     assert (there["params"]["seed"], there["params"]["fresh"]) == ("1", "5")
 
 
-def test_eight_processes_start_on_a_fresh_store_at_once(tmp_path: Path) -> None:
-    folders = [finished(tmp_path / "runs" / str(number), epochs=1) for number in range(8)]
+@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.campaign)])
+def test_several_processes_start_on_a_fresh_store_at_once(tmp_path: Path, count: int) -> None:
+    folders = [finished(tmp_path / "runs" / str(number), epochs=1) for number in range(count)]
     script = (
         "import sys; from pathlib import Path; from runner.tracking.mlflow_tracker import MlflowTracker\n"
         "tracker = MlflowTracker(uri=sys.argv[2], experiment='tests', "
@@ -236,7 +237,7 @@ def test_eight_processes_start_on_a_fresh_store_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", script]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     processes = [subprocess.Popen([*command, str(folder), uri], **pipes) for folder in folders]
-    assert [(process.communicate()[0], process.returncode) for process in processes] == [("", 0)] * 8  # and silent
+    assert [(process.communicate()[0], process.returncode) for process in processes] == [("", 0)] * count  # and silent
     there = content_of(uri)
     assert set(there) == {read_run(folder)["run_id"] for folder in folders}
     assert all(run["info"][1] == "FINISHED" and len(run["curves"]["train/loss"]) == 5 for run in there.values())
