@@ -109,7 +109,14 @@ def _speeds(runs: list[Run]) -> dict[Slot, float]:
 def caveats(selected: SelectedRuns) -> list[str]:
     """Return a sentence for each caveat that applies to these runs."""
     runs = selected.runs
-    sentences = [_machines(runs), _order(selected), _busy(runs), _code(runs), _left_out(selected.left_out)]
+    sentences = [
+        _machines(runs),
+        _order(selected),
+        _busy(runs),
+        _beside(runs),
+        _code(runs),
+        _left_out(selected.left_out),
+    ]
     sentences += [_turns(selected), _seeds(selected), _no_quality(runs)]
     return [sentence for sentence in sentences if sentence]
 
@@ -147,6 +154,17 @@ def _busy(runs: list[Run]) -> str:
     return (
         f"The machine was busy with other work in {len(busy)} of {len(runs)} runs (load up to {max(busy):.1f}): "
         "their times are too long, and ratios of these times are unreliable."
+    )
+
+
+def _beside(runs: list[Run]) -> str:
+    """Return a warning if runs shared their machine with other jobs of the command that started them."""
+    beside = sum((run.number("provenance.jobs") or 1) > 1 for run in runs)
+    if not beside:
+        return ""
+    return (
+        f"{beside} of {len(runs)} runs ran beside other jobs of their sweep or search: their speeds, times and energy "
+        "are not comparable (quality is). To time runs, give sweep.jobs=1."
     )
 
 

@@ -37,13 +37,15 @@ from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
-from runner.sweeps.order import Interleave
+from runner.sweeps.launched import collect, first_line, refuse, run_launched
+from runner.sweeps.order import BASIC, Interleave
 from runner.terminal.command_line import FULL_ERROR, Parser, exit_code, failed
 from runner.terminal.console import show_messages
 from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import discard_unbegun
 
 log = logging.getLogger(__name__)
+_OF_CONFIGS = HydraException | OmegaConfBaseException | HydromelError
 _SCHEMA_FLAG = "--schema"
 _FOLDERS = ("data_dir", "cache_dir", "runs_dir")
 
@@ -78,18 +80,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sweep = (
             jobs.sweep and f"; {len(jobs.finished)} finished run(s) are kept; continue with sweep.id={jobs.sweep.name}"
         )
+        if Interleave.launcher not in (BASIC, "joblib"):
+            sweep = f"; jobs that were submitted go on, and sweep.id={Interleave.sweep.name} tells later how they ended"
         log.error("interrupted%s", sweep or "")
         sys.exit(130)
     except Exception as error:  # Hydra raises errors of many classes for a config that does not compose
         _restore(wanted)
-        if composed and not isinstance(error, HydraException | OmegaConfBaseException | HydromelError | OSError):
+        if Interleave.launcher != BASIC and not isinstance(error, _OF_CONFIGS):
+            failed(f"hydra/launcher={Interleave.launcher}: {first_line(error)}")
+            sys.exit(_tell_launched(jobs))
+        if composed and not isinstance(error, _OF_CONFIGS | OSError):
             raise
         sys.exit(failed(str(error) if isinstance(error, HydromelError) else explain(error)))
+    if Interleave.launcher != BASIC:
+        sys.exit(_tell_launched(jobs))
     if jobs.search is not None:
         sys.exit(jobs.search())
     if jobs.sweep is not None:
         jobs.tell()
     sys.exit(jobs.code)
+
+
+def _tell_launched(jobs: SweepJobs) -> int:
+    """Log how the jobs of a launcher have ended, and return the exit code."""
+    jobs.sweep, jobs.count = Interleave.sweep, Interleave.jobs
+    collect(jobs)
+    jobs.tell()
+    return jobs.code
 
 
 def _show_help() -> int:
@@ -269,6 +286,13 @@ def _with_value(options: Plain, key: str, asked: Plain, override: str) -> dict[s
 def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> None:
     """Run one job in a new process, unless this sweep has finished it; a failure is recorded, not raised."""
     overrides = " ".join(as_written(hydra_config.overrides.task))
+    number, launched = hydra_config.job.num, hydra_config.runtime.choices["hydra/launcher"] != BASIC
+    sweep = jobs.sweep
+    assert sweep is not None
+    if launched:  # this is another process; submitit may pickle `jobs` once more, to put the job back into the queue
+        show_messages(bars=False)
+        jobs = SweepJobs()
+        jobs.sweep = sweep
     try:
         choices = dict(hydra_config.runtime.choices)
         check_keys_of_files(_folders(hydra_config), choices)
@@ -279,10 +303,17 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
             )
         if asked.search is not None:
             raise HydromelError("a search takes neither -m nor lists of values; leave them out, or give search=null")
-        if asked.repeat != 1:  # applies to all jobs, so the whole sweep ends
-            sys.exit(failed(f"repeat={asked.repeat}: a sweep takes seed=1,2,3 instead"))
+        if asked.repeat != 1:
+            if not launched:  # applies to all jobs, so the whole sweep ends
+                sys.exit(failed(f"repeat={asked.repeat}: a sweep takes seed=1,2,3 instead"))
+            raise HydromelError(f"repeat={asked.repeat}: a sweep takes seed=1,2,3 instead")
     except HydromelError as error:
+        if launched:
+            refuse(sweep, number, overrides, str(error))
         jobs.note_failure(overrides, str(error), str(error))
+        return
+    if launched:
+        run_launched(jobs, asked, number, overrides, hydra_config.launcher)
         return
     try:
         jobs.add(asked, overrides)

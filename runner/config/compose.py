@@ -27,6 +27,8 @@ from runner.config.validation import unknown_option
 _GROUP = "batching="
 _TRACKER, SEVERAL = "tracker", "several"  # a group, and the name of its config that holds several others
 NULLABLE = ("metric", "search", "run_plots", "experiment")  # groups that may be null
+# extras of pyproject.toml by the launcher that they install
+_EXTRAS = {"joblib": "sweep", "submitit_local": "cluster", "submitit_slurm": "cluster"}
 _LONGEST_LINE = 300  # most characters of a message of Hydra, since it may contain a value
 # Hydra makes the folder of a run from the config as it is written: ${home:PATH} is PATH with `~` at its start replaced
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
@@ -245,6 +247,8 @@ def _unknown_config(error: MissingConfigException) -> str:
         return f"{shortened(group)}={shortened(name)}: unknown; `hydromel train --help` lists all names"
     if not options:
         return shortened(" ".join(str(error).split()), _LONGEST_LINE)
+    if group == "hydra/launcher" and name in _EXTRAS:
+        return f"{path.replace('launcher/', 'launcher=')} is not installed: pip install 'hydromel[{_EXTRAS[name]}]'"
     name = shortened(name)
     return f"{group}={name}: unknown{did_you_mean(name, options)} Allowed: {', '.join(options)}"
 

@@ -1,4 +1,4 @@
-"""Sweeps: a job's process, the order of jobs, and repeats.
+"""Sweeps: the processes of jobs, one or several at a time; the order of jobs, repeats, and jobs of Hydra's launchers.
 
 Commands and `runner.sweeps.search` may import it. It starts runs as processes and does not import torch.
 """

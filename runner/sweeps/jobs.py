@@ -14,7 +14,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from runner.common.bounded import read_bytes
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, shortened
 from runner.common.files import cannot_write
 from runner.common.records import parse_result
 from runner.common.run_schema import LOCK, RESULT
@@ -23,7 +23,7 @@ from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 from runner.sweeps.pool import Pool
 from runner.sweeps.process import INTERRUPTED, reason, run_job_aside, run_job_here
-from runner.sweeps.slots import Slot, describe, slots
+from runner.sweeps.slots import WHOLE, Slot, describe, slots
 from runner.terminal.command_line import failed
 from runner.terminal.progress import Stage, clock, shows_progress, stage
 from runner.tracking.run_folder import read_metrics
@@ -43,6 +43,7 @@ class SweepJobs:
         self.sweep: Path | None = None
         self.number, self.count = 0, 0  # of the last job that was added, from 1, and of all jobs; 0: unknown
         self.search: Callable[[], int] | None = None  # started when Hydra is done: a search composes configs of its own
+        self.is_launched = False  # True in a process that a launcher of Hydra has started for one job
         self._pool: Pool | None = None
         self._bars = contextlib.ExitStack()
         self._bar: Stage | None = None
@@ -79,17 +80,18 @@ class SweepJobs:
         """Return the pool, which the first job opens; raises as `add`."""
         sweep = config.sweep
         if self._pool is None:
-            self._pool = Pool(slots("sweep.jobs", sweep.jobs, sweep.devices, config.device))
+            own = [WHOLE] if self.is_launched else slots("sweep.jobs", sweep.jobs, sweep.devices, config.device)
+            self._pool = Pool(own)
             if self._pool.is_parallel:
                 log.info(describe(self._pool.slots, "sweep.jobs"))
                 self._bar = self._bars.enter_context(stage("sweep", self.count or None))
-        elif len(self._pool.slots) != sweep.jobs:
+        elif len(self._pool.slots) != sweep.jobs and not self.is_launched:
             raise HydromelError(f"sweep.jobs={sweep.jobs}: a sweep has one number of jobs at a time; give one value")
         return self._pool
 
     def _run(self, config: RunConfig, title: str, place: str, slot: Slot, pool: Pool) -> None:
         assert self.sweep is not None
-        name = folder_name(config)
+        name, beside = folder_name(config), self.is_launched or pool.is_parallel
         folder = self.sweep / name
         try:
             with _claimed(folder, pool.stopping):
@@ -100,15 +102,11 @@ class SweepJobs:
                 else:
                     log.info("--- %s%s: %s", f"{place}, " if place else "", name, title)
                     write_config(config, folder)
-                    code = (
-                        _aside(config, folder, place, slot, pool)
-                        if pool.is_parallel
-                        else run_job_here(folder, place, slot)
-                    )
+                    code = _aside(config, folder, place, slot, pool) if beside else run_job_here(folder, place, slot)
         except HydromelError as error:
             self.note_failure(title, str(error), str(error))
             return
-        if code == INTERRUPTED and not pool.is_parallel:
+        if code == INTERRUPTED and not beside:
             raise KeyboardInterrupt
         if code == 0:
             self.finished.append(name)
@@ -140,7 +138,7 @@ class SweepJobs:
                 "error: %d of %d jobs failed (%s); the others are kept, and sweep.id=%s runs only what is missing",
                 len(self.failed),
                 len(self.failed) + len(self.finished),
-                ", ".join(self.failed),
+                ", ".join(map(shortened, self.failed)),
                 self.sweep.name,
             )
         log.info("compare: hydromel-compare %s", self.sweep)

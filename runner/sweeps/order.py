@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
@@ -10,7 +12,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
 from runner.config.compose import as_written
+from runner.sweeps.launched import COUNT, announce
 
+BASIC = "basic"  # the launcher that runs jobs in this process
 ORDER = ("turn", "seed", "batching")  # the last varies fastest; other options vary more slowly than these
 
 
@@ -21,16 +25,23 @@ class Interleave(Callback):
     """
 
     jobs = 0  # number of jobs of this process's sweep; 0: none, or unknown
+    launcher = BASIC  # of this process's sweep
+    sweep = Path()  # its folder
 
     def on_multirun_start(self, config: DictConfig, **given: object) -> None:
         """Reorder the values of the named experiment (`params`) and the command (`task`), which the sweeper reads."""
         hydra = config.hydra
+        Interleave.launcher, Interleave.sweep = hydra.runtime.choices["hydra/launcher"], Path(hydra.sweep.dir)
+        if Interleave.launcher != BASIC:
+            announce(Interleave.sweep, Interleave.launcher, config.tracker)
         if hydra.runtime.choices["hydra/sweeper"] != "basic":
             return
         params, task = reordered(dict(hydra.sweeper.params or {}), as_written(hydra.overrides.task))
         with flag_override(hydra, ["readonly", "struct"], False):
             hydra.sweeper.params, hydra.overrides.task = params, task
         Interleave.jobs = count_jobs([*(f"{key}={value}" for key, value in params.items()), *task])
+        if Interleave.launcher != BASIC:
+            os.environ[COUNT] = str(Interleave.jobs)
 
 
 def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, object], list[str]]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,20 +80,30 @@ def run_job_aside(
     path = folder / CONSOLE
     with path.open("ab") as output, path.open("rb") as written, start_job(folder, output, place, slot) as process:
         written.seek(0, os.SEEK_END)
-        rest = b""
-        while True:
-            over = process.poll() is not None  # checked before reading, since an ended process writes nothing more
-            *lines, rest = (rest + written.read()).split(b"\n")
-            for line in [*lines, rest] if over and rest else lines:
+        try:
+            for line in _lines(process, written, stopping, look):
                 show(line.decode(errors="replace"))
-            look()
-            if over:
-                return process.returncode
-            if stopping.is_set():
-                end_with_us(process)
-                raise KeyboardInterrupt
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
+        except BaseException:  # a launcher's handlers of signals raise others than KeyboardInterrupt
+            end_with_us(process)
+            raise
+        return process.returncode
+
+
+def _lines(
+    process: subprocess.Popen[bytes], written: BinaryIO, stopping: threading.Event, look: Callable[[], None]
+) -> Iterator[bytes]:
+    rest = b""
+    while True:
+        over = process.poll() is not None  # checked before reading, since an ended process writes nothing more
+        *lines, rest = (rest + written.read()).split(b"\n")
+        yield from [*lines, rest] if over and rest else lines
+        look()
+        if over:
+            return
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_SECONDS)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

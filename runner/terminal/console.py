@@ -69,9 +69,13 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
     sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
 
 
-def show_messages() -> None:
-    """Show messages and bars on the console from now on; further calls change nothing. Python's own are `printable`."""
-    show_progress()
+def show_messages(bars: bool = True) -> None:
+    """Show messages and bars on the console from now on; further calls change nothing. Python's own are `printable`.
+
+    `bars`: False if other processes write to the same terminal.
+    """
+    if bars:
+        show_progress()
     warnings.formatwarning = _printable_warning
     sys.excepthook = _print_traceback
     root = logging.getLogger()

@@ -2,7 +2,8 @@
 
 A request raises KeyboardInterrupt, except within `deferred`: there it is only noted, so that work in progress can
 finish. A second SIGINT or SIGTERM raises it at once. A second SIGUSR1 or SIGUSR2 changes nothing: a command passes
-requests on to its jobs, which may have had the same one from a terminal or from Slurm.
+requests on to its jobs, which may have had the same one from a terminal or from Slurm. Nor does a first SIGTERM after
+SIGUSR2: Slurm sends it when submitit, which had SIGUSR2 as well, puts the job back into the queue.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Interruption:
     def __init__(self) -> None:
         self.asked = ""  # the request to this process in words; empty while there is none
         self.reason = ""  # the request that `check` raises: `asked`, or what several processes have agreed on
-        self._deferred = self._shared = False
+        self._deferred = self._shared = self._is_requeued = False
 
     def heed(self) -> None:
         """Handle the signals from now on; those that this process was started to ignore (nohup) stay ignored."""
@@ -60,6 +61,10 @@ class Interruption:
         is_first = not self.asked
         if is_first:
             self.asked = f"stopped by {signal.Signals(number).name}"
+            self._is_requeued = number == signal.SIGUSR2
+        elif self._is_requeued and number == signal.SIGTERM:
+            self._is_requeued = False
+            return
         if not self._shared:
             self.reason = self.asked
         if is_first and self._deferred:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from runner.common.types import FilePath, Seconds, Text
 from runner.tracking import fields
 from runner.tracking.mlflow_parents import PARENT, end_parent, ended_at, parent_of
 from runner.tracking.mlflow_store import LOCAL_SERVER, SQLITE, check_uri, connect, one_line, page, sqlite_path
+from runner.tracking.network_files import warn_of_network
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import (
     DeliveryError,
@@ -81,6 +83,8 @@ class MlflowTracker:
         check_uri(self.uri)
         if not self.experiment.strip():
             raise HydromelError("tracker.experiment is empty; give it a name")
+        if "SLURM_JOB_ID" in os.environ:  # other jobs may run on other machines
+            warn_of_network(self.uri)
 
     def target(self, folder: Path) -> str:
         return f"{without_credentials(self._absolute_uri(folder))} {self.experiment}"

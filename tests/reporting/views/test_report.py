@@ -130,6 +130,7 @@ def test_the_newest_of_repeated_runs_counts(tmp_path: Path, write_run: Any, out:
     ("key", "value", "message"),
     [
         ("provenance.git_commit", 40 * "d", "made by different code: they differ in git_commit (abc, dddddddddd)."),
+        ("provenance.jobs", 2, "1 of 2 runs ran beside other jobs of their sweep or search: their speeds, times and"),
         ("provenance.load_average", 9.5, "The machine was busy with other work in 1 of 2 runs (load up to 9.5)"),
         (
             "provenance.host",
