@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from runner.common.arrays import BoolArray, FloatArray, IntArray, SingleArray
 from runner.ragged.batch import Batch, PieceCounts
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Shapes
+from runner.text.blocks import Blocks
 from runner.text.vocab import Vocab
 
 # The state that an encoder carries from one window of a text to the next: nested lists and tuples of tensors, and of
@@ -87,6 +88,21 @@ class Corpus(Protocol):
 
     def read(self) -> dict[str, pa.Table]:
         """Return the table of each split."""
+
+
+@runtime_checkable
+class ReadsBlocks(Protocol):
+    """A corpus that may be larger than memory."""
+
+    def read_blocks(self) -> dict[str, Blocks]:
+        """Return the rows of each split, of which one block is in memory at a time; all of them are those of `read`."""
+
+
+def read_blocks(corpus: Corpus) -> dict[str, Blocks]:
+    """Return the rows of each split of a corpus."""
+    if isinstance(corpus, ReadsBlocks):
+        return corpus.read_blocks()
+    return {split: Blocks([table]) for split, table in corpus.read().items()}
 
 
 class Embedding(Protocol):
@@ -437,11 +453,14 @@ class Task(Protocol):
     def metric(self) -> Metric:
         """The task's own measurement."""
 
-    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
-        """Return the vocabulary of possible targets, taken from the training set only."""
+    def target_vocab(self, train: Iterable[pa.Table], vocabs: Mapping[str, Vocab]) -> Vocab:
+        """Return the vocabulary of possible targets, taken from the training set only.
+
+        The training set comes in blocks of rows, and may be iterated over several times.
+        """
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """Return a whole split as a `Batch`: packed features, and targets numbered by `vocabs['target']`.
+        """Return a split, or a block of one, as a `Batch`: packed features, and targets numbered by `vocabs['target']`.
 
         A target per token may be `IGNORED` (`runner.ragged.batch`). A row whose only target is ignored is left out;
         `index` then has the numbers of the rows that stay.
@@ -461,8 +480,11 @@ class HasFoundOptions(Protocol):
     The config of the run is completed with them, so that a saved run has values only.
     """
 
-    def find_options(self, train: pa.Table) -> Mapping[str, object]:
-        """Return the values of the options that are `auto`; raise HydromelError if the training set does not decide."""
+    def find_options(self, train: Iterable[pa.Table]) -> Mapping[str, object]:
+        """Return the values of the options that are `auto`; raise HydromelError if the training set does not decide.
+
+        The training set comes as for `Task.target_vocab`.
+        """
 
 
 @runtime_checkable
@@ -523,8 +545,8 @@ class IgnoresTargets(Protocol):
 class HasUnseenTargets(Protocol):
     """A task whose valid and test may have targets that the training set lacks. They count as missed."""
 
-    def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:
-        """Return `targets` with the missing targets of any split appended as `extra`. No model can predict those."""
+    def with_unseen(self, targets: Vocab, tables: Iterable[pa.Table]) -> Vocab:
+        """Return `targets` with the missing ones of all tables appended as `extra`. No model can predict those."""
 
 
 @runtime_checkable

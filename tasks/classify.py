@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -126,20 +126,20 @@ class Classify:
                 "a pair has two such vectors; use task.pairs=joined"
             )
 
-    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+    def target_vocab(self, train: Iterable[pa.Table], vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the labels of the training set.
 
         Raises:
             HydromelError: rows without a label or with several, if each must have one; no label that is not ignored.
         """
-        if self.many and "labels" not in train.column_names:
+        if self.many and "labels" not in next(iter(train)).column_names:
             log.warning(
                 "warning: task.labels=many, but the data set has one label per row (dataset.label_separator splits a "
                 "column)"
             )
-        return target_vocab(self._labels(train), self.ignore, "label")
+        return target_vocab(map(self._labels, train), self.ignore, "label")
 
-    def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:
+    def with_unseen(self, targets: Vocab, tables: Iterable[pa.Table]) -> Vocab:
         """Return the labels with those of all splits as `extra`, or unchanged if `strict`."""
         if self.strict:
             return targets

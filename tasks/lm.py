@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -82,7 +82,7 @@ class Lm:
                 "task.init_range=null (for tied weights set embedding.init_range)"
             )
 
-    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+    def target_vocab(self, train: Iterable[pa.Table], vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the vocabulary of the predicted feature.
 
         Raises:

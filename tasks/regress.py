@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -59,13 +59,14 @@ class Regress:
         self.pooling, self.pairs, self.hidden, self.dropout = pooling, pairs, hidden, dropout
         self.loss, self.delta = loss, delta
 
-    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+    def target_vocab(self, train: Iterable[pa.Table], vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the name of the only score.
 
         Raises:
             HydromelError: a target is no number.
         """
-        numbers_of(train, self.name)
+        for block in train:
+            numbers_of(block, self.name)
         return OUTPUT
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:

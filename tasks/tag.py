@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
@@ -20,6 +20,7 @@ from runner.layers.crf.crf import Constrain
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.arrow import offsets_of, refuse
+from runner.text.blocks import Mapped
 from runner.text.vocab import Vocab
 from tasks.baselines.baselines import majority_ids, most_frequent
 from tasks.heads.outputs import OUTPUTS, LabelWeights, Output, output_of, scorer, weighted
@@ -29,7 +30,7 @@ from tasks.predictions.inspectors import TagInspector
 from tasks.spans.finding import Tagging, find_scheme
 from tasks.spans.schemes import Conversion, OwnTags, allowed_by
 from tasks.spans.table import AUTO, all_tags, as_scheme
-from tasks.spans.tags import SpanTags, illegal_positions
+from tasks.spans.tags import SpanTags
 from tasks.targets import (
     column,
     label_ids,
@@ -125,17 +126,21 @@ class Tag:
             scheme = self.scheme or "null"
             raise HydromelError(f"task.quality={quality}; with task.span_scheme={scheme} use {' or '.join(possible)}")
 
-    def find_options(self, train: pa.Table) -> dict[str, object]:
+    def find_options(self, train: Iterable[pa.Table]) -> dict[str, object]:
         """Return the `span_scheme` of the training set's tags; errors are those of `find_scheme`."""
-        lists = column(train, "tags", self.name)
+        return {"span_scheme": find_scheme(Mapped(self._tagging, train))}
+
+    def _tagging(self, table: pa.Table) -> Tagging:
+        """Return the tags of a table that are not ignored."""
+        lists = column(table, "tags", self.name)
         counted, places = without_ignored(lists, self.ignore)
 
         def at(position: int) -> str:
-            return _at(train, offsets_of(lists), int(places[position]))
+            return _at(table, offsets_of(lists), int(places[position]))
 
-        return {"span_scheme": find_scheme(Tagging.of(counted.flatten(), offsets_of(counted), at))}
+        return Tagging.of(counted.flatten(), offsets_of(counted), at)
 
-    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+    def target_vocab(self, train: Iterable[pa.Table], vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the tags of the training set; with a scheme, also all other prefixes of the span types seen there.
 
         Valid and test may contain such prefixes even if the training set does not.
@@ -150,8 +155,7 @@ class Tag:
                     f"task={self.name} predicts one tag per word, but features.{name} splits words into pieces; "
                     "use features=words"
                 )
-        lists = column(train, "tags", self.name)
-        plain = target_vocab(lists.flatten(), self.ignore, "tag")
+        plain = target_vocab((column(block, "tags", self.name).flatten() for block in train), self.ignore, "tag")
         if self.scheme is None:
             return plain
         types = sorted(SpanTags.of(plain.tokens, self.scheme).types)
@@ -162,28 +166,27 @@ class Tag:
             )
         # Legal tags come first, so everything after them is malformed (`dataset.strict_tags=false` keeps such tags).
         own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])))
-        counted, places = without_ignored(lists, self.ignore)
-        tags, offsets = counted.flatten(), offsets_of(counted)
-        ids = own.encode(tags)
+        taggings = Mapped(self._tagging, train)
         if self.learned_scheme is None or self.learned_scheme == self.scheme:
-            constrained = self.constraints in ("train", "both")
-            if constrained and len(illegal := illegal_positions(tags, offsets, self.scheme)):
-                first = int(illegal[0])
-                at = _at(train, offsets_of(lists), int(places[first]))
-                raise HydromelError(
-                    f"{at}: tag '{tags[first].as_py()}' is illegal here in {self.scheme}, and "
-                    "a CRF with constrained training gives it probability 0; use task.constraints=decode or none"
-                )
-            return own.with_counts(ids)
+            for tagging in taggings if self.constraints in ("train", "both") else ():
+                if len(illegal := tagging.illegal(self.scheme)):
+                    first = int(illegal[0])
+                    raise HydromelError(
+                        f"{tagging.at(first)}: tag '{tagging.tags[first].as_py()}' is illegal here in {self.scheme}, "
+                        "and a CRF with constrained training gives it probability 0; use task.constraints=decode or "
+                        "none"
+                    )
+            return own.with_counts(own.encode(tagging.tags) for tagging in taggings)
         if malformed := own.tokens[len(all_tags(types, self.scheme)) :]:
             raise HydromelError(
                 f"task.train_scheme={self.learned_scheme}: '{malformed[0]}' in the training set is not a tag of "
                 f"{self.scheme}, so it cannot be converted; use task.train_scheme=null"
             )
         learned = Vocab(tuple(all_tags(types, self.learned_scheme)))
-        return learned.with_counts(Conversion.of(own.tokens, self.scheme, self.learned_scheme)(ids, offsets))
+        convert = Conversion.of(own.tokens, self.scheme, self.learned_scheme)
+        return learned.with_counts(convert(own.encode(tagging.tags), tagging.offsets) for tagging in taggings)
 
-    def with_unseen(self, targets: Vocab, tables: Sequence[pa.Table]) -> Vocab:
+    def with_unseen(self, targets: Vocab, tables: Iterable[pa.Table]) -> Vocab:
         """Return the learned tags with those of all splits as `extra`, or unchanged if `strict`.
 
         If tags are converted, these are all tags of the span types that the training set lacks.
@@ -191,7 +194,7 @@ class Tag:
         if self.strict:
             return targets
         own = Vocab(OwnTags.of(targets.tokens, self.learned_scheme, self.scheme).tags)
-        new = unseen_labels([column(table, "tags", self.name).flatten() for table in tables], own, self.ignore)
+        new = unseen_labels((column(table, "tags", self.name).flatten() for table in tables), own, self.ignore)
         if self.scheme is None or self.learned_scheme is None:
             return targets.with_extra(new)
         before, after = (SpanTags.of(tags, self.scheme) for tags in (own.tokens, (*own.tokens, *new)))

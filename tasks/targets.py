@@ -5,7 +5,7 @@ Shapes: B rows, N targets (one per row, or one per real token), C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -89,18 +89,26 @@ def label_ids(
     return ids
 
 
-def target_vocab(strings: pa.Array, ignore: Sequence[str | int], what: str) -> Vocab:
-    """Return the vocabulary of the labels or tags (N,) of the training set, without ignored ones.
+def target_vocab(strings: Iterable[pa.Array], ignore: Sequence[str | int], what: str) -> Vocab:
+    """Return the vocabulary of the labels or tags of the training set, which come in arrays, without ignored ones.
 
     Raises:
         HydromelError: there are none, or all are ignored.
     """
-    ignored = is_ignored(strings, ignore)
-    if not len(strings):
-        raise HydromelError(f"train has no {what}")
-    if ignored.all():
-        raise HydromelError(f"train has no {what}: all {len(strings):,} are ignored (missing, -100 or task.ignore)")
-    return Vocab.labels(strings.filter(pa.array(~ignored)))
+    n_ignored = 0
+
+    def counted() -> Iterator[pa.Array]:
+        nonlocal n_ignored
+        for part in strings:
+            ignored = is_ignored(part, ignore)
+            n_ignored += int(ignored.sum())
+            yield part.filter(pa.array(~ignored))
+
+    vocab = Vocab.labels(counted())
+    if not len(vocab):
+        ignored = f": all {n_ignored:,} are ignored (missing, -100 or task.ignore)" if n_ignored else ""
+        raise HydromelError(f"train has no {what}{ignored}")
+    return vocab
 
 
 def unseen_labels(columns: Iterable[pa.Array], known: Vocab, ignore: Sequence[str | int]) -> list[str]:

@@ -14,8 +14,10 @@ import lzma
 import os
 import re
 import stat
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -40,7 +42,7 @@ FREE_EXPANSION_BYTES = 2**26  # the size to which any compressed file may expand
 _CHUNK_BYTES = 2**20
 
 
-class _Readable(Protocol):
+class Readable(Protocol):
     """The part of a binary file that is used here."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -184,13 +186,47 @@ def expand(content: bytes, where: str, most: int) -> bytes:
     allowed = max(FREE_EXPANSION_BYTES, MOST_EXPANSION * len(content))
     expanded = first_bytes(io.BytesIO(content), where, min(allowed, most) + 1)
     if len(expanded) > allowed:
-        raise HydromelError(
-            f"{where}: expands to more than {MOST_EXPANSION} times its {len(content):,} bytes, unlike text; if you "
-            "trust it, unpack it first"
-        )
+        raise _expands(where, len(content))
     if len(expanded) > most:
         raise HydromelError(f"{where}: expands to more than {most:,} bytes, the most allowed; split it")
     return expanded
+
+
+@contextmanager
+def open_expanded(path: Path) -> Iterator[Readable]:
+    """Open a regular file of any size, to be read from its start, decompressed by gzip, bzip2, xz or zstd if need be.
+
+    Raises HydromelError, also while it is read, if it cannot be, is damaged, or expands more than text does.
+    """
+    try:
+        check_size(path, sys.maxsize)
+        with path.open("rb") as file:
+            opener = _opener(file.read(_MAGIC_BYTES))
+            file.seek(0)
+            yield file if opener is None else _Limited(opener(file), path)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise HydromelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+class _Limited:
+    """The content of a compressed file, which may not expand more than text does."""
+
+    def __init__(self, source: Readable, path: Path) -> None:
+        self._source, self._path, self._read, self._size = source, path, 0, path.stat().st_size
+
+    def read(self, size: int, /) -> bytes:
+        content = self._source.read(size)
+        self._read += len(content)
+        if self._read > max(FREE_EXPANSION_BYTES, MOST_EXPANSION * self._size):
+            raise _expands(str(self._path), self._size)
+        return content
+
+
+def _expands(where: str, size: int) -> HydromelError:
+    return HydromelError(
+        f"{where}: expands to more than {MOST_EXPANSION} times its {size:,} bytes, unlike text; if you trust it, "
+        "unpack it first"
+    )
 
 
 def first_bytes(file: BinaryIO, where: str, most: int) -> bytes:
@@ -202,7 +238,7 @@ def first_bytes(file: BinaryIO, where: str, most: int) -> bytes:
     file.seek(0)
     content = bytearray()
     try:
-        source: _Readable = file if opener is None else opener(file)
+        source: Readable = file if opener is None else opener(file)
         while len(content) < most and (chunk := source.read(min(_CHUNK_BYTES, most - len(content)))):
             content += chunk
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -210,15 +246,15 @@ def first_bytes(file: BinaryIO, where: str, most: int) -> bytes:
     return bytes(content)
 
 
-def _zstd(file: BinaryIO) -> _Readable:
+def _zstd(file: BinaryIO) -> Readable:
     import pyarrow as pa  # most commands need it, but not for their help
 
-    source: _Readable = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    source: Readable = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
     return source
 
 
 # the first bytes of a compressed file -> its content, from the open file
-_COMPRESSED: dict[re.Pattern[bytes], Callable[[BinaryIO], _Readable]] = {
+_COMPRESSED: dict[re.Pattern[bytes], Callable[[BinaryIO], Readable]] = {
     re.compile(rb"\x1f\x8b"): lambda file: gzip.GzipFile(fileobj=file),
     re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"): bz2.BZ2File,
     re.compile(rb"\xfd7zXZ\0"): lzma.LZMAFile,
@@ -227,7 +263,7 @@ _COMPRESSED: dict[re.Pattern[bytes], Callable[[BinaryIO], _Readable]] = {
 _MAGIC_BYTES = 10
 
 
-def _opener(head: bytes) -> Callable[[BinaryIO], _Readable] | None:
+def _opener(head: bytes) -> Callable[[BinaryIO], Readable] | None:
     """Return the function that opens a compressed file by its first bytes; None: it is not compressed."""
     return next((opener for magic, opener in _COMPRESSED.items() if magic.match(head)), None)
 

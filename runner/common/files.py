@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from io import FileIO
 from mmap import ACCESS_READ, mmap
@@ -29,11 +29,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises HydromelError for no space, no permission, ...; the old file is kept.
     """
+    write_chunks(path, [content])
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Replace `path` by some chunks of bytes, one after the other; raises as `write_bytes`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_new(temporary) as file:
-            _write_all(file, content)
+            for chunk in chunks:
+                _write(file, chunk)
+            os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:  # also if a signal interrupts the write
         with contextlib.suppress(OSError):  # the first error is the one to report
@@ -130,17 +137,17 @@ def append(path: Path, content: bytes) -> None:
     with path.open("ab", buffering=0) as file:
         before = os.fstat(file.fileno()).st_size
         try:
-            _write_all(file, content)
+            _write(file, content)
+            os.fsync(file.fileno())
         except OSError:
             file.truncate(before)
             raise
 
 
-def _write_all(file: FileIO, content: bytes) -> None:
+def _write(file: FileIO, content: bytes | memoryview) -> None:
     rest = memoryview(content)
     while rest:  # a disk that is almost full takes only a part
         rest = rest[file.write(rest) :]
-    os.fsync(file.fileno())
 
 
 def cut_torn_line(path: Path) -> None:

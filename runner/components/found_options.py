@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from runner.components.model_parts import ModelParts
 from runner.config.schema import ModelConfig, Node
-from runner.interfaces import DescribesFiles, HasFoundOptions
+from runner.interfaces import DescribesFiles, HasFoundOptions, read_blocks
 
 AUTO = "auto"
 C = TypeVar("C", bound=ModelConfig)
@@ -28,7 +28,7 @@ def completed(config: C, parts: ModelParts, plugins: Sequence[str]) -> tuple[C, 
     if isinstance(parts.task, HasFoundOptions) and AUTO in task.values():
         key = parts.task_key, parts.corpus.fingerprint()
         if key not in _found:
-            _found[key] = parts.task.find_options(parts.corpus.read()["train"])
+            _found[key] = parts.task.find_options(read_blocks(parts.corpus)["train"])
         task = _replaced(task, _found[key])
     dataset = _replaced(dataset, task)
     if isinstance(parts.corpus, DescribesFiles):

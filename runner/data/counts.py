@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -16,40 +17,68 @@ SHOWN = 12  # most labels to list that the training set lacks, in messages and r
 
 
 def count_split(whole: Batch, used: Batch, labels: Vocab) -> DataRecord:
-    """Return the counts of a split.
+    """Return the counts of a split that is in memory, see `SplitCounts.add`; `labels` are the possible targets."""
+    counts = SplitCounts(labels)
+    counts.add(whole, used)
+    return counts.record()
+
+
+class SplitCounts:
+    """The counts of a split, from blocks of its rows.
 
     Args:
-        whole: the split before rows were cut.
-        used: the split after rows were cut.
         labels: the possible targets; those that only valid or test has are `extra`.
     """
-    if isinstance(whole.target, Ragged):
-        of_cut = np.zeros(0, dtype=np.int64) if used.cut is None else used.cut.on_host()
-        cut_targets = int((of_cut != IGNORED).sum())
-        ignored = whole.left_out + int((whole.targets_on_host() == IGNORED).sum())
-    else:
-        cut_targets, ignored = 0, whole.left_out
-    unseen = _by_label(whole, labels) if labels.extra else {}
-    return {
-        "rows": len(used.index),
-        "tokens": used.real_tokens,
-        "targets": used.n_targets,
-        "ignored": ignored,
-        "cut_rows": int((whole.lengths > used.lengths).reshape(len(used.index), whole.texts).any(axis=1).sum()),
-        "cut_tokens": whole.real_tokens - used.real_tokens,
-        "cut_targets": cut_targets,
-        "unseen_labels": len(unseen),
-        "unseen_targets": sum(unseen.values()),
-        "unseen": dict([*unseen.items()][:SHOWN]),
-    }
 
+    def __init__(self, labels: Vocab) -> None:
+        self._labels, self._counts = labels, Counter[str]()
+        self._unseen = np.zeros(labels.extra, dtype=np.int64)
 
-def _by_label(split: Batch, labels: Vocab) -> dict[str, int]:
-    """Return the number of targets of each label that the training set lacks, the most frequent label first."""
-    ids = split.targets_on_host()
-    counts = np.bincount(ids[ids >= labels.known] - labels.known, minlength=labels.extra)
-    order = np.argsort(-counts, kind="stable")
-    return {labels.tokens[labels.known + place]: int(counts[place]) for place in order.tolist() if counts[place]}
+    def add(self, whole: Batch, used: Batch) -> None:
+        """Count a block before (`whole`) and after (`used`) rows were cut."""
+        if isinstance(whole.target, Ragged):
+            of_cut = np.zeros(0, dtype=np.int64) if used.cut is None else used.cut.on_host()
+            cut_targets = int((of_cut != IGNORED).sum())
+            ignored = whole.left_out + int((whole.targets_on_host() == IGNORED).sum())
+        else:
+            cut_targets, ignored = 0, whole.left_out
+        self._counts.update(
+            rows=len(used.index),
+            tokens=used.real_tokens,
+            targets=used.n_targets,
+            ignored=ignored,
+            cut_rows=int((whole.lengths > used.lengths).reshape(len(used.index), whole.texts).any(axis=1).sum()),
+            cut_tokens=whole.real_tokens - used.real_tokens,
+            cut_targets=cut_targets,
+        )
+        if self._labels.extra:
+            ids = whole.targets_on_host()
+            self._unseen += np.bincount(
+                ids[ids >= self._labels.known] - self._labels.known, minlength=len(self._unseen)
+            )
+
+    def record(self) -> DataRecord:
+        """Return all counts; of the labels that the training set lacks the most frequent ones are named."""
+        labels = self._labels
+        order = np.argsort(-self._unseen, kind="stable")
+        unseen = {
+            labels.tokens[labels.known + place]: int(self._unseen[place])
+            for place in order.tolist()
+            if self._unseen[place]
+        }
+        counts = self._counts
+        return {
+            "rows": counts["rows"],
+            "tokens": counts["tokens"],
+            "targets": counts["targets"],
+            "ignored": counts["ignored"],
+            "cut_rows": counts["cut_rows"],
+            "cut_tokens": counts["cut_tokens"],
+            "cut_targets": counts["cut_targets"],
+            "unseen_labels": len(unseen),
+            "unseen_targets": sum(unseen.values()),
+            "unseen": dict([*unseen.items()][:SHOWN]),
+        }
 
 
 def describe_counts(counts: Mapping[str, DataRecord], truncation: Truncation) -> Iterator[str]:

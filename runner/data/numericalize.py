@@ -1,49 +1,70 @@
 """Numericalise a corpus once: every split becomes a `Batch` of integer columns, cached on disk under a content hash.
 
-A cache file has a JSON header (vocabularies, figures), the arrays of all splits, and a SHA-256 of both. It is
-written to a temporary file and renamed. A file that does not match its hash is replaced, never used.
+A corpus is read in blocks of rows (`runner.text.blocks`): strings are counted block by block for the vocabularies, then
+each block becomes integers, so that memory does not depend on the size of the corpus. A cache file has vocabularies and
+figures as its header (`runner.data.columns`). It is written to a temporary file and renamed. A file that does not match
+its hash is replaced, never used.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.files import remove_leftovers, write_bytes
+from runner.common.files import remove_leftovers
 from runner.common.records import DataRecord
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import check_fit
 from runner.data.cache_lock import building
-from runner.data.counts import count_split
+from runner.data.columns import Array, SplitColumns, batch_of, read_columns, write_columns
+from runner.data.counts import SplitCounts
 from runner.data.pairs import arrange_texts, check_texts, read_texts
 from runner.data.split_rows import keep_rows, rows_path
 from runner.data.truncation import Truncation
-from runner.interfaces import BatchingStrategy, Corpus, HasUnseenTargets, StrategyChooser, Task
+from runner.interfaces import (
+    BatchingStrategy,
+    Corpus,
+    HasUnseenTargets,
+    ReadsBlocks,
+    StrategyChooser,
+    Task,
+    read_blocks,
+)
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.terminal.progress import stage, track
-from runner.text.arrow import notes_of
+from runner.text.blocks import Blocks, Mapped
 from runner.text.features import BringsVocabulary, TokenFeature
 from runner.text.pieces import pieces_by
-from runner.text.vocab import Vocab
+from runner.text.vocab import PlainVocab, Vocab
 
-RULES = 6  # version of numericalising; raise it with a change, so that old cache files are not used
+RULES = 7  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
 _ABANDONED_SECONDS = 86_400.0  # older temporary files are removed, also those of other machines that share the cache
 SPLITS = ("train", "valid", "test")
+
+
+class Header(TypedDict):
+    """The JSON values of a cache file, see `Data`."""
+
+    vocabs: dict[str, PlainVocab]
+    oov_rate: dict[str, dict[str, float]]
+    counts: dict[str, DataRecord]
+    notes: dict[str, dict[str, int]]
+    fingerprint: str
+    splits: list[str]
 
 
 @dataclass(frozen=True)
@@ -94,7 +115,8 @@ def load(
     if known:
         of_content.append({name: known[name].to_plain() for name in features if name in known})
     if cache is None:
-        return _numericalize(_read_corpus(corpus), corpus, features, task, truncation, fingerprint, known)
+        blocks = _read_corpus(corpus, fingerprint)
+        return _numericalize(blocks, corpus, features, task, truncation, fingerprint, known)[0]
     key = hashlib.sha256(json.dumps(of_content, sort_keys=True).encode()).hexdigest()
     path = cache / f"{corpus.name}-{key[:24]}.columns"
     rows = rows_path(cache, corpus, fingerprint, RULES)
@@ -103,19 +125,24 @@ def load(
     with building(path, corpus.name):
         if (cached := _read(path)) is not None:
             return replace(cached, rows=rows)
-        tables = _read_corpus(corpus)
-        data = _numericalize(tables, corpus, features, task, truncation, fingerprint, known)
-        write_bytes(path, _to_bytes(data))
-        last = predicted_split(tables)
-        keep_rows(rows, last, tables[last])
+        blocks = _read_corpus(corpus, fingerprint)
+        data, arrays = _numericalize(blocks, corpus, features, task, truncation, fingerprint, known)
+        write_columns(path, json.dumps(_header(data)).encode(), arrays)
+        last = predicted_split(blocks)
+        keep_rows(rows, last, blocks[last].whole())
+        if any(isinstance(values, np.memmap) for values in arrays.values()):
+            data = replace(_read(path) or data, cached=False)  # their temporary files can go
     for pattern in (".*.columns.*", ".*.rows.*"):
         remove_leftovers(cache, pattern, _ABANDONED_SECONDS)
     return replace(data, rows=rows)
 
 
-def _read_corpus(corpus: Corpus) -> dict[str, pa.Table]:
+def _read_corpus(corpus: Corpus, fingerprint: str) -> dict[str, Blocks]:
     with stage(f"reading {corpus.name}"):
-        return corpus.read()
+        blocks = read_blocks(corpus)
+    if isinstance(corpus, ReadsBlocks) and corpus.fingerprint() != fingerprint:
+        raise HydromelError(f"dataset={corpus.name}: a file changed while it was read; start again once it is complete")
+    return blocks
 
 
 def predicted_split(splits: Container[str]) -> Literal["valid", "test"]:
@@ -124,61 +151,80 @@ def predicted_split(splits: Container[str]) -> Literal["valid", "test"]:
 
 
 def _numericalize(
-    tables: Mapping[str, pa.Table],
+    splits: Mapping[str, Blocks],
     corpus: Corpus,
     features: Mapping[str, TokenFeature],
     task: Task,
     truncation: Truncation,
     fingerprint: str,
     known: Mapping[str, Vocab],
-) -> Data:
-    """Map the strings of every split to integers; vocabularies that are not `known` are from the training set only."""
+) -> tuple[Data, dict[str, Array]]:
+    """Map the strings of every split to integers; vocabularies that are not `known` are from the training set only.
+
+    Return also the columns of all splits, by `SPLIT/COLUMN`.
+    """
     for needed in ("train", "valid"):
-        if needed not in tables:
-            raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
+        if needed not in splits:
+            raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(splits)}")
     keep = truncation.keep
     if truncation.max_length is None and keep != "head":
         raise HydromelError(f"truncate={keep} has no effect with max_length=null; give max_length=N")
-    check_texts(tables["train"], task, corpus.name)
-    texts = {split: read_texts(table, task, features) for split, table in tables.items()}
+    check_texts(splits["train"], task, corpus.name)
+
+    def texts_of(table: pa.Table) -> pa.Table:
+        return read_texts(table, task, features)
+
+    texts = {split: Mapped(texts_of, blocks) for split, blocks in splits.items()}
+    columns = next(iter(texts["train"])).column_names
     for name, feature in features.items():
-        if feature.column not in texts["train"].column_names:
-            columns = ", ".join(tables["train"].column_names)
+        if feature.column not in columns:
             raise HydromelError(
-                f"features.{name}.column={feature.column}: dataset={corpus.name} has no such column; it has {columns}"
+                f"features.{name}.column={feature.column}: dataset={corpus.name} has no such column; it has "
+                f"{', '.join(columns)}"
             )
     vocabs = {
         name: known[name] if name in known else feature.vocab(texts["train"]) for name, feature in features.items()
     }
-    vocabs[TARGET] = task.target_vocab(tables["train"], {name: vocab.learned for name, vocab in vocabs.items()})
+    vocabs[TARGET] = task.target_vocab(splits["train"], {name: vocab.learned for name, vocab in vocabs.items()})
     for name, feature in features.items():
         # `runner.text.features.extend_vocabulary` does the same for text after training
         if feature.extend and name not in known:
-            vocabs[name] = vocabs[name].extend([feature.strings(table) for table in texts.values()])
-    vocabs[TARGET] = with_unseen(task, vocabs[TARGET], tables)
-    data = Data({}, vocabs, {}, {}, {}, fingerprint, cached=False)
-    for split in track([split for split in SPLITS if split in tables], "numericalising", len(tables)):
-        ids_of = columns_of(texts[split], features, vocabs)
-        data.oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
-        whole = task.encode(ids_of, tables[split], vocabs)
-        if keep != "head" and isinstance(whole.target, Ragged):
-            raise HydromelError(
-                f"truncate={keep}: task={task.name} predicts every token, and a cut row would start in the middle of a "
-                "sentence or span; use truncate=head"
-            )
-        used = cut_split(task, truncation, whole, is_trained_on=split == "train")
-        data.counts[split] = count_split(whole, used, vocabs[TARGET])
-        # Targets that were cut off count as missed only in evaluation.
-        data.splits[split] = arrange_texts(replace(used, cut=None) if split == "train" else used, task, vocabs)
-        data.notes[split] = notes_of(tables[split])
-    return data
+            vocabs[name] = vocabs[name].extend(feature.strings(block) for part in texts.values() for block in part)
+    vocabs[TARGET] = with_unseen(task, vocabs[TARGET], splits)
+    data, arrays = Data({}, vocabs, {}, {}, {}, fingerprint, cached=False), dict[str, Array]()
+    for split in track([split for split in SPLITS if split in splits], "numericalising", len(splits)):
+        own, counts, unknown = SplitColumns(task.carries_state), SplitCounts(vocabs[TARGET]), Counter[str]()
+        n_rows = n_values = 0
+        for table in splits[split]:
+            ids_of = columns_of(texts_of(table), features, vocabs)
+            for name, ids in ids_of.items():
+                unknown[name] += _count_unknown(ids.values, vocabs[name])
+            n_values += next(iter(ids_of.values())).rows.n_tokens
+            whole = task.encode(ids_of, table, vocabs)
+            if keep != "head" and isinstance(whole.target, Ragged):
+                raise HydromelError(
+                    f"truncate={keep}: task={task.name} predicts every token, and a cut row would start in the middle "
+                    "of a sentence or span; use truncate=head"
+                )
+            used = cut_split(task, truncation, whole, is_trained_on=split == "train")
+            counts.add(whole, used)
+            # Targets that were cut off count as missed only in evaluation.
+            used = replace(used, cut=None) if split == "train" else used
+            own.append(arrange_texts(used, task, vocabs), n_rows)
+            n_rows += table.num_rows
+        arrays |= {f"{split}/{name}": values for name, values in own.arrays().items()}
+        data.splits[split] = batch_of(arrays, f"{split}/")
+        data.oov_rate[split] = {name: unknown[name] / n_values if n_values else 0.0 for name in features}
+        data.counts[split] = {**counts.record(), "rows": len(data.splits[split].index)}  # one row if it is one text
+        data.notes[split] = {note: count for note, count in splits[split].notes.items() if count}
+    return data, arrays
 
 
-def with_unseen(task: Task, targets: Vocab, tables: Mapping[str, pa.Table]) -> Vocab:
+def with_unseen(task: Task, targets: Vocab, splits: Mapping[str, Iterable[pa.Table]]) -> Vocab:
     """Return the possible targets, with those of valid and test that the training set lacks as `extra`."""
     if not isinstance(task, HasUnseenTargets):
         return targets
-    return task.with_unseen(targets, [tables[split] for split in SPLITS if split in tables])
+    return task.with_unseen(targets, (table for split in SPLITS if split in splits for table in splits[split]))
 
 
 def cut_split(task: Task, truncation: Truncation, whole: Batch, is_trained_on: bool) -> Batch:
@@ -218,71 +264,32 @@ def _tokens(table: pa.Table, feature: TokenFeature, vocab: Vocab) -> tuple[IntAr
     )
 
 
-def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
-    """Return the share of ids that are unknown to training, 0 to 1."""
-    unknown = torch.eq(ids, vocab.unk or 0) | (ids >= vocab.known)
-    return float(unknown.double().mean()) if len(ids) else 0.0
+def _count_unknown(ids: torch.Tensor, vocab: Vocab) -> int:
+    """Return the number of ids that are unknown to training."""
+    return int((torch.eq(ids, vocab.unk or 0) | (ids >= vocab.known)).sum())
 
 
-def _to_bytes(data: Data) -> bytes:
-    header = {
+def _header(data: Data) -> Header:
+    return {
         "vocabs": {name: vocab.to_plain() for name, vocab in data.vocabs.items()},
         "oov_rate": data.oov_rate,
         "counts": data.counts,
         "notes": data.notes,
         "fingerprint": data.fingerprint,
-        "features": {split: list(batch.features) for split, batch in data.splits.items()},
+        "splits": [*data.splits],
     }
-    arrays: dict[str, npt.NDArray[np.generic]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
-    for split, batch in data.splits.items():
-        arrays[f"{split}/lengths"] = batch.rows.host_lengths
-        for name, feature in batch.features.items():
-            arrays[f"{split}/features/{name}"] = feature.values.numpy()
-        if isinstance(batch.target, Ragged):
-            arrays[f"{split}/target_per_token"] = batch.target.values.numpy()
-        else:
-            arrays[f"{split}/target_per_row"] = batch.target.numpy()
-        if batch.cut is not None:
-            arrays[f"{split}/cut_lengths"] = batch.cut.rows.host_lengths
-            arrays[f"{split}/cut_targets"] = batch.cut.values.numpy()
-        arrays[f"{split}/index"] = batch.index
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    body = buffer.getvalue()
-    return hashlib.sha256(body).digest() + body
 
 
 def _read(path: Path) -> Data | None:
     """Return the cached data, or None if there is none or the file is damaged."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if (found := read_columns(path)) is None:
         return None
-    except OSError as error:
-        raise HydromelError(f"{path} could not be read ({error.strerror}); use cache_dir=null for no cache") from error
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        return None
-    with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
-        header = json.loads(arrays["header"].tobytes())
-        splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
+    encoded, arrays = found
+    header: Header = json.loads(encoded)
+    splits = {split: batch_of(arrays, f"{split}/") for split in header["splits"]}
     vocabs = {name: Vocab.from_plain(plain) for name, plain in header["vocabs"].items()}
     of_reading = (header["oov_rate"], header["counts"], header["notes"])
     return Data(splits, vocabs, *of_reading, header["fingerprint"], cached=True)
-
-
-def _batch(arrays: Mapping[str, IntArray], split: str, names: list[str]) -> Batch:
-    rows = Rows(arrays[f"{split}/lengths"], torch.device("cpu"))
-    features = {name: Ragged(torch.from_numpy(arrays[f"{split}/features/{name}"]), rows, "packed") for name in names}
-    target: torch.Tensor | Ragged
-    if f"{split}/target_per_token" in arrays:
-        target = Ragged(torch.from_numpy(arrays[f"{split}/target_per_token"]), rows, "packed")
-    else:
-        target = torch.from_numpy(arrays[f"{split}/target_per_row"])
-    cut = None
-    if f"{split}/cut_targets" in arrays:
-        cut_rows = Rows(arrays[f"{split}/cut_lengths"], torch.device("cpu"))
-        cut = Ragged(torch.from_numpy(arrays[f"{split}/cut_targets"]), cut_rows, "packed")
-    return Batch(features, target, arrays[f"{split}/index"], cut=cut)
 
 
 def load_data(

@@ -17,6 +17,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.text.arrow import array, lengths_of, list_column
+from runner.text.blocks import Blocks
 from runner.text.features import TokenFeature
 from runner.text.vocab import EOS, Vocab
 
@@ -31,7 +32,7 @@ def pairs_of(task: Task) -> Pairs | None:
     return task.pairs if isinstance(task, ReadsPairs) else None
 
 
-def check_texts(table: pa.Table, task: Task, dataset: str) -> None:
+def check_texts(table: pa.Table | Blocks, task: Task, dataset: str) -> None:
     """Raise a HydromelError unless both the data set and the task have one text per row, or both have two."""
     has_pairs, pairs = TOKENS_B in table.column_names, pairs_of(task)
     if pairs is not None and not has_pairs:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from runner.common.files import write_bytes
-from runner.interfaces import Corpus
+from runner.interfaces import Corpus, read_blocks
 
 _DIGEST_BYTES = 32
 
@@ -39,7 +39,7 @@ def split_rows(path: Path | None, split: str, corpus: Corpus) -> pa.Table:
         HydromelError: the corpus cannot be read.
     """
     if path is None:
-        return corpus.read()[split]
+        return read_blocks(corpus)[split].whole()
     try:
         content = _file(path, split).read_bytes()
     except OSError:
@@ -47,7 +47,7 @@ def split_rows(path: Path | None, split: str, corpus: Corpus) -> pa.Table:
     body = content[_DIGEST_BYTES:]
     if content and hashlib.sha256(body).digest() == content[:_DIGEST_BYTES]:
         return pa.ipc.open_stream(body).read_all()
-    rows = corpus.read()[split]
+    rows = read_blocks(corpus)[split].whole()
     keep_rows(path, split, rows)
     return rows
 

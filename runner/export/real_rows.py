@@ -62,7 +62,10 @@ class RealRows:
         task = trained.task
         columns = trained.ids_of(tables[name])
         spelling = {name: module.spelled.spelling for name, module in characters_of(trained.model).items()}
-        vocabs = {**trained.vocabs, TARGET: with_unseen(task, trained.vocabs[TARGET], tables)}
+        vocabs = {
+            **trained.vocabs,
+            TARGET: with_unseen(task, trained.vocabs[TARGET], {split: [table] for split, table in tables.items()}),
+        }
         whole = task.encode(columns, tables[name], vocabs)
         if isinstance(task, NextToken):  # lines by themselves, also of a run that reads them as one text
             rows = Rows(next(iter(columns.values())).rows.host_lengths + 1, torch.device("cpu"))

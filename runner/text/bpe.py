@@ -37,8 +37,8 @@ def _alphabet() -> dict[str, int]:
 BYTES = _alphabet()
 
 
-def learn_merges(words: pa.Array, count: int, min_count: int) -> tuple[str, ...]:
-    """Learn up to `count` merges, most frequent pair first; `a b` makes the piece `ab`.
+def learn_merges(words: Iterable[pa.Array], count: int, min_count: int) -> tuple[str, ...]:
+    """Learn up to `count` merges from the words of some arrays, most frequent pair first; `a b` makes the piece `ab`.
 
     Pairs that occur less often than `min_count` are not merged. The result does not depend on the order of the words.
     """
@@ -46,8 +46,8 @@ def learn_merges(words: pa.Array, count: int, min_count: int) -> tuple[str, ...]
     trainer = BpeTrainer(
         vocab_size=len(BYTES) + count, min_frequency=min_count, initial_alphabet=sorted(BYTES), show_progress=False
     )
-    starts = range(0, len(words), _TRAIN_CHUNK)
-    tokenizer.train_from_iterator((words.slice(start, _TRAIN_CHUNK).to_pylist() for start in starts), trainer)
+    chunks = (part.slice(start, _TRAIN_CHUNK) for part in words for start in range(0, len(part), _TRAIN_CHUNK))
+    tokenizer.train_from_iterator((chunk.to_pylist() for chunk in chunks), trainer)
     return tuple(f"{left} {right}" for left, right in json.loads(tokenizer.to_str())["model"]["merges"])
 
 

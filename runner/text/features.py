@@ -6,7 +6,7 @@ the training set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -34,7 +34,8 @@ class TokenFeature(Protocol):
     def strings(self, table: pa.Table) -> pa.Array:
         """Return one string per token (N,), for all rows, concatenated."""
 
-    def vocab(self, train: pa.Table) -> Vocab: ...
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
+        """Return the vocabulary of the training set, which comes in blocks and may be iterated over several times."""
 
 
 @runtime_checkable
@@ -65,8 +66,8 @@ class Characters:
     def strings(self, table: pa.Table) -> pa.Array:
         return normalised_strings(table, self.column, self.unicode, self.lowercase, self.digits_to_zero)
 
-    def vocab(self, train: pa.Table) -> Vocab:
-        forms = Vocab.words(self.strings(train), min_count=1, max_size=None, unicode=self.unicode)
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
+        forms = Vocab.words(map(self.strings, train), min_count=1, max_size=None, unicode=self.unicode)
         return replace(forms, alphabet=alphabet_of(forms.strings, self.min_count))
 
 
@@ -84,8 +85,8 @@ class Forms:
     def strings(self, table: pa.Table) -> pa.Array:
         return normalised_strings(table, self.column, self.unicode, lowercase=False, digits_to_zero=False)
 
-    def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab.words(self.strings(train), min_count=1, max_size=None, unicode=self.unicode)
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
+        return Vocab.words(map(self.strings, train), min_count=1, max_size=None, unicode=self.unicode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +110,11 @@ class Bpe:
         """Return the words (N,), which `runner.data.numericalize.columns_of` splits by the vocabulary's merges."""
         return normalised_strings(table, self.column, self.unicode, lowercase=False, digits_to_zero=False)
 
-    def vocab(self, train: pa.Table) -> Vocab:
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
         """Return the pieces by decreasing count in the training set, then those that do not occur in it."""
-        words = self.strings(train)
-        merges = learn_merges(words, self.merges, self.min_count)
-        seen = Vocab.words(pieces_of(words, merges)[1], min_count=1, max_size=None)
+        merges = learn_merges(map(self.strings, train), self.merges, self.min_count)
+        pieces = (pieces_of(self.strings(block), merges)[1] for block in train)
+        seen = Vocab.words(pieces, min_count=1, max_size=None)
         return Vocab(
             tuple(dict.fromkeys((*seen.strings, *all_pieces(merges)))), SPECIALS, unicode=self.unicode, merges=merges
         )
@@ -146,7 +147,7 @@ class Casing:
     def strings(self, table: pa.Table) -> pa.Array:
         return casing(normalised_strings(table, self.column, self.unicode, lowercase=False, digits_to_zero=False))
 
-    def vocab(self, train: pa.Table) -> Vocab:
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
         return Vocab((*_CASES, "mixed"), SPECIALS)
 
 
@@ -173,8 +174,8 @@ class Affix:
             return pc.utf8_slice_codeunits(whole, 0, self.length)
         return pc.utf8_slice_codeunits(whole, -self.length, None)
 
-    def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab.words(self.strings(train), self.min_count, self.max_size, self.unicode)
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
+        return Vocab.words(map(self.strings, train), self.min_count, self.max_size, self.unicode)
 
 
 def casing(strings: pa.Array) -> pa.Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NotRequired
@@ -21,6 +22,10 @@ from runner.text.normal_forms import normal_form, normal_forms
 # string, which is a word like any other and has an id of its own.
 PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"
 SPECIALS = (PAD, UNK, EOS)
+MOST_COUNTED = 2**23  # distinct strings that are counted exactly, where rare ones are not needed
+MERGED_TOGETHER = 2**20  # counts of new strings that wait for being added to those before
+
+log = logging.getLogger(__name__)
 
 
 class PlainVocab(TypedDict):
@@ -122,30 +127,34 @@ class Vocab:
         return [self.tokens[place] for place in ids]
 
     @classmethod
-    def labels(cls, strings: pa.Array) -> Vocab:
-        """Return a vocabulary of all distinct strings, sorted, with counts, without special ids."""
-        vocab = cls(tuple(sorted(pc.unique(strings).to_pylist())))
-        return vocab.with_counts(vocab.encode(strings))
+    def labels(cls, strings: Iterable[pa.Array]) -> Vocab:
+        """Return a vocabulary of all distinct strings of some arrays, sorted, with counts, without special ids."""
+        counted = count_strings(strings).sort_by("string")
+        return cls(tuple(counted["string"].to_pylist()), counts=tuple(counted["count"].to_pylist()))
 
-    def with_counts(self, ids: npt.NDArray[np.integer]) -> Vocab:
-        """Return a copy with the `counts` of ids (N,)."""
-        return replace(self, counts=tuple(np.bincount(ids, minlength=len(self)).tolist()))
+    def with_counts(self, ids: Iterable[npt.NDArray[np.integer]]) -> Vocab:
+        """Return a copy with the `counts` of the ids of some arrays."""
+        counts = np.zeros(len(self), dtype=np.int64)
+        for part in ids:
+            counts += np.bincount(part, minlength=len(self))
+        return replace(self, counts=tuple(counts.tolist()))
 
     @classmethod
-    def words(cls, strings: pa.Array, min_count: int, max_size: int | None, unicode: UnicodeForm = "none") -> Vocab:
-        """Return a vocabulary of strings by decreasing count (ties sorted), after the special ids; without nulls.
+    def words(
+        cls, strings: Iterable[pa.Array], min_count: int, max_size: int | None, unicode: UnicodeForm = "none"
+    ) -> Vocab:
+        """Return a vocabulary of the strings of some arrays by decreasing count (ties sorted), after the special ids.
 
-        `unicode` is the normal form that the strings are in.
+        Nulls are left out. `unicode` is the normal form that the strings are in.
         """
-        counted = pc.value_counts(strings.drop_null())
-        table = pa.table({"string": counted.field("values"), "count": counted.field("counts")})
+        table = count_strings(strings, may_prune=min_count > 1 or max_size is not None)
         table = table.filter(pc.greater_equal(table["count"], min_count))
         table = table.sort_by([("count", "descending"), ("string", "ascending")])
         return cls(tuple(table["string"].to_pylist()[:max_size]), SPECIALS, unicode=unicode)
 
-    def extend(self, strings: Sequence[pa.Array]) -> Vocab:
+    def extend(self, strings: Iterable[pa.Array]) -> Vocab:
         """Return a copy with all new strings, sorted, appended as `extra`; existing ids do not change."""
-        distinct = pa.chunked_array([pc.unique(column) for column in strings], pa.string()).unique().drop_null()
+        distinct = count_strings(strings)["string"]
         new = distinct.filter(pc.invert(pc.is_in(distinct, value_set=self._values)))
         return self.with_extra(sorted(new.to_pylist()))
 
@@ -185,6 +194,46 @@ class Vocab:
             merges=merges,
             tokenizer=plain.get("tokenizer"),
         )
+
+
+def count_strings(arrays: Iterable[pa.Array], may_prune: bool = False) -> pa.Table:
+    """Return the distinct strings of some arrays, without nulls, in the column `string`, and their `count` (int64).
+
+    With `may_prune`, memory is bounded: if there are more than `MOST_COUNTED`, the rarest ones so far are forgotten,
+    and if they occur again they are counted from there (lossy counting, Manku and Motwani 2002). A warning says how far
+    counts may then be too small.
+    """
+    counted, pending, n_pending, missed = _counts(pa.array([], pa.string())), list[pa.Table](), 0, 0
+    for strings in arrays:
+        pending.append(_counts(strings.drop_null()))
+        n_pending += pending[-1].num_rows
+        if n_pending > max(MERGED_TOGETHER, counted.num_rows):
+            counted, pending, n_pending = _merged([counted, *pending]), [], 0
+            while may_prune and counted.num_rows > MOST_COUNTED:
+                least = pc.min(counted["count"]).as_py()
+                missed += least
+                counted = counted.filter(pc.greater(counted["count"], least))
+    if missed:
+        log.warning(
+            "warning: more than %s distinct strings were counted; rare ones were forgotten on the way, so that counts "
+            "may be too small by up to %s (words seen more often than that and min_count are not affected)",
+            f"{MOST_COUNTED:,}",
+            f"{missed:,}",
+        )
+    return _merged([counted, *pending])
+
+
+def _counts(strings: pa.Array) -> pa.Table:
+    counted = pc.value_counts(strings)
+    return pa.table({"string": counted.field("values"), "count": counted.field("counts").cast(pa.int64())})
+
+
+def _merged(parts: Sequence[pa.Table]) -> pa.Table:
+    parts = [part for part in parts if part.num_rows] or [parts[0]]
+    if len(parts) == 1:
+        return parts[0]
+    sums = pa.concat_tables(parts).group_by("string", use_threads=False).aggregate([("count", "sum")])
+    return sums.rename_columns({"string": "string", "count_sum": "count"}).combine_chunks()
 
 
 def vocab_of(vocabs: Mapping[str, Vocab], feature: str) -> Vocab:
@@ -227,8 +276,8 @@ class Feature:
         marker = normal_form(self.unk_string, self.unicode, self.lowercase)
         return pc.if_else(pc.equal(strings, marker), pa.scalar(None, pa.string()), strings)
 
-    def vocab(self, train: pa.Table) -> Vocab:
-        return Vocab.words(self.strings(train), self.min_count, self.max_size, self.unicode)
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
+        return Vocab.words(map(self.strings, train), self.min_count, self.max_size, self.unicode)
 
 
 def normalised_strings(

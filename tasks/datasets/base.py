@@ -3,8 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,10 +13,12 @@ import pyarrow.compute as pc
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.types import Encoding, FilePath, Fraction, Name
-from runner.text.arrow import lengths_of, notes_of, offsets_of, refuse, with_notes
+from runner.text.arrow import lengths_of, offsets_of, refuse
+from runner.text.blocks import Blocks
 from runner.text.tokenizers import WHITESPACE, Tokenizer
-from tasks.datasets.files import MAX_BYTES, Files, TextFile, find_all, read_text, sha256
+from tasks.datasets.files import Files, TextFile, find_all, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
+from tasks.datasets.text_blocks import BlockEnd, text_blocks
 from tasks.spans.finding import TagRules, check_tags
 from tasks.spans.table import SpanScheme
 
@@ -94,43 +95,36 @@ class FilesCorpus(ABC):
         }
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
+    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
+        """Yield a file as tables of consecutive examples: all of `read_file`, unless a format can be read in blocks."""
+        yield self.read_file(path, split)
+
     def read(self) -> dict[str, pa.Table]:
-        """Return one table per split, in the order train, valid, test.
+        """Return one table per split, all in memory; otherwise as `read_blocks`."""
+        return {split: blocks.whole() for split, blocks in self.read_blocks().items()}
+
+    def read_blocks(self) -> dict[str, Blocks]:
+        """Return the rows of each split, in the order train, valid, test.
 
         The rows of several files have an `origin`, the path and line of each row.
 
         Raises:
             HydromelError: a file is malformed; the message has its path and, if possible, the line.
         """
-        tables = {}
-        for split, paths in self.paths().items():
-            parts = [self.read_file(path, split) for path in paths]
-            for path, part in zip(paths, parts, strict=True):
-                if part.num_rows == 0:
-                    raise HydromelError(f"{path}: no examples in the file")
-            tables[split] = parts[0] if len(parts) == 1 else _joined(parts, paths)
-        return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
+        splits = {split: Blocks(self._tables(split, paths)) for split, paths in self.paths().items()}
+        return cut_missing(splits, self.cut, self.valid_fraction, self.test_fraction, self.name)
 
-
-def _joined(parts: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Table:
-    """Return the rows of several files as one table."""
-    for path, part in zip(paths, parts, strict=True):
-        if not part.schema.equals(parts[0].schema):
-            raise HydromelError(
-                f"{path}: columns {', '.join(part.column_names)}; {paths[0]} has {', '.join(parts[0].column_names)}, "
-                "and the files of a split must have the same"
-            )
-    if sum(part.nbytes for part in parts) > MAX_BYTES:
-        raise HydromelError(
-            f"{paths[0]} and further files: more than {MAX_BYTES:,} bytes in one split, the most allowed"
-        )
-    origins = [
-        pc.binary_join_element_wise(str(path), part["line"].cast(pa.string()), ":")
-        for path, part in zip(paths, parts, strict=True)
-    ]
-    joined = pa.concat_tables(part.append_column("origin", origin) for part, origin in zip(parts, origins, strict=True))
-    notes = sum((Counter(notes_of(part)) for part in parts), Counter[str]())
-    return with_notes(joined.replace_schema_metadata({b"path": str(paths[0]).encode()}), notes)
+    def _tables(self, split: str, paths: Sequence[Path]) -> Iterator[pa.Table]:
+        for path in paths:
+            n_rows = 0
+            for table in self.read_file_blocks(path, split):
+                n_rows += table.num_rows
+                if len(paths) > 1:
+                    origin = pc.binary_join_element_wise(str(path), table["line"].cast(pa.string()), ":")
+                    table = table.append_column("origin", origin)
+                yield table
+            if not n_rows:
+                raise HydromelError(f"{path}: no examples in the file")
 
 
 def lists_of_tokens(column: pa.Array, tokenizer: Tokenizer, where: str) -> pa.ListArray:
@@ -191,12 +185,24 @@ class LocalCorpus(FilesCorpus):
 
     encoding: Encoding
 
+    @property
+    def block_end(self) -> BlockEnd | None:
+        """Where a file can be divided into blocks that are parsed one at a time; None: nowhere."""
+        return None
+
     @abstractmethod
     def parse(self, file: TextFile, split: str) -> pa.Table:
-        """Return a file as a table of examples, made by `example_table`."""
+        """Return a file, or a block of one, as a table of examples, made by `example_table`."""
 
     def read_file(self, path: Path, split: str) -> pa.Table:
         return self.parse(read_text(path, self.encoding), split)
+
+    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
+        if self.block_end is None:
+            yield self.read_file(path, split)
+            return
+        for block in text_blocks(path, self.encoding, self.block_end):
+            yield self.parse(block, split)
 
 
 def check_tag_lists(tokens: pa.ListArray, tags: pa.ListArray, rules: TagRules, at: Callable[[int], str]) -> None:

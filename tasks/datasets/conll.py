@@ -1,7 +1,7 @@
 """Column files (CoNLL): one token per line with its fields in columns, and a blank line between sentences."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from runner.text.formats.columns import MARKS, Columns, LineKinds, Separator, sp
 from tasks.datasets.base import HasTags, LocalCorpus
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import GROUP, path_of
+from tasks.datasets.text_blocks import BlockEnd, text_blocks
 from tasks.spans.finding import TagRules, check_tags
 
 DOCSTART = "-DOCSTART-"
@@ -34,8 +35,15 @@ class Cells:
     notes: Mapping[str, int]  # things left out or decided, and how often
 
     @classmethod
-    def of(cls, file: TextFile, separator: Separator, comment_prefix: Text | None, skip_docstart: bool) -> "Cells":
-        """Split a file into cells.
+    def of(
+        cls,
+        file: TextFile,
+        separator: Separator,
+        comment_prefix: Text | None,
+        skip_docstart: bool,
+        width: int | None = None,
+    ) -> "Cells":
+        """Split a file, or a block of one, into cells; `width` is the number of columns if it is known.
 
         Blank lines (only white space) and document marks end a sentence; comments stand before one (`LineKinds`).
 
@@ -43,7 +51,7 @@ class Cells:
             HydromelError: there are no token lines, or a line has a different number of columns, an empty one, or one
                 with a carriage return in it.
         """
-        kinds = LineKinds.of(file.lines, separator, comment_prefix, DOCSTART if skip_docstart else None, None)
+        kinds = LineKinds.of(file.lines, separator, comment_prefix, DOCSTART if skip_docstart else None, width)
         kept = kinds.tokens
         if not kept.any():
             raise HydromelError(f"{file.path}: no examples in the file")
@@ -51,7 +59,7 @@ class Cells:
         fields = split_columns(lines, separator)
         line = file.numbers[kept]
         widths = lengths_of(fields)
-        width = int(np.bincount(widths).argmax())
+        width = width or int(np.bincount(widths).argmax())
 
         def wrong_width(row: int) -> str:
             hint = ""
@@ -115,7 +123,7 @@ class Cells:
                 "since it was read"
             ),
         )
-        lines = self.file.lines.take(pa.array(self.line - 1))
+        lines = self.file.lines.take(pa.array(self.line - 1 - self.file.before))
         return list_column(lines, offsets).take(pa.array(rows))
 
     def offsets(self) -> IntArray:
@@ -142,8 +150,34 @@ class TokenLines(LocalCorpus):
     """A reader of files with one token per line, to whose lines predictions can be appended."""
 
     @abstractmethod
-    def cells(self, file: TextFile) -> Cells:
-        """Return the token lines of a file."""
+    def cells(self, file: TextFile, width: int | None = None) -> Cells:
+        """Return the token lines of a file, or of a block of one; `width` is the number of columns if it is known."""
+
+    @abstractmethod
+    def parse_cells(self, cells: Cells, split: str) -> pa.Table:
+        """Return token lines as a table of examples."""
+
+    @property
+    def block_end(self) -> BlockEnd | None:
+        return "blank line"
+
+    def parse(self, file: TextFile, split: str) -> pa.Table:
+        return self.parse_cells(self.cells(file), split)
+
+    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
+        for cells in self._cells_of(path):
+            yield self.parse_cells(cells, split)
+
+    def _cells_of(self, path: Path) -> Iterator[Cells]:
+        """Yield the token lines of a file in blocks, which have the number of columns of the first one."""
+        if self.block_end is None:
+            yield self.cells(read_text(path, self.encoding))
+            return
+        width = None
+        for block in text_blocks(path, self.encoding, self.block_end):
+            cells = self.cells(block, width)
+            width = cells.width
+            yield cells
 
     @abstractmethod
     def text_format(self) -> Columns:
@@ -165,7 +199,21 @@ class TokenLines(LocalCorpus):
         return lines.take(pa.array(np.argsort(np.concatenate(rows)))), mark
 
     def _lines_of(self, table: pa.Table, path: Path) -> pa.ListArray:
-        return self.cells(read_text(path, self.encoding)).lines_of(table)
+        """Return the lines of each row of a table that was read from a file; raises as `token_lines`."""
+        numbers = table["line"].to_numpy()
+        found, rows = [], []
+        for cells in self._cells_of(path):
+            last = cells.file.before + len(cells.file.lines)
+            own = np.flatnonzero((numbers > cells.file.before) & (numbers <= last))
+            if len(own):
+                found.append(cells.lines_of(table.take(pa.array(own))))
+                rows.append(own)
+        order = np.concatenate([*rows, np.flatnonzero(numbers > last)])
+        if sum(map(len, rows)) < len(numbers):
+            raise HydromelError(
+                f"{path}: the file has no line {numbers[order[-1]]} any more; it has changed since it was read"
+            )
+        return pa.concat_arrays(found).take(pa.array(np.argsort(order)))
 
 
 @dataclass(kw_only=True)
@@ -200,8 +248,12 @@ class ColumnsFile(HasTags, TokenLines):
         if self.group_documents and not self.skip_docstart:
             raise HydromelError("dataset.group_documents=true needs dataset.skip_docstart=true, which finds documents")
 
-    def parse(self, file: TextFile, split: str) -> pa.Table:
-        cells = self.cells(file)
+    @property
+    def block_end(self) -> BlockEnd | None:
+        return None if self.group_documents else "blank line"
+
+    def parse_cells(self, cells: Cells, split: str) -> pa.Table:
+        file = cells.file
         columns = {name: cells.column(place) for name, place in self.columns.items()}
         if "tags" in columns:
             tags = self.columns["tags"] % cells.width
@@ -218,8 +270,7 @@ class ColumnsFile(HasTags, TokenLines):
     def describe_files(self) -> dict[str, int]:
         if self.width is not None or min(place for name, place in self.columns.items() if name != "tags") >= 0:
             return {}
-        path = self.paths()["train"][0]
-        return {"width": self.cells(read_text(path, self.encoding)).width}
+        return {"width": next(self._cells_of(self.paths()["train"][0])).width}
 
     def text_format(self) -> Columns:
         columns = self.columns
@@ -227,8 +278,8 @@ class ColumnsFile(HasTags, TokenLines):
             columns = {name: place % self.width for name, place in columns.items()}
         return Columns(self.separator, columns, self.comment_prefix, DOCSTART if self.skip_docstart else None)
 
-    def cells(self, file: TextFile) -> Cells:
-        return Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)
+    def cells(self, file: TextFile, width: int | None = None) -> Cells:
+        return Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart, width)
 
 
 def _documents(file: TextFile, table: pa.Table) -> pa.Array:

@@ -42,14 +42,14 @@ class Conllu(HasTags, TokenLines):
                 "it must name tokens, and may name neither line nor label"
             )
 
-    def parse(self, file: TextFile, split: str) -> pa.Table:
-        cells, names = self.cells(file), _names(file)
+    def parse_cells(self, cells: Cells, split: str) -> pa.Table:
+        file, names = cells.file, _names(cells.file)
         columns = {name: name for name in FURTHER if position(name, names) is not None} | self.columns
         values = {name: _values(cells, names, column, f"dataset.columns.{name}") for name, column in columns.items()}
         if "tags" in values:
             tags = values["tags"]
             values["tags"] = pc.if_else(pc.equal(tags, UNSPECIFIED), pa.scalar(None, pa.string()), tags)
-            if values["tags"].null_count == len(tags):
+            if values["tags"].null_count == len(tags) and not file.before:
                 raise HydromelError(f"{file.path}: column {columns['tags']} has no tags, only _ (dataset.columns.tags)")
             note = f"tags that are unspecified ({UNSPECIFIED}), which are no targets"
             cells = cells.noting({note: values["tags"].null_count})
@@ -58,8 +58,8 @@ class Conllu(HasTags, TokenLines):
     def text_format(self) -> ConlluColumns:
         return ConlluColumns.of({name: name for name in FURTHER} | self.columns)
 
-    def cells(self, file: TextFile) -> Cells:
-        cells, names = Cells.of(file, "tab", "#", skip_docstart=False), _names(file)
+    def cells(self, file: TextFile, width: int | None = None) -> Cells:
+        cells, names = Cells.of(file, "tab", "#", False, width), _names(file)
         if cells.width != len(names):
             what = "CoNLL-U" if names == STANDARD else "the file's first line"
             raise HydromelError(f"{file.at(cells.line[0])}: {cells.width} columns; {what} has {len(names)}")
@@ -78,7 +78,7 @@ class Conllu(HasTags, TokenLines):
 
 def _names(file: TextFile) -> Sequence[str]:
     """Return the names of a file's columns."""
-    return named_in(file.lines[0].as_py()) or STANDARD
+    return named_in(file.first_line) or STANDARD
 
 
 def _values(cells: Cells, names: Sequence[str], column: str, option: str) -> pa.Array:
@@ -95,7 +95,7 @@ def _values(cells: Cells, names: Sequence[str], column: str, option: str) -> pa.
         raise unknown("column", column, [name.lower() for name in names], f"{option}, {cells.file.path}")
     pairs = cells.column(place)
     values = pc.struct_field(pc.extract_regex(pairs, rf"(?:^|\|){re.escape(key)}=(?P<value>[^|]+)"), "value")
-    if values.null_count == len(values):
+    if values.null_count == len(values) and not cells.file.before:
         parts = pc.split_pattern(pairs.unique(), "|").flatten()
         keys = pc.struct_field(pc.extract_regex(parts, r"^(?P<key>[^=]+)="), "key").drop_null()
         raise unknown("key", key, keys.unique().to_pylist()[:12], f"{option}, {names[place]} in {cells.file.path}")

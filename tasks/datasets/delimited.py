@@ -30,6 +30,7 @@ from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
+from tasks.datasets.text_blocks import BlockEnd, text_blocks
 
 Column = Position | Text
 Columns = Column | Annotated[list[Column], Field(min_length=1)]
@@ -56,8 +57,8 @@ def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray
     """Split rows without quotes and escapes, one per line; return the columns and the 1-based line of each row."""
     fields = pc.split_pattern(file.lines, delimiter)
     widths = lengths_of(fields)
-    width = int(widths[0])
-    refuse(widths != width, lambda row: wrong_width(file, row + 1, int(widths[row]), width))
+    width = file.first_line.count(delimiter) + 1
+    refuse(widths != width, lambda row: wrong_width(file, file.numbers[row], int(widths[row]), width))
     return [pc.list_element(fields, place) for place in range(width)], file.numbers
 
 
@@ -169,10 +170,16 @@ class Delimited(RawText, LocalCorpus):
             raise HydromelError(f"dataset.escape={self.escape} is the delimiter; give another character, or null")
         check_pair(self.text_columns, "dataset.text_columns")
 
+    @property
+    def block_end(self) -> BlockEnd | None:
+        return None if self.quoting or self.escape is not None else "line"
+
     def parse(self, file: TextFile, split: str) -> pa.Table:
         columns, line = self._rows(file)
         names = None
-        if self.header:
+        if self.header and file.before:
+            names = file.first_line.split(self.delimiter)
+        elif self.header:
             names = [column[0].as_py() for column in columns]
             columns, line = [column[1:] for column in columns], line[1:]
 
@@ -215,7 +222,9 @@ class Delimited(RawText, LocalCorpus):
         places = [place for own in self._text_columns().values() for place in own if isinstance(place, int)]
         if self.width is not None or min(places, default=0) >= 0:
             return {}
-        return {"width": len(self._rows(read_text(self.paths()["train"][0], self.encoding))[0])}
+        path = self.paths()["train"][0]
+        block = next(text_blocks(path, self.encoding, "line")) if self.block_end else read_text(path, self.encoding)
+        return {"width": len(self._rows(block)[0])}
 
     def text_format(self) -> DelimitedText:
         """Return the format of this data set's files, the default for text given to models trained on it."""

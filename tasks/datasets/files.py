@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,7 @@ from pydantic import Field
 from runner.common.arrays import IntArray
 from runner.common.bounded import expand, first_bytes, read_bytes
 from runner.common.errors import HydromelError, shortened
+from runner.common.hashes import file_sha256
 from runner.common.types import FilePath, is_encoding
 
 MAX_BYTES = 2**31 - 1  # Arrow strings have 32-bit offsets
@@ -29,6 +30,7 @@ BYTE_ORDER_MARK = "\ufeff"
 STDIN = Path("-")
 Files = FilePath | Annotated[list[FilePath], Field(min_length=1)]  # paths and patterns
 _PATTERN = re.compile(r"[*?\[]")
+CR_AT_END = re.compile(r"\r+(\n|\Z)")  # before the end of a line, or of the file
 # first bytes of formats that are no text -> what to do with them
 _NOT_TEXT = {
     b"PAR1": "a Parquet file; read it with dataset=parquet",
@@ -40,10 +42,12 @@ _NOT_TEXT = {
 
 @dataclass(frozen=True)
 class TextFile:
-    """A decoded file. Line ends are LF, and there is no byte order mark."""
+    """A decoded file, or a block of one. Line ends are LF, and there is no byte order mark."""
 
     path: Path
     text: str
+    before: int = 0  # number of lines of the file before this block
+    head: str | None = None  # first line of the file (None: it is in this block)
 
     @cached_property
     def lines(self) -> pa.StringArray:
@@ -53,13 +57,19 @@ class TextFile:
 
     @cached_property
     def numbers(self) -> IntArray:
-        """The 1-based numbers (L,) of `lines`."""
-        return np.arange(1, len(self.lines) + 1)
+        """The 1-based numbers (L,) of `lines` in the file."""
+        return np.arange(self.before + 1, self.before + len(self.lines) + 1)
+
+    @property
+    def first_line(self) -> str:
+        """The first line of the file."""
+        return self.text.partition("\n")[0] if self.head is None else self.head
 
     def body(self) -> "TextFile":
         """Return the file without empty lines, or lines of spaces, at its end: in most formats they are no examples."""
         text = self.text.rstrip("\n ")
-        return TextFile(self.path, text + self.text[len(text) :].partition("\n")[0])  # the last line keeps its spaces
+        text += self.text[len(text) :].partition("\n")[0]  # the last line keeps its spaces
+        return replace(self, text=text)
 
     def at(self, line: int) -> str:
         """Return `path:line`, as in editors and compilers."""
@@ -168,6 +178,22 @@ def decoded(path: Path, data: bytes, encoding: str, is_whole: bool = True) -> st
         HydromelError: no bytes, or those of a format that is no text; only white space; an unknown encoding; bytes
             invalid in it; a NUL character.
     """
+    check_start(path, data, encoding)
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(data, final=is_whole)
+    except UnicodeError as error:
+        raise not_decoded(path, encoding, data, error) from error
+    text = text.removeprefix(BYTE_ORDER_MARK)
+    if "\r" in text:
+        text = CR_AT_END.sub(r"\1", text) if "\n" in text else text.replace("\r", "\n")
+    check_characters(path, text, 0)
+    if not text.strip():
+        raise HydromelError(f"{path}: no examples; the file contains only white space")
+    return text
+
+
+def check_start(path: Path, data: bytes, encoding: str) -> None:
+    """Raise a HydromelError unless the first bytes of a file may be text in a known encoding."""
     if not data:
         raise HydromelError(f"{path}: the file is empty")
     for magic, what in _NOT_TEXT.items():
@@ -177,40 +203,39 @@ def decoded(path: Path, data: bytes, encoding: str, is_whole: bool = True) -> st
         raise HydromelError(
             f"dataset.encoding='{encoding}' is unknown; use a name such as utf-8, iso-8859-1, cp1252 or utf-16"
         )
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(data, final=is_whole)
-    except UnicodeError as error:
-        raise _not_decoded(path, encoding, data, error) from error
-    text = text.removeprefix(BYTE_ORDER_MARK)
-    if "\r" in text:
-        text = re.sub(r"\r+(\n|\Z)", r"\1", text) if "\n" in text else text.replace("\r", "\n")
+
+
+def check_characters(path: Path, text: str, lines_before: int) -> None:
+    """Raise a HydromelError if a text, which `lines_before` lines of the file precede, has a NUL character."""
     if (place := text.find("\0")) >= 0:
         raise HydromelError(
-            f"{path}:{place_in(text, place)}: a NUL character, which no text has; if the file is in UTF-16, set "
-            "dataset.encoding=utf-16-le or utf-16-be"
+            f"{path}:{place_in(text, place, lines_before)}: a NUL character, which no text has; if the file is in "
+            "UTF-16, set dataset.encoding=utf-16-le or utf-16-be"
         )
-    if not text.strip():
-        raise HydromelError(f"{path}: no examples; the file contains only white space")
-    return text
 
 
-def _not_decoded(path: Path, encoding: str, data: bytes, error: UnicodeError) -> HydromelError:
-    """Return the error with the line and the column of the first bytes that are invalid."""
+def not_decoded(
+    path: Path, encoding: str, data: bytes, error: UnicodeError, before: str = "", lines: int = 0, first_byte: int = 0
+) -> HydromelError:
+    """Return the error with the line and the column of the first bytes that are invalid.
+
+    `data` starts at byte `first_byte` of the file, after `lines` lines and the text `before`.
+    """
     if not isinstance(error, UnicodeDecodeError):  # UTF-16 without a byte order mark
         return HydromelError(f"{path}: not {encoding} ({error}); set the file's encoding with dataset.encoding=...")
     hint = "set the file's encoding with dataset.encoding=..."
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not first_byte:
         hint = "it begins like UTF-16: set dataset.encoding=utf-16"
-    before = data[: error.start].decode(encoding, errors="replace")
+    before += data[: error.start].decode(encoding, errors="replace")
     return HydromelError(
-        f"{path}:{place_in(before, len(before))}: byte {error.start} (0x{data[error.start]:02x}) is not {encoding}: "
-        f"{error.reason}; {hint}"
+        f"{path}:{place_in(before, len(before), lines)}: byte {first_byte + error.start} "
+        f"(0x{data[error.start]:02x}) is not {encoding}: {error.reason}; {hint}"
     )
 
 
-def place_in(text: str, place: int) -> str:
-    """Return `line:column`, both from 1, of a character of a text."""
-    return f"{text.count(chr(10), 0, place) + 1}:{place - text.rfind(chr(10), 0, place)}"
+def place_in(text: str, place: int, lines_before: int = 0) -> str:
+    """Return `line:column`, both from 1, of a character of a text, which `lines_before` lines of the file precede."""
+    return f"{lines_before + text.count(chr(10), 0, place) + 1}:{place - text.rfind(chr(10), 0, place)}"
 
 
 def content_of(path: Path) -> bytes:
@@ -234,10 +259,4 @@ def head_of(path: Path, most: int) -> tuple[bytes, bool]:
 
 def sha256(path: Path) -> str:
     """Return the sha256 of the file's bytes on disk."""
-    if path == STDIN:
-        return hashlib.sha256(standard_input()).hexdigest()
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise HydromelError(f"{path}: cannot be read ({error})") from error
+    return hashlib.sha256(standard_input()).hexdigest() if path == STDIN else file_sha256(path)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import FilePath, Fraction, Name, Text
 from runner.text.arrow import offsets_of, utf8_bytes
+from runner.text.blocks import Blocks
 from tasks.datasets.arrow_columns import check_columns, class_names, column_of, corpus_table, top_columns
 from tasks.datasets.arrow_files import BATCH_ROWS, check_names
 from tasks.datasets.base import RULES_VERSION, HasTags, RawText
@@ -117,7 +118,9 @@ class HubDataset(HasTags, RawText):
         """
         options = (self.columns, self.tag_rules, self.tokenizer)
         tables = {split: corpus_table(table, *options, self._where(split)) for split, table in self.load().items()}
-        return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
+        splits = {split: Blocks([table]) for split, table in tables.items()}
+        cut = cut_missing(splits, self.cut, self.valid_fraction, self.test_fraction, self.name)
+        return {split: blocks.whole() for split, blocks in cut.items()}
 
     def _published(self) -> Mapping[str, PublishedSplit]:
         # Imported here because it takes seconds, and few runs need it.

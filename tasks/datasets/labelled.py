@@ -13,6 +13,7 @@ from runner.text.formats.lines import Lines
 from runner.text.tokenizers import WHITE_SPACE, split_words
 from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile
+from tasks.datasets.text_blocks import BlockEnd
 
 MARK = "__label__"  # prefix of labels in fastText's files
 
@@ -31,6 +32,10 @@ class Labelled(RawText, LocalCorpus):
 
     label_part: Literal["whole", "coarse", "fine"]
 
+    @property
+    def block_end(self) -> BlockEnd:
+        return "line"
+
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         if mask_of(pc.starts_with(file.lines, MARK)).any():
@@ -40,9 +45,10 @@ class Labelled(RawText, LocalCorpus):
         parts = pc.split_pattern_regex(padded, f"[{WHITE_SPACE}]", max_splits=1)
         label, text = pc.list_element(parts, 0), pc.list_element(parts, 1)
         refuse(
-            is_empty(label), lambda row: f"{file.at(row + 1)}: no label at the start of the line; expected LABEL text"
+            is_empty(label),
+            lambda row: f"{file.at(file.numbers[row])}: no label at the start of the line; expected LABEL text",
         )
-        label = self._part(label, lambda row: file.at(row + 1))
+        label = self._part(label, lambda row: file.at(file.numbers[row]))
         return example_table({"tokens": self.split(text), "label": label}, file.numbers, file.path)
 
     def text_format(self) -> Lines:
@@ -58,7 +64,7 @@ class Labelled(RawText, LocalCorpus):
         for name, kept in (("tokens", ~is_label), ("labels", is_label)):
             before = np.concatenate(([0], np.cumsum(kept)))
             columns[name] = list_column(tokens.filter(pa.array(kept)), before[offsets])
-        labels = self._part(columns["labels"].flatten(), lambda place: file.at(int(row[place]) + 1))
+        labels = self._part(columns["labels"].flatten(), lambda place: file.at(file.numbers[row[place]]))
         columns["labels"] = list_column(labels, offsets_of(columns["labels"]))
         columns["tokens"] = self.split(pc.binary_join(columns["tokens"], " "))
         return example_table(columns, file.numbers, file.path)

@@ -10,6 +10,7 @@ from runner.text.arrow import example_table, lengths_of
 from runner.text.tokenizers import WHITESPACE, CharacterTokenizer
 from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile
+from tasks.datasets.text_blocks import BlockEnd
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,10 @@ class PlainText(RawText, LocalCorpus):
             self.tokenizer = CharacterTokenizer()
         elif self.unit == "char":
             raise HydromelError("dataset.unit=char has its own tokenizer; use dataset.unit=word with tokenizer=...")
+
+    @property
+    def block_end(self) -> BlockEnd:
+        return "line"
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         tokens = self.split(file.lines)

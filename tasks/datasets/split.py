@@ -1,6 +1,9 @@
 """Cutting missing validation and test splits from the training set."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +12,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.arrays import FloatArray, IntArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.common.errors import HydromelError
 from runner.text.arrow import array, lengths_of, list_column, offsets_of, utf8_bytes, with_notes
+from runner.text.blocks import Blocks
 
 Cut = Literal["stratified", "hash", "contiguous"]
 SPLITS = ("train", "valid", "test")
+TARGETS = ("label", "labels", "tags", "value")  # columns of what is predicted
 GROUP = "group"  # column of a corpus: rows with the same string stay together; removed by the cut
 BINS = 10  # bins of numbers to predict, each with equally many rows
 
@@ -24,8 +29,8 @@ COUNT_MULTIPLIER = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def cut_missing(
-    tables: dict[str, pa.Table], cut: Cut, valid_fraction: float, test_fraction: float, dataset: str
-) -> dict[str, pa.Table]:
+    splits: Mapping[str, Blocks], cut: Cut, valid_fraction: float, test_fraction: float, dataset: str
+) -> dict[str, Blocks]:
     """Fill in missing `valid` and `test` splits with rows removed from `train`.
 
     Rows with equal `tokens` are one unit, which is never divided; with a column `group`, all rows of a group.
@@ -44,62 +49,113 @@ def cut_missing(
             nothing is cut.
     """
     wanted = {"valid": valid_fraction, "test": test_fraction}
-    fractions = {split: share for split, share in wanted.items() if split not in tables and share > 0}
-    train = tables["train"]
-    tables = {
-        split: table.drop_columns([GROUP] if GROUP in table.column_names else []) for split, table in tables.items()
-    }
+    fractions = {split: share for split, share in wanted.items() if split not in splits and share > 0}
+    train = splits["train"]
     if not fractions:
         if GROUP in train.column_names:
             raise HydromelError(
                 f"dataset={dataset}: groups have no effect, since no split is cut from train; leave out their column"
             )
-        return tables
+        return {split: _without_group(blocks) for split, blocks in splits.items()}
     if sum(fractions.values()) >= 1:
         raise HydromelError(
             f"dataset={dataset}: cutting {fractions} leaves no training set; fractions must sum to less than 1"
         )
-    assigned = _assigned(train, cut, fractions)
-    parts = {split: tables["train"].filter(pa.array(assigned == split)) for split in ("train", *fractions)}
+    keys = Keys.of(train)
+    assigned = _assigned(keys, cut, fractions)
     note = ", which keeps every label in train" if cut == "stratified" else ""
-    parts |= {split: with_notes(parts[split], {}) for split in fractions}  # the file's notes stay with train
-    for split, table in parts.items():
-        if table.num_rows == 0:
+    parts = {}
+    for split in ("train", *fractions):
+        parts[split] = Blocks(_selected(train, assigned == split, with_all_notes=split == "train"))
+        if not parts[split].num_rows:
             raise HydromelError(
-                f"{path_of(train)}: cutting {fractions} from {train.num_rows} examples{_together(train, cut)} leaves "
+                f"{path_of(train)}: cutting {fractions} from {train.num_rows} examples{_together(keys, cut)} leaves "
                 f"{split} without examples (dataset.cut={cut}{note}); change dataset.valid_fraction or "
                 "dataset.test_fraction"
             )
-    complete = {**tables, **parts}
+    complete = {**{split: _without_group(blocks) for split, blocks in splits.items() if split != "train"}, **parts}
     return {split: complete[split] for split in SPLITS if split in complete}
 
 
-def _together(train: pa.Table, cut: Cut) -> str:
+def _without_group(blocks: Blocks) -> Blocks:
+    if GROUP not in blocks.column_names:
+        return blocks
+    return Blocks(_selected(blocks, np.ones(blocks.num_rows, np.bool_), with_all_notes=True))
+
+
+def _selected(blocks: Blocks, kept: BoolArray, with_all_notes: bool) -> Iterator[pa.Table]:
+    """Yield the rows at which `kept` (B,) is true, without their groups; the file's notes stay with train."""
+    start = 0
+    for block in blocks:
+        rows = block.filter(pa.array(kept[start : start + block.num_rows]))
+        notes = blocks.notes if with_all_notes and not start else {}
+        yield with_notes(rows.drop_columns([GROUP] if GROUP in rows.column_names else []), notes)
+        start += block.num_rows
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What decides where the rows of a training set go: arrays (B,), far smaller than its text."""
+
+    content: npt.NDArray[np.uint64]  # hash of the tokens
+    lengths: IntArray  # number of tokens
+    group: npt.NDArray[np.uint64] | None  # hash of the group
+    targets: pa.Table  # the columns of what is predicted; of several tags or labels of a row each one once
+
+    @classmethod
+    def of(cls, train: Blocks) -> Keys:
+        """Return the keys of all rows."""
+        parts = [
+            (
+                content_hash(array(block["tokens"])),
+                lengths_of(array(block["tokens"])),
+                _hashes(block[GROUP]) if GROUP in block.column_names else None,
+                pa.table({name: _each_once(array(block[name])) for name in TARGETS if name in block.column_names}),
+            )
+            for block in train
+        ]
+        contents, lengths, groups, targets = zip(*parts, strict=True)
+        group = np.concatenate(groups) if GROUP in train.column_names else None
+        return cls(np.concatenate(contents), np.concatenate(lengths), group, pa.concat_tables(targets))
+
+
+def _each_once(column: pa.Array) -> pa.Array:
+    """Return a column, with each string of a list once and in any order."""
+    if not pa.types.is_list(column.type):
+        return column
+    coded = column.flatten().dictionary_encode()
+    row = np.repeat(np.arange(len(column)), lengths_of(column))
+    size = len(coded.dictionary) + 1
+    pairs = np.unique(row * size + pc.fill_null(coded.indices, size - 1).to_numpy().astype(np.int64))
+    ends = np.searchsorted(pairs, np.arange(len(column) + 1) * size)
+    strings = pa.concat_arrays([coded.dictionary, pa.array([None], pa.string())])
+    return list_column(strings.take(pa.array(pairs % size)), ends)
+
+
+def _together(keys: Keys, cut: Cut) -> str:
     """Return what a message adds if many rows are never divided between splits."""
-    if GROUP in train.column_names:
-        return f" in {pc.count_distinct(train[GROUP]).as_py()} groups, which stay whole,"
-    n_texts = len(np.unique(content_hash(array(train["tokens"]))))
-    if cut == "contiguous" or n_texts == train.num_rows:
+    if keys.group is not None:
+        return f" in {len(np.unique(keys.group))} groups, which stay whole,"
+    n_texts = len(np.unique(keys.content))
+    if cut == "contiguous" or n_texts == len(keys.content):
         return ""
     return f" with {n_texts} different texts (the same text is never in two splits)"
 
 
-def _assigned(train: pa.Table, cut: Cut, fractions: dict[str, float]) -> npt.NDArray[np.str_]:
+def _assigned(keys: Keys, cut: Cut, fractions: dict[str, float]) -> npt.NDArray[np.str_]:
     """Return the split (B,) of each row."""
-    tokens = array(train["tokens"])
-    group = GROUP in train.column_names
     if cut == "contiguous":
-        sides = contiguous(tokens, fractions)
-        if not group:
+        sides = contiguous(keys.lengths, fractions)
+        if keys.group is None:
             return sides
-        _, first, unit = np.unique(_hashes(train[GROUP]), return_index=True, return_inverse=True)
+        _, first, unit = np.unique(keys.group, return_index=True, return_inverse=True)
         return sides[first][unit]
-    keys = _hashes(train[GROUP]) if group else content_hash(tokens)
-    hashes, first, unit = np.unique(keys, return_index=True, return_inverse=True)
-    row, label, names = labels_of(train, first)
+    of_units = keys.content if keys.group is None else keys.group
+    hashes, first, unit = np.unique(of_units, return_index=True, return_inverse=True)
+    row, label, names = labels_of(keys.targets, first)
     if cut == "hash" or not names:
         return by_place(uniform(hashes), fractions)[unit]
-    keeps = numbers_of(train) is None  # a bin of numbers may be missing from train, a label may not
+    keeps = numbers_of(keys.targets) is None  # a bin of numbers may be missing from train, a label may not
     return stratified(unit[row], label, names, len(hashes), fractions, keeps)[unit]
 
 
@@ -174,7 +230,7 @@ def stratified(
     return sides
 
 
-def path_of(table: pa.Table) -> Path:
+def path_of(table: pa.Table | Blocks) -> Path:
     """Return the path of the file that a table was read from."""
     return Path((table.schema.metadata or {}).get(b"path", b"").decode())
 
@@ -201,9 +257,9 @@ def _hashes(strings: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     return content_hash(list_column(array(strings), np.arange(len(strings) + 1)))
 
 
-def contiguous(tokens: pa.ListArray, fractions: dict[str, float]) -> npt.NDArray[np.str_]:
+def contiguous(lengths: IntArray, fractions: dict[str, float]) -> npt.NDArray[np.str_]:
     """Return the split (B,) of each row: first train, then valid, then test, by share of tokens and line ends."""
-    ends = np.cumsum(lengths_of(tokens) + 1)
+    ends = np.cumsum(lengths + 1)
     share = ends / ends[-1]
     test = fractions.get("test", 0.0)
     # The tolerance absorbs rounding where a row ends exactly at a boundary, as with 0.05 + 0.05.

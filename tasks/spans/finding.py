@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,57 +80,79 @@ class Tagging:
         return f"{self.at(position)}: tag '{self.tags[position].as_py()}' {context}"
 
 
-def find_scheme(tagging: Tagging) -> Scheme | None:
+def find_scheme(parts: Iterable[Tagging]) -> Scheme | None:
     """Return the scheme in which all tags are legal (None: the tags are plain), and log it.
 
-    If tags are legal in several schemes that read the same spans, the first of these is returned.
+    If tags are legal in several schemes that read the same spans, the first of these is returned. The tags come in
+    `parts`, which are iterated over several times.
 
     Raises:
         HydromelError: the schemes in which the tags are legal read different spans; or tags look like those of spans,
             but are legal in no scheme.
     """
-    fitting = [scheme for scheme in SCHEMES if tagging.fits(scheme)]
-    wrong = {scheme: tagging.illegal(scheme) for scheme in fitting}
-    legal = [scheme for scheme in fitting if not len(wrong[scheme])]
+    kinds = _kinds(parts)
+    fitting = [scheme for scheme in SCHEMES if kinds.fits(scheme)]
+    wrong = {scheme: _illegal(parts, scheme) for scheme in fitting}
+    legal = [scheme for scheme in fitting if not wrong[scheme][0]]
     if legal:
         first, *others = legal
-        reading = tagging.spans(first)
-        if differing := [scheme for scheme in others if tagging.spans(scheme) != reading]:
-            raise HydromelError(
-                f"{tagging.at(0)}: the tags from here on are legal in {first} and in {' and '.join(differing)}, but "
-                f"mean different spans; give dataset.span_scheme={first}, or the other"
-            )
+        n_spans, types = 0, set[str]()
+        for part in parts:
+            reading = part.spans(first)
+            n_spans, types = n_spans + len(reading[0]), types | {*reading[2]}
+            if differing := [scheme for scheme in others if part.spans(scheme) != reading]:
+                raise HydromelError(
+                    f"{part.at(0)}: the tags from here on are legal in {first} and in {' and '.join(differing)}, but "
+                    f"mean different spans; give dataset.span_scheme={first}, or the other"
+                )
         same = f"; {', '.join(others)} would read the same spans" if others else ""
-        types = _shown([name or "of one type" for name in sorted(set(reading[2]))])
-        count = f"{len(reading[0]):,}"
-        log.info("span_scheme=%s, worked out from the tags of train: %s spans (%s)%s", first, count, types, same)
-        return first
-    if spans_without_scheme := _looks_like_spans(tagging):
-        raise HydromelError(_question(tagging, spans_without_scheme, wrong))
-    if unusual := _unusual(tagging.distinct):
-        position = tagging.tags.index(unusual).as_py()
-        raise HydromelError(
-            f"{tagging.at(position)}: tag '{unusual}' looks like that of a span, but all span schemes have a capital "
-            "letter and a hyphen (B-PER or PER-B), and O outside of spans; rewrite the tags, or keep plain tags with "
-            "dataset.span_scheme=null"
+        shown = _shown([name or "of one type" for name in sorted(types)])
+        log.info(
+            "span_scheme=%s, worked out from the tags of train: %s spans (%s)%s", first, f"{n_spans:,}", shown, same
         )
-    log.info("span_scheme=null: the tags of train (%s) are plain tags, not those of spans", _shown(tagging.distinct))
+        return first
+    if spans_without_scheme := _looks_like_spans(kinds.distinct):
+        raise HydromelError(_question(parts, kinds, spans_without_scheme, wrong))
+    if unusual := _unusual(kinds.distinct):
+        raise HydromelError(
+            f"{_first_place(parts, unusual)}: tag '{unusual}' looks like that of a span, but all span schemes have a "
+            "capital letter and a hyphen (B-PER or PER-B), and O outside of spans; rewrite the tags, or keep plain "
+            "tags with dataset.span_scheme=null"
+        )
+    log.info("span_scheme=null: the tags of train (%s) are plain tags, not those of spans", _shown(kinds.distinct))
     return None
 
 
-def _looks_like_spans(tagging: Tagging) -> Scheme | None:
+def _kinds(parts: Iterable[Tagging]) -> Tagging:
+    """Return the distinct tags of all parts, as if they were a row."""
+    distinct = [*dict.fromkeys(tag for part in parts for tag in part.distinct)]
+    return Tagging(pa.array(distinct, pa.string()), np.array([0, len(distinct)]), str)
+
+
+def _illegal(parts: Iterable[Tagging], scheme: Scheme) -> tuple[int, str]:
+    """Return the number of illegal tags, and a description of the first one."""
+    count, first = 0, ""
+    for part in parts:
+        places = part.illegal(scheme)
+        first = part.describe(int(places[0])) if len(places) and not count else first
+        count += len(places)
+    return count, first
+
+
+def _first_place(parts: Iterable[Tagging], tag: str) -> str:
+    """Return the place of the first occurrence of a tag."""
+    return next(part.at(place) for part in parts if (place := part.tags.index(tag).as_py()) >= 0)
+
+
+def _looks_like_spans(distinct: list[str]) -> Scheme | None:
     """Return a scheme of the form (letter before or after the type) that at least half of the distinct tags have."""
-    other = [tag for tag in tagging.distinct if tag != "O"]
+    other = [tag for tag in distinct if tag != "O"]
     forms: tuple[Scheme, Scheme] = ("IOB2", "IOB2-suffix")
     for form in forms:
-        parsed = SpanTags.of(tagging.distinct, form)
+        parsed = SpanTags.of(distinct, form)
         of_spans = sum(letter != "" for letter in parsed.letters)
         # A type that ends in a letter after a hyphen is also common among plain tags; they have no O.
-        if (
-            parsed.types not in ((), ("",))
-            and 2 * of_spans >= len(other)
-            and (form == "IOB2" or "O" in tagging.distinct)
-        ):
+        if parsed.types not in ((), ("",)) and 2 * of_spans >= len(other) and (form == "IOB2" or "O" in distinct):
             return form
     return None
 
@@ -143,26 +165,27 @@ def _unusual(distinct: list[str]) -> str | None:
     return of_spans[0] if alike and len(letters) > 1 else None
 
 
-def _question(tagging: Tagging, form: Scheme, wrong: dict[Scheme, IntArray]) -> str:
+def _question(parts: Iterable[Tagging], kinds: Tagging, form: Scheme, wrong: dict[Scheme, tuple[int, str]]) -> str:
     """Return the message for tags that look like those of spans: the nearest schemes, and what to do."""
     plain = "dataset.span_scheme=null keeps plain tags"
     if not wrong:
         layouts = [scheme for scheme, layout in SCHEMES.items() if layout.suffixed == SCHEMES[form].suffixed]
-        nearest = min(layouts, key=lambda scheme: (len(tagging.odd(scheme)), len(tagging.illegal(scheme))))
-        odd = tagging.odd(nearest)
-        others = _shown([tag for tag in tagging.distinct if tag not in odd])
-        position = tagging.tags.index(odd[0]).as_py()
+        nearest = min(layouts, key=lambda scheme: (len(kinds.odd(scheme)), _illegal(parts, scheme)[0]))
+        odd = kinds.odd(nearest)
+        others = _shown([tag for tag in kinds.distinct if tag not in odd])
         return (
-            f"{tagging.at(position)}: tag '{odd[0]}' and the other tags of train belong to no common span scheme: "
-            f"{nearest} has {others}, but not {_shown(odd)}; correct the tags that are wrong, or leave out "
+            f"{_first_place(parts, odd[0])}: tag '{odd[0]}' and the other tags of train belong to no common span "
+            f"scheme: {nearest} has {others}, but not {_shown(odd)}; correct the tags that are wrong, or leave out "
             f"those that are not tags with 'task.ignore=[{','.join(odd[:_SHOWN])}]'; {plain}"
         )
-    nearest, *further = sorted(wrong, key=lambda scheme: len(wrong[scheme]))[:_SHOWN]
-    also = "".join(f", {scheme} by {len(wrong[scheme]):,}" for scheme in further)
+    nearest, *further = sorted(wrong, key=lambda scheme: wrong[scheme][0])[:_SHOWN]
+    count, first = wrong[nearest]
+    also = "".join(f", {scheme} by {wrong[scheme][0]:,}" for scheme in further)
+    n_tags = sum(len(part.tags) for part in parts)
     return (
-        f"{tagging.describe(int(wrong[nearest][0]))} is illegal in {nearest}, and no span scheme allows all tags of "
-        f"train: {nearest} is broken by {len(wrong[nearest]):,} of {len(tagging.tags):,}{also}; correct them, or keep "
-        f"them with dataset.span_scheme={nearest} dataset.strict_tags=false; {plain}"
+        f"{first} is illegal in {nearest}, and no span scheme allows all tags of train: {nearest} is broken by "
+        f"{count:,} of {n_tags:,}{also}; correct them, or keep them with dataset.span_scheme={nearest} "
+        f"dataset.strict_tags=false; {plain}"
     )
 
 

@@ -35,7 +35,7 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending:
     vocab = Vocab((*words,), SPECIALS)
     result = parts(composed)
     table = pa.table({"tokens": pa.array([list(words)])})
-    vocabs = {name: vocab if name == "words" else feature.vocab(table) for name, feature in result.features.items()}
+    vocabs = {name: vocab if name == "words" else feature.vocab([table]) for name, feature in result.features.items()}
     vocabs["target"] = vocab
     torch.manual_seed(3)
     model = build_model(result, vocabs).double().eval()

@@ -25,7 +25,7 @@ def table(labels: list[str], **columns: Any) -> pa.Table:
 
 def test_labels_become_ids_of_train() -> None:
     task = classify()
-    vocab = task.target_vocab(table(["pos", "neg", "pos"]), {})
+    vocab = task.target_vocab([table(["pos", "neg", "pos"])], {})
     assert vocab.tokens == ("neg", "pos")
     batch = task.encode(words([[1], [], [1, 2]]), table(["pos", "pos", "neg"]), {"target": vocab})
     assert batch.target.tolist() == [1, 1, 0]
@@ -60,7 +60,7 @@ def test_a_long_list_of_labels_is_cut_and_further_strangers_are_counted() -> Non
 
 def test_a_data_set_without_labels() -> None:
     with pytest.raises(HydromelError, match=r"^task=classify needs the column 'label', but this data set has tokens; "):
-        classify().target_vocab(pa.table({"tokens": [["a"]]}), {})
+        classify().target_vocab([pa.table({"tokens": [["a"]]})], {})
 
 
 def test_loss_is_the_sum_over_rows() -> None:

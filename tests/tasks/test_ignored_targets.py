@@ -133,7 +133,7 @@ def table(rows: list[list[str | None]]) -> pa.Table:
 
 
 def encoded(task: Any, rows: list[list[str | None]]) -> tuple[Vocab, list[int]]:
-    target = task.target_vocab(table(rows), {})
+    target = task.target_vocab([table(rows)], {})
     batch = task.encode(words([[1] * len(row) for row in rows]), table(rows), {"target": target})
     return target, batch.target.values.tolist()
 
@@ -166,7 +166,7 @@ def test_baselines_neither_learn_from_ignored_targets_nor_predict_them() -> None
 def test_rows_whose_label_is_ignored_are_left_out() -> None:
     task = classify(ignore=["?"])
     rows = pa.table({"label": ["a", "?", "b", "?", "a"]})
-    target = task.target_vocab(rows, {})
+    target = task.target_vocab([rows], {})
     batch = task.encode(words([[1], [1, 1], [1, 1, 1], [], [2]]), rows, {"target": target})
     assert (target.tokens, target.counts) == (("a", "b"), (2, 1))
     assert isinstance(batch.target, Tensor)

@@ -40,7 +40,7 @@ def table(labels: list[list[str]]) -> pa.Table:
 
 def test_sets_become_ids_of_train_and_rows_may_have_none() -> None:
     task, rows = many(), table([["b", "a"], [], ["b", "b"], ["c"]])
-    vocab = task.target_vocab(rows, {})
+    vocab = task.target_vocab([rows], {})
     assert (vocab.tokens, vocab.counts) == (("a", "b", "c"), (1, 3, 1))
     batch = task.encode(words([[1], [2], [], [3]]), rows, {"target": vocab})
     assert batch.target.tolist() == [[0, 1], [-1, -1], [1, -1], [2, -1]]
@@ -64,15 +64,16 @@ def test_a_column_of_single_labels_will_do() -> None:
 
 def test_one_label_per_row_is_read_from_sets_of_one() -> None:
     task, rows = classify(), table([["b"], ["a"]])
-    assert task.target_vocab(rows, {}).tokens == ("a", "b")
+    assert task.target_vocab([rows], {}).tokens == ("a", "b")
     assert task.encode(words([[1], [1]]), rows, ABC).target.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(("labels", "shown"), [(["a", "c"], "2 labels (a, c)"), ([], "0 labels (none)")])
 def test_several_labels_where_one_is_needed_are_refused_with_the_line(labels: list[str], shown: str) -> None:
-    for call in (classify().target_vocab, lambda rows, _: classify().encode(words([[1], [1]]), rows, ABC)):
+    task, rows = classify(), table([["b"], labels])
+    for call in (lambda: task.target_vocab([rows], {}), lambda: task.encode(words([[1], [1]]), rows, ABC)):
         with pytest.raises(HydromelError) as error:
-            call(table([["b"], labels]), {})
+            call()
         assert str(error.value) == (
             f"x.txt:2: {shown}, but task=classify with task.labels=one needs one per row; use task.labels=many"
         )
@@ -80,7 +81,7 @@ def test_several_labels_where_one_is_needed_are_refused_with_the_line(labels: li
 
 def test_no_label_at_all() -> None:
     with pytest.raises(HydromelError, match=r"^train has no label$"):
-        many().target_vocab(table([[], []]), {})
+        many().target_vocab([table([[], []])], {})
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ def test_every_feature_gets_the_end_of_its_own_vocabulary() -> None:
 
 
 def test_an_unknown_feature() -> None:
-    assert lm().target_vocab(EMPTY, {"words": VOCAB}) is VOCAB
+    assert lm().target_vocab([EMPTY], {"words": VOCAB}) is VOCAB
     with pytest.raises(HydromelError, match=r"^feature 'word' is unknown \(task.feature\); did you mean 'words'\? All"):
-        lm(feature="word").target_vocab(EMPTY, {"words": VOCAB})
+        lm(feature="word").target_vocab([EMPTY], {"words": VOCAB})
 
 
 def test_words_of_valid_and_test_are_not_predicted() -> None:

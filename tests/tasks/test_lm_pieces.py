@@ -36,7 +36,7 @@ TABLE = pa.table({"tokens": pa.array([line.split() for line in LINES], pa.list_(
 @pytest.mark.parametrize("merges", [0, 3, 200])
 def test_words_and_characters_are_counted_whatever_the_pieces(unit: Literal["line", "stream"], merges: int) -> None:
     feature = Bpe(column="tokens", merges=merges, min_count=1)
-    vocab = feature.vocab(TABLE)
+    vocab = feature.vocab([TABLE])
     vocabs = {"words": vocab, "target": vocab}
     task = lm(unit=unit)
     split = task.encode(columns_of(TABLE, {"words": feature}, vocabs), TABLE, vocabs)

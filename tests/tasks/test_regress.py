@@ -46,7 +46,7 @@ def table(**columns: Any) -> pa.Table:
 def test_numbers_are_read_from_values_or_from_labels() -> None:
     task = regress()
     rows = table(label=[" 1.5", "-2e-3 ", "+7", ".5", "3."])
-    assert task.target_vocab(rows, {}).tokens == ("value",)
+    assert task.target_vocab([rows], {}).tokens == ("value",)
     batch = task.encode(words([[1]] * 5), rows, {})
     assert batch.target.tolist() == [1.5, -0.002, 7.0, 0.5, 3.0]
     assert batch.target.dtype == torch.float64
@@ -74,7 +74,7 @@ def test_what_is_no_number_is_refused_with_its_line(column: dict[str, Any], show
 
 def test_a_data_set_without_numbers() -> None:
     with pytest.raises(HydromelError, match=r"^task=regress needs numbers in the column 'value' or 'label', but this"):
-        regress().target_vocab(pa.table({"tokens": [["a"]]}), {})
+        regress().target_vocab([pa.table({"tokens": [["a"]]})], {})
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])

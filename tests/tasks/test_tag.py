@@ -28,7 +28,7 @@ def table(tags: list[list[str]], **columns: Any) -> pa.Table:
 
 def test_plain_tags_are_those_of_train() -> None:
     task = tag()
-    vocab = task.target_vocab(table([["V", "N"], [], ["N"]]), {})
+    vocab = task.target_vocab([table([["V", "N"], [], ["N"]])], {})
     assert vocab.tokens == ("N", "V")
     batch = task.encode(words([[1], [], [1, 2]]), table([["V"], [], ["N", "V"]]), {"target": vocab})
     assert isinstance(batch.target, Ragged)
@@ -48,13 +48,13 @@ def test_a_slice_of_a_table_is_read_from_its_own_beginning() -> None:
 
 def test_a_scheme_closes_the_tags_over_their_types() -> None:
     train = table([["O", "B-PER"], ["B-LOC", "I-LOC"]])
-    assert tag(span_scheme="IOB2").target_vocab(train, {}).tokens == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
-    iobes = tag(span_scheme="IOBES").target_vocab(table([["S-A"]]), {})
+    assert tag(span_scheme="IOB2").target_vocab([train], {}).tokens == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    iobes = tag(span_scheme="IOBES").target_vocab([table([["S-A"]])], {})
     assert iobes.tokens == ("O", "B-A", "I-A", "E-A", "S-A")
 
 
 def test_malformed_tags_that_the_reader_kept_stay() -> None:
-    vocab = tag(span_scheme="IOB2").target_vocab(table([["B-A", "X-A"]]), {})
+    vocab = tag(span_scheme="IOB2").target_vocab([table([["B-A", "X-A"]])], {})
     assert vocab.tokens == ("O", "B-A", "I-A", "X-A")
 
 
@@ -62,7 +62,7 @@ def test_plain_tags_under_a_scheme_are_an_error() -> None:
     with pytest.raises(
         HydromelError, match=r"^task.span_scheme=IOB2: no tag of the training set encodes a span \(N, V, ...\); use"
     ):
-        tag(span_scheme="IOB2").target_vocab(table([["N", "V"]]), {})
+        tag(span_scheme="IOB2").target_vocab([table([["N", "V"]])], {})
 
 
 def test_a_tag_that_train_lacks_is_named_with_its_place() -> None:

@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_converted_predictions(own: str, learned: str) 
     ]
     answers = [(row + ["O"] * 9)[: len(wanted)] for row, wanted in zip(answers, gold, strict=True)]
     task = tag(own, learned)
-    vocab = task.target_vocab(table(gold), {})
+    vocab = task.target_vocab([table(gold)], {})
     assert vocab.tokens == tuple(all_tags(TYPES, learned))
     batch = task.encode(words([[1] * len(row) for row in gold]), table(gold), {"target": vocab})
     metric = started(task.metric, {"target": vocab})
@@ -83,7 +83,7 @@ def test_figures_are_those_of_the_converted_predictions(own: str, learned: str) 
 def test_targets_are_in_the_learned_scheme(learned: str) -> None:
     rows = [["B-PER", "I-PER", "B-PER", "O"], [], ["B-LOC"]]
     task = tag("IOB2", learned)
-    vocab = task.target_vocab(table(rows), {})
+    vocab = task.target_vocab([table(rows)], {})
     batch = task.encode(words([[1] * len(row) for row in rows]), table(rows), {"target": vocab})
     assert isinstance(batch.target, Ragged)
     output = [vocab.tokens[value] for value in batch.target.values.tolist()]
@@ -94,7 +94,7 @@ def test_targets_are_in_the_learned_scheme(learned: str) -> None:
 
 def test_a_type_that_train_lacks_is_named_as_the_file_writes_it() -> None:
     task = tag("IOB2", "IOBES")
-    vocabs = {"target": task.target_vocab(table([["B-PER"]]), {})}
+    vocabs = {"target": task.target_vocab([table([["B-PER"]])], {})}
     with pytest.raises(
         HydromelError, match=r"^row 1, token 2: tag 'B-LOC' is not in the training set, .* tags: O, B-PER, I-PER"
     ):
@@ -107,8 +107,8 @@ def test_plain_and_malformed_tags_cannot_be_converted() -> None:
     with pytest.raises(
         HydromelError, match=r"^task.train_scheme=IOBES: 'X-A' in the training set is not a tag of IOB2"
     ):
-        tag("IOB2", "IOBES").target_vocab(table([["B-A", "X-A"]]), {})
-    assert tag("IOB2", "IOB2").target_vocab(table([["B-A", "X-A"]]), {}).tokens == ("O", "B-A", "I-A", "X-A")
+        tag("IOB2", "IOBES").target_vocab([table([["B-A", "X-A"]])], {})
+    assert tag("IOB2", "IOB2").target_vocab([table([["B-A", "X-A"]])], {}).tokens == ("O", "B-A", "I-A", "X-A")
 
 
 def test_a_run_learns_in_one_scheme_and_is_measured_in_the_files(tmp_path: Path) -> None:

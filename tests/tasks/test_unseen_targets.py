@@ -36,7 +36,7 @@ def table(tags: list[str]) -> pa.Table:
 def encoded(task: Any) -> tuple[Vocab, dict[str, list[str]]]:
     """Return the vocabulary, and the learned tags of each split."""
     tables = {split: table(tags) for split, tags in OF.items()}
-    target = task.with_unseen(task.target_vocab(tables["train"], {}), list(tables.values()))
+    target = task.with_unseen(task.target_vocab([tables["train"]], {}), list(tables.values()))
     batches = {s: task.encode(words([[1] * len(OF[s])]), tables[s], {"target": target}) for s in OF}
     return target, {split: target.decode(batch.target.values.tolist()) for split, batch in batches.items()}
 
@@ -89,7 +89,7 @@ def test_they_have_no_loss(head: str) -> None:
 def test_tags_that_would_change_how_others_are_read_are_refused() -> None:
     tables = [table(["B", "I", "O"]), table(["B-X"])]
     task = tag(span_scheme="IOB2", strict=False)
-    target = task.target_vocab(tables[0], {})
+    target = task.target_vocab([tables[0]], {})
     assert task.with_unseen(target, tables) == target
 
 
@@ -137,7 +137,7 @@ def test_rows_of_many_labels_miss_them() -> None:
     task = classify(labels="many", strict=False, ignore=["?"])
     rows = pa.table({"labels": pa.array([["a"], ["a", "b"]], STRINGS)})
     test = pa.table({"labels": pa.array([["a", "new"], [], ["?", "b"]], STRINGS)})
-    target = task.with_unseen(task.target_vocab(rows, {}), [rows, test])
+    target = task.with_unseen(task.target_vocab([rows], {}), [rows, test])
     assert (target.tokens, target.known) == (("a", "b", "new"), 2)
     batch = task.encode(words([[1]] * 3), test, {"target": target})
     assert (batch.target.tolist(), batch.left_out) == ([[0, 2], [-1, -1], [1, -1]], 1)

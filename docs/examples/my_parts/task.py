@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -44,7 +44,7 @@ class RestoreCase:
         self.name, self.main_metric = name, quality
         self.metric = LabelMetric()
 
-    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+    def target_vocab(self, train: Iterable[pa.Table], vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the possible targets."""
         return Vocab(CASES)
 

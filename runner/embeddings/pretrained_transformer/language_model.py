@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -73,7 +73,7 @@ class PretrainedPieces:
         """Return the words (N,), which `runner.data.numericalize.columns_of` splits by the vocabulary's tokenizer."""
         return normalised_strings(table, self.column, self.unicode, lowercase=False, digits_to_zero=False)
 
-    def vocab(self, train: pa.Table) -> Vocab:
+    def vocab(self, train: Iterable[pa.Table]) -> Vocab:
         return self.own_vocab()
 
     def own_vocab(self) -> Vocab:

@@ -75,7 +75,10 @@ class SplitEvaluation:
             return name, self._likelihood(tables, name, batch_size)
         run = self.trained
         # the files may have labels that they did not have when the run read them
-        vocabs = {**run.vocabs, TARGET: with_unseen(run.task, run.vocabs[TARGET], tables)}
+        vocabs = {
+            **run.vocabs,
+            TARGET: with_unseen(run.task, run.vocabs[TARGET], {split: [table] for split, table in tables.items()}),
+        }
         whole = run.task.encode(run.ids_of(tables[name]), tables[name], vocabs)
         split = cut_split(run.task, run.truncation, whole, is_trained_on=False)
         counts = {name: count_split(whole, split, vocabs[TARGET])}

@@ -250,13 +250,13 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    from runner.data import numericalize
+    from runner.common import files
     from runner.training import checkpoint
 
     def write(path: Path, content: bytes) -> None:
         monkeypatch.setattr(os, "fsync", full)
         try:
-            numericalize.write_bytes(path, content)
+            files.write_bytes(path, content)
         finally:
             monkeypatch.undo()
 

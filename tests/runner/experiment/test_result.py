@@ -27,6 +27,7 @@ from runner.common.records import (
 )
 from runner.config.instantiate import build
 from runner.config.schema import RunConfig
+from runner.text.blocks import Blocks
 from tasks.datasets.base import FilesCorpus
 from tests.helpers.composed import config, data_of, label_files, run, tag_files
 
@@ -254,13 +255,13 @@ def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
 def test_predictions_are_written_from_the_cache_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [*tag_files(tmp_path), *SMALL, "train.epochs=1", f"cache_dir={tmp_path / 'cache'}"]
     reads: list[str] = []
-    read = FilesCorpus.read
+    read = FilesCorpus.read_blocks
 
-    def counted(self: FilesCorpus) -> dict[str, pa.Table]:
+    def counted(self: FilesCorpus) -> dict[str, Blocks]:
         reads.append(self.name)
         return read(self)
 
-    monkeypatch.setattr(FilesCorpus, "read", counted)
+    monkeypatch.setattr(FilesCorpus, "read_blocks", counted)
 
     def written(name: str) -> list[bytes]:
         run(tmp_path / name, *options)

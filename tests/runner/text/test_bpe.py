@@ -49,7 +49,7 @@ def slow_pieces(word: str, merges: tuple[str, ...]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def merges() -> tuple[str, ...]:
-    return learn_merges(pa.array(WORDS), 30, 2)
+    return learn_merges([pa.array(WORDS)], 30, 2)
 
 
 def test_each_merge_is_of_the_most_frequent_pair(merges: tuple[str, ...]) -> None:
@@ -69,7 +69,7 @@ def test_each_merge_is_of_the_most_frequent_pair(merges: tuple[str, ...]) -> Non
 def test_the_order_of_words_changes_no_merge(merges: tuple[str, ...]) -> None:
     for seed in range(3):
         shuffled = np.random.default_rng(seed).permutation(WORDS).tolist()
-        assert learn_merges(pa.array(shuffled), 30, 2) == merges
+        assert learn_merges([pa.array(shuffled)], 30, 2) == merges
 
 
 def test_pieces_equal_those_of_merging_in_order(merges: tuple[str, ...]) -> None:
@@ -82,7 +82,7 @@ def test_pieces_equal_those_of_merging_in_order(merges: tuple[str, ...]) -> None
 
 @given(ANY_WORDS)
 def test_decoding_pieces_restores_the_words(words: list[str]) -> None:
-    merges = learn_merges(pa.array(WORDS), 30, 2)
+    merges = learn_merges([pa.array(WORDS)], 30, 2)
     counts, pieces = pieces_of(pa.array(words, pa.string()), merges)
     assert counts.sum() == len(pieces)
     known = set(all_pieces(merges))
@@ -102,7 +102,7 @@ def test_bytes_that_are_no_utf8_are_shown_as_such() -> None:
 def test_pieces_that_look_like_special_tokens_are_pieces() -> None:
     feature = Bpe(column="tokens", merges=99, min_count=2)
     table = pa.table({"tokens": pa.array([["x<eos>", "<pad>"] * 9])})
-    vocab = feature.vocab(table)
+    vocab = feature.vocab([table])
     pieces = [f"{SPACE}x<eos>", f"{SPACE}<pad>"]
     assert pieces_of(pa.array(["x<eos>", "<pad>"]), vocab.merges or ())[1].to_pylist() == pieces
     ids = columns_of(table, {"words": feature}, {"words": vocab})["words"].values
@@ -110,7 +110,7 @@ def test_pieces_that_look_like_special_tokens_are_pieces() -> None:
     assert ids.min() > 2
     # Inside words, a piece can be spelled exactly as a special token.
     within = pa.table({"tokens": pa.array([["a<pad>", "b<pad>", "c<pad>"] * 9])})
-    assert feature.vocab(within).ids["<pad>"] > 2
+    assert feature.vocab([within]).ids["<pad>"] > 2
 
 
 @pytest.mark.parametrize("word", ["", " ", "a b"])
@@ -128,7 +128,7 @@ def test_damaged_merges_raise_a_one_line_error() -> None:
 def test_a_bpe_vocabulary_learns_from_train_and_contains_every_byte() -> None:
     table = pa.table({"tokens": pa.array([["low", "<unk>", "low"], [], ["newest"]])})
     feature = Bpe(column="tokens", merges=6, min_count=2)
-    vocab = feature.vocab(table)
+    vocab = feature.vocab([table])
     assert vocab.tokens[:3] == (PAD, UNK, EOS)
     assert len(vocab) == 3 + 256 + len(vocab.merges or ())
     other = pa.table({"tokens": pa.array([["slow"], ["新", "low"], []])})

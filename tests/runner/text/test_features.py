@@ -54,7 +54,7 @@ def test_casing_of_words_that_occur() -> None:
     )
     expected = "digits punctuation has_digit has_digit lower title title upper upper mixed title caseless punctuation"
     assert actual.to_pylist() == expected.split()
-    vocab = Casing(column="tokens").vocab(table(["a"]))
+    vocab = Casing(column="tokens").vocab([table(["a"])])
     assert -1 not in vocab.encode(actual)
     assert vocab.unk not in vocab.encode(actual)
     assert vocab.tokens[:3] == (PAD, UNK, EOS)
@@ -68,7 +68,7 @@ def test_affixes_are_whole_where_words_are_short() -> None:
     rows = table(["Running", "B7"], [], ["a", "𝒳𝒴𝒵"])
     assert affix("suffix").strings(rows).to_pylist() == ["ng", "b0", "a", "𝒴𝒵"]
     assert affix("prefix").strings(rows).to_pylist() == ["ru", "b0", "a", "𝒳𝒴"]
-    assert set(affix("suffix").vocab(rows).tokens) == {PAD, UNK, EOS, "ng", "b0", "a", "𝒴𝒵"}
+    assert set(affix("suffix").vocab([rows]).tokens) == {PAD, UNK, EOS, "ng", "b0", "a", "𝒴𝒵"}
 
 
 def test_digits_become_zero_and_capitals_lower_case() -> None:
@@ -78,7 +78,7 @@ def test_digits_become_zero_and_capitals_lower_case() -> None:
 
 def test_every_form_has_an_id_and_only_frequent_characters_are_learned() -> None:
     characters = Characters(column="tokens", lowercase=False, digits_to_zero=False, min_count=2)
-    vocab = characters.vocab(table(["ab", "abc", "ab", "ab"], ["x"]))
+    vocab = characters.vocab([table(["ab", "abc", "ab", "ab"], ["x"])])
     assert set(vocab.tokens) == {PAD, UNK, EOS, "ab", "abc", "x"}
     assert vocab.alphabet == "ab"  # of distinct forms: c and x occur once
     assert characters.extend

@@ -67,5 +67,5 @@ def test_words_of_a_vocabulary(form: UnicodeForm, expected: list[str]) -> None:
     feature = Feature(column="tokens", unicode=form, **options)  # type: ignore[arg-type]
     table = pa.table({"tokens": [["e\u0301", "\u00e9"], ["\ufb01"]]})
     assert feature.strings(table).to_pylist() == expected
-    assert feature.vocab(table).unicode == form
-    assert set(feature.vocab(table).strings) == set(expected)
+    assert feature.vocab([table]).unicode == form
+    assert set(feature.vocab([table]).strings) == set(expected)

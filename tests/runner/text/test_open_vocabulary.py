@@ -33,7 +33,7 @@ def made(folder: Path, extend: bool, *overrides: str) -> tuple[nn.Module, dict[s
     given = ["embedding=word_char_vectors", f"embedding.parts.vectors.path={path}", *words, *overrides]
     plain = config(*given)
     features = {name: build(node, f"features.{name}", {}) for name, node in plain["features"].items()}
-    vocabs = {name: feature.vocab(table(TRAIN)) for name, feature in features.items()}
+    vocabs = {name: feature.vocab([table(TRAIN)]) for name, feature in features.items()}
     torch.manual_seed(1)
     return build(plain["embedding"], "embedding", {"vocabs": vocabs}), features, vocabs
 

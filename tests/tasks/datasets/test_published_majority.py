@@ -37,8 +37,8 @@ pytestmark = pytest.mark.data
 def encoded(dataset: str, task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     node = yaml.safe_load((CONFIGS / f"{dataset}.yaml").read_text(encoding="utf-8"))
     tables = build({**node, "data_dir": DATA}, "dataset", {}).read()
-    vocabs = {"words": WORDS.vocab(tables["train"])}
-    vocabs["target"] = task.target_vocab(tables["train"], vocabs)
+    vocabs = {"words": WORDS.vocab([tables["train"]])}
+    vocabs["target"] = task.target_vocab([tables["train"]], vocabs)
     batches = {}
     for split, table in tables.items():
         rows = Rows(lengths_of(array(table["tokens"])), torch.device("cpu"))

@@ -161,7 +161,7 @@ TAGS = pa.table({"tags": pa.array([["B-A", "I-A", "O"], [], ["B-A", "O", "O"]], 
 def test_balanced_weights_of_tags_count_those_that_are_learned(
     scheme: Any, learned: Any, counts: dict[str, int]
 ) -> None:
-    vocab = tag(span_scheme=scheme, train_scheme=learned).target_vocab(TAGS, {})
+    vocab = tag(span_scheme=scheme, train_scheme=learned).target_vocab([TAGS], {})
     assert dict(zip(vocab.tokens, vocab.counts, strict=True)) == counts
     kinds = sum(count > 0 for count in counts.values())
     expected = [6 / (kinds * counts[token]) if counts[token] else 0.0 for token in vocab.tokens]

@@ -149,10 +149,12 @@ def test_a_softmax_is_not_constrained_in_training() -> None:
 def test_gold_tags_that_a_constrained_crf_cannot_learn_are_named() -> None:
     train = pa.table({"tags": pa.array([["O"], ["O", "I-PER"]], pa.list_(pa.string()))})
     for constraints in ("none", "decode"):
-        assert "I-PER" in tag(constraints=constraints).target_vocab(train, {}).tokens
+        assert "I-PER" in tag(constraints=constraints).target_vocab([train], {}).tokens
     with pytest.raises(HydromelError, match=r"^row 2, token 2: tag 'I-PER' is illegal here in IOBES, and a CRF with"):
-        tag(constraints="train").target_vocab(train, {})
-    assert tag(span_scheme="IOB2", train_scheme="IOBES", constraints="both").target_vocab(train, {})  # converted: legal
+        tag(constraints="train").target_vocab([train], {})
+    assert tag(span_scheme="IOB2", train_scheme="IOBES", constraints="both").target_vocab(
+        [train], {}
+    )  # converted: legal
 
 
 def test_a_softmax_over_many_tags_makes_no_table_of_all_pairs() -> None:

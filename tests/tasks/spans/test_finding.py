@@ -40,7 +40,7 @@ def reading(rows: list[list[str]], scheme: Scheme) -> Any:
 def test_the_scheme_found_reads_the_spans_that_were_written(scheme: Scheme, rows: list[Row]) -> None:
     assume(any(kind for row in rows for _, kind in row))
     written = [tags_of(row, scheme) for row in rows]
-    found = find_scheme(tagging(*map(" ".join, written)))
+    found = find_scheme([tagging(*map(" ".join, written))])
     assert found is not None
     assert reading(written, found) == reading(written, scheme)
     starts, ends, types = reading(written, found)
@@ -86,7 +86,7 @@ def test_the_scheme_found_reads_the_spans_that_were_written(scheme: Scheme, rows
     ],
 )
 def test_by_hand(rows: list[str], scheme: str | None) -> None:
-    assert find_scheme(tagging(*rows)) == scheme
+    assert find_scheme([tagging(*rows)]) == scheme
 
 
 def test_tags_that_are_no_targets_stand_between_no_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -100,9 +100,9 @@ def test_tags_that_are_no_targets_stand_between_no_others(caplog: pytest.LogCapt
 
 def test_the_scheme_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        find_scheme(tagging("O B-X I-X", "B-Y"))
-        find_scheme(tagging("O S-X"))
-        find_scheme(tagging("DET NOUN"))
+        find_scheme([tagging("O B-X I-X", "B-Y")])
+        find_scheme([tagging("O S-X")])
+        find_scheme([tagging("DET NOUN")])
     assert caplog.messages == [
         "span_scheme=IOB2, worked out from the tags of train: 2 spans (X, Y)",
         "span_scheme=IOBES, worked out from the tags of train: 1 spans (X); BMES would read the same spans",
@@ -112,26 +112,26 @@ def test_the_scheme_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_schemes_that_read_different_spans_are_asked_for() -> None:
     with pytest.raises(HydromelError, match=r"^token 0: .* legal in IOB2 and in IOE2-suffix, but mean different spans"):
-        find_scheme(tagging("O B-E I-E"))
+        find_scheme([tagging("O B-E I-E")])
 
 
 def test_tags_that_look_like_spans_but_fit_no_scheme_are_asked_for() -> None:
     with pytest.raises(HydromelError) as error:
-        find_scheme(tagging("O B-X I-X", "O I-X", "B-X B-X"))
+        find_scheme([tagging("O B-X I-X", "O I-X", "B-X B-X")])
     assert str(error.value) == (
         "token 4: tag 'I-X' after 'O' is illegal in IOB2, and no span scheme allows all tags of train: IOB2 is broken "
         "by 1 of 7, IOB1 by 2, IOBES by 3; correct them, or keep them with dataset.span_scheme=IOB2 "
         "dataset.strict_tags=false; dataset.span_scheme=null keeps plain tags"
     )
     with pytest.raises(HydromelError, match=r"^token 1: tag 'X-PER' and the other tags .*; dataset.span_scheme=null "):
-        find_scheme(tagging("O X-PER B-LOC I-LOC"))
+        find_scheme([tagging("O X-PER B-LOC I-LOC")])
     with pytest.raises(HydromelError, match=r"^token 4: tag 'L-X' .*: IOBES has O, B-X, S-X, but not L-X; correct"):
-        find_scheme(tagging("O B-X", "S-X B-X L-X"))
+        find_scheme([tagging("O B-X", "S-X B-X L-X")])
     with pytest.raises(
         HydromelError,
         match=r"^token 2: tag '_' .*: IOB2 has O, B-X, but not _; .* that are not tags with .task.ignore=\[_\]. *",
     ):
-        find_scheme(tagging("O B-X _"))
+        find_scheme([tagging("O B-X _")])
 
 
 @pytest.mark.parametrize("rows", ["O B_PER I_PER", "O O b-per i-per", "o B.x L.x", "B:X O I:X"])
@@ -139,9 +139,9 @@ def test_tags_with_other_marks_or_small_letters_are_no_plain_tags_silently(rows:
     with pytest.raises(
         HydromelError, match=r"^token \d: tag '.*' looks like that of a span, but all .*span_scheme=null$"
     ):
-        find_scheme(tagging(rows))
+        find_scheme([tagging(rows)])
     for plain in ("O B_PER", "B_PER I_PER", "O B_PER I_PER N"):  # too little to tell
-        assert find_scheme(tagging(plain)) is None
+        assert find_scheme([tagging(plain)]) is None
 
 
 def checked(rows: Tagging, scheme: Scheme, strict: bool) -> None:

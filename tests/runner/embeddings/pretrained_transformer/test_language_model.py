@@ -50,8 +50,8 @@ def built(path: Path, *changed: str, lines: list[str] = LINES) -> tuple[Model, B
     options = ("experiment=finetune_lm", f"embedding.path={path}", "embedding.overlap=2", "dataset.train=FILE")
     made = parts(run_config(*options, "dataset=text", *changed))
     table = pa.table({"tokens": pa.array([line.split() for line in lines], pa.list_(pa.string()))})
-    vocabs = {"words": made.features["words"].vocab(table)}
-    vocabs[TARGET] = made.task.target_vocab(table, vocabs)
+    vocabs = {"words": made.features["words"].vocab([table])}
+    vocabs[TARGET] = made.task.target_vocab([table], vocabs)
     batch = made.task.encode(columns_of(table, made.features, vocabs), table, vocabs)
     return build_model(made, vocabs).double(), batch, vocabs
 
@@ -220,7 +220,7 @@ def test_lines_are_split_as_by_transformers_and_spelt_again(kind: str, saved: Sa
     made = parts(run_config("experiment=finetune_lm", f"embedding.path={folder}", "dataset=text", "dataset.train=FILE"))
     lines = [*LINES, "日本 x<0x41>", "a a"]
     table = pa.table({"tokens": pa.array([line.split() for line in lines], pa.list_(pa.string()))})
-    vocab = made.features["words"].vocab(table)
+    vocab = made.features["words"].vocab([table])
     ids = columns_of(table, made.features, {"words": vocab})["words"]
     assert Vocab.from_plain(json.loads(json.dumps(vocab.to_plain()))) == vocab
     pieces = pieces_by(vocab)

@@ -22,7 +22,7 @@ from runner.text.pieces import MergedPieces
 from runner.text.vocab import EOS, SPECIALS, Vocab
 from tests.helpers.language_models import language_model, trained
 
-MERGES = learn_merges(pa.array(["café", "low", "lower", "lowest"] * 9), 12, 2)
+MERGES = learn_merges([pa.array(["café", "low", "lower", "lowest"] * 9)], 12, 2)
 
 
 @dataclass
