@@ -6,7 +6,6 @@ import json
 import math
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
