@@ -49,8 +49,9 @@ def timed(folder: Path) -> dict[str, float]:
     """Return the seconds of one report, and the sizes of the files that it wrote."""
     command = [sys.executable, "-m", "reporting.compare", str(folder / "runs"), "--out", str(folder / "report")]
     start = time.perf_counter()
-    process = subprocess.Popen([*command, "--no-mlflow"], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+    with (folder / "console").open("wb") as console:
+        process = subprocess.Popen([*command, "--no-mlflow"], stdout=console)
+        _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
@@ -59,6 +60,7 @@ def timed(folder: Path) -> dict[str, float]:
         "seconds": round(wall, 2),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
         "peak_memory_bytes": used.ru_maxrss * 1024,
+        "console_lines": (folder / "console").read_bytes().count(b"\n"),
         "page_bytes": (folder / "report" / "index.html").stat().st_size,
         "written_bytes": written,
     }
@@ -87,7 +89,10 @@ def fabricate(folder: Path, group: int, strategy: str, seed: int) -> None:
     lines = []
     for step in range(1, EVALUATIONS + 1):
         metrics = {"valid/f1": f1 * (1 - 0.6**step), "train/seconds": step * 1e5 / speed, "train/tokens": step * 1e5}
-        lines += [{"step": 10 * step - 5, "metrics": {"train/loss": 1 / step}}, {"step": 10 * step, "metrics": metrics}]
+        lines += [
+            {"step": 10 * step - 5, "time": step - 0.5, "epoch": step, "metrics": {"train/loss": 1 / step}},
+            {"step": 10 * step, "time": step, "epoch": step, "metrics": metrics},
+        ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     batching = {"name": strategy, "batch_size": 32, "plan": {"batch_size": 32}, "layout": "padded"}
     config = {"seed": seed, "batching": batching, "train": {"epochs": 6}, "encoder": {"size": 100 + group}}

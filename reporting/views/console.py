@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from rich import box
 from rich.cells import cell_len
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 NARROWEST = 80  # least width, in columns of the terminal
 SPACE = 2  # width of the gap between the columns of a table
 LONGEST_WORD = 16  # longer words may be broken over lines
+MOST_WHOLE = 5  # groups that are printed with all tables; of more, only the headings and conclusions
+MOST_SHORT = 3  # of the first of these
+MOST_ROWS = 8  # rows of the tables of all groups, if there are more groups than `MOST_WHOLE`
 
 
 def show(comparison: ComparisonReport) -> None:
@@ -28,13 +32,16 @@ def show(comparison: ComparisonReport) -> None:
     console.width = max(console.width, NARROWEST)
     for line in report.warnings(comparison):
         console.print(Text(f"Warning: {line}", style="bold yellow"))
+    are_whole = len(comparison.groups) <= MOST_WHOLE
     for table in report.first_tables(comparison):
         console.print()
-        _print(console, table)
-    for group in comparison.groups:
+        _print(console, table if are_whole else _first_rows(table))
+    for group in comparison.groups if are_whole else comparison.groups[:MOST_SHORT]:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
         console.print(Text(conclusion(group, comparison.confidence), style="green"))
+        if not are_whole:
+            continue
         console.print()
         for table in tables.tables(group, comparison.confidence):
             _print(console, table)
@@ -42,6 +49,9 @@ def show(comparison: ComparisonReport) -> None:
         for lines, style in ((group.sentences, ""), (tables.notes(group), "dim"), (caveats, "yellow")):
             for line in lines:
                 console.print(_bullet(line, style))
+    if not are_whole:
+        more = len(comparison.groups) - MOST_SHORT
+        console.print(Text(f"\n... and {more} more groups; the tables of all are in the report", style="bold"))
     console.print()
     for line in report.last_lines(comparison):
         console.print(Text(line, style="yellow"), soft_wrap=True)  # unbroken, so that a path can be copied
@@ -69,6 +79,13 @@ def _print(console: PlainConsole, table: Table) -> None:
     console.width = max(usual, sum(widths) + SPACE * len(widths))
     console.print(shown)
     console.width = usual
+
+
+def _first_rows(table: Table) -> Table:
+    if len(table.rows) <= MOST_ROWS:
+        return table
+    title = f"{table.title} (the first {MOST_ROWS} of {len(table.rows)} rows)"
+    return replace(table, title=title, rows=table.rows[:MOST_ROWS])
 
 
 def _widths(table: Table, room: int) -> list[int]:

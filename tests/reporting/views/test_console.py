@@ -42,6 +42,21 @@ def test_the_column_with_most_to_spare_gives_way(
     assert "+0 to +0" not in out
 
 
+def test_many_groups_take_few_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console.tables, "heading", lambda group: f"group {group}")
+    monkeypatch.setattr(console, "conclusion", lambda group, confidence: f"conclusion {group}")
+    monkeypatch.setattr(report, "warnings", lambda _: [])
+    monkeypatch.setattr(report, "last_lines", lambda _: [])
+    table = Table("T", [TableColumn("figure", "", lambda _: Cell(""))], [[Cell(f"row{row}")] for row in range(40)])
+    monkeypatch.setattr(report, "first_tables", lambda _: [table])
+    console.show(ComparisonReport(["x"], 0, 0.95, [*range(40)], {}, []))  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert "T (the first 8 of 40 rows)" in out
+    assert ("row7" in out, "row8" in out) == (True, False)
+    assert ("conclusion 2" in out, "conclusion 3" in out) == (True, False)
+    assert "... and 37 more groups; the tables of all are in the report" in out
+
+
 def test_what_is_sure_in_markdown() -> None:
     columns = [TableColumn(name, "", lambda _: Cell("")) for name in "abc"]
     row = [Cell("41.00", "± 1.20"), Cell("13,000", "12,750–13,250"), Cell("7")]
