@@ -51,7 +51,7 @@ def test_many_groups_take_few_lines(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(report, "first_tables", lambda _: [table])
     console.show(ComparisonReport(["x"], 0, 0.95, [*range(40)], {}, []))  # type: ignore[arg-type]
     out = capsys.readouterr().out
-    assert "T (the first 8 of 40 rows)" in out
+    assert "T (the first 8 of 40 rows)" in " ".join(out.split())
     assert ("row7" in out, "row8" in out) == (True, False)
     assert ("conclusion 2" in out, "conclusion 3" in out) == (True, False)
     assert "... and 37 more groups; the tables of all are in the report" in out
