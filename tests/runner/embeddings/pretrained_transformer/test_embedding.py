@@ -443,6 +443,19 @@ def test_other_bad_input_is_one_line(saved: Saved, tmp_path: Path) -> None:
         embedding(saved("bert"), layers="[3]")
 
 
+def test_what_is_not_installed_or_not_reachable_is_one_line(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "runner.embeddings.pretrained_transformer"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HydromelError, match=r"^embedding\.path=nobody/such: .* the Hugging Face Hub did not give it"):
+        embedding(Path("nobody/such"))
+    monkeypatch.setattr(f"{place}.load.find_spec", lambda name: None)
+    with pytest.raises(HydromelError, match=r"^embedding\.lora needs peft; run pip install hydromel\[pretrained\]$"):
+        embedding(saved("bert"), lora="{rank: 2, alpha: 4, dropout: 0.1, targets: [query]}")
+    monkeypatch.setattr(f"{place}.files.find_spec", lambda name: None)
+    with pytest.raises(HydromelError, match=r"needs transformers; run pip install hydromel\[pretrained\]$"):
+        embedding(saved("bert"))
+
+
 @pytest.mark.parametrize("family", ["bert", "electra", "roberta", "xlm-roberta", "modernbert"])
 def test_joined_pairs_are_read_as_transformers_reads_them(family: str, saved: Saved) -> None:
     from transformers import AutoModel, AutoTokenizer
