@@ -28,7 +28,14 @@ BLOCK_SENTENCES, VOCABULARY, BATCH = 100_000, 1_000_000, 32
 MEAN_LENGTH = 20.2  # tokens of a sentence, about
 OPTIONS = {
     "text": ("task=lm", "dataset=text", "features.words.min_count=2", "features.words.max_size=100000"),
-    "conll": ("task=tag", "dataset=columns_file", "dataset.span_scheme=IOB2", "features.words.min_count=2"),
+    "conll": (
+        "task=tag",
+        "task.span_scheme=IOB2",
+        "dataset=columns_file",
+        "dataset.span_scheme=IOB2",
+        "dataset.separator=space",
+        "features.words.min_count=2",
+    ),
 }
 WORDS = np.array([f"w{word}" for word in range(VOCABULARY)])
 TAGS = np.array(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])
@@ -116,7 +123,7 @@ def measure(kind: str, n_tokens: int, folder: Path) -> dict[str, object]:
         for name in ("cold", "second"):
             time.sleep(3)  # hashes of files that changed just now are not remembered
             command = [sys.executable, __file__, "--kind", kind, "--start", str(folder)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[name] = json.loads(done.stdout.splitlines()[-1])
         return found
     finally:
