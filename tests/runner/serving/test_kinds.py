@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any
+from urllib.request import Request, urlopen
 
 import mlflow
 import pandas as pd
@@ -62,3 +65,29 @@ def test_a_language_model_continues_texts_as_the_command(
         best = [(line["prompt"], line["continuations"][0]) for line in lines]
         assert answer["text"].tolist() == [prompt + found["text"] for prompt, found in best]
         assert answer["log_p"].tolist() == [found["log_p"] for _, found in best]
+
+
+def test_a_server_continues_texts_as_the_model_in_python(language_model_run: Path, tmp_path: Path) -> None:
+    """MLflow's own server, in a thread of this process: its start by the command is in test_serving.py."""
+    import uvicorn
+    from mlflow.pyfunc.scoring_server import init
+
+    model = loaded(language_model_run, tmp_path / "model")
+    server = uvicorn.Server(uvicorn.Config(init(model), host="127.0.0.1", port=0, log_level="critical"))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        for params in ({"max_tokens": 5}, {"max_tokens": 5, "temperature": 0.9, "seed": 3}):
+            for prompts in (["the", "the dog"], ["the dog"]):
+                body = json.dumps({"dataframe_records": [{"text": text} for text in prompts], "params": params})
+                header = {"Content-Type": "application/json"}
+                request = Request(f"http://127.0.0.1:{port}/invocations", body.encode(), header)
+                with urlopen(request, timeout=60) as response:
+                    answer = json.load(response)["predictions"]
+                assert answer == records(model.predict(pd.DataFrame({"text": prompts}), params=params))
+    finally:
+        server.should_exit = True
+        thread.join()
