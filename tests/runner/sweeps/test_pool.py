@@ -17,11 +17,12 @@ import pytest
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.sweeps import process, slots
-from runner.sweeps.jobs import SweepJobs, folder_name
+from runner.sweeps.jobs import SweepJobs, _figure, _look, folder_name
 from runner.sweeps.pool import Pool
 from runner.sweeps.process import reason
 from runner.sweeps.slots import Slot
 from runner.terminal.console import show_messages
+from runner.terminal.progress import Stage
 from tests.helpers.composed import run_config
 from tests.runner.sweeps.test_jobs import WHOLE
 
@@ -203,3 +204,22 @@ def test_too_large_a_pool_is_one_line(tmp_path: Path) -> None:
     line = "error: sweep.jobs=5 is more than the 4 cores of this machine; on a CPU each job needs one\n"
     assert (done.returncode, output, errors) == (1, "", line)
     assert not list(tmp_path.glob("runs/s/*/"))
+
+
+def test_a_jobs_bar_follows_its_records(tmp_path: Path) -> None:
+    def record(step: int, epoch: int, key: str) -> str:
+        return json.dumps({"time": 0.0, "step": step, "epoch": epoch, "metrics": {key: 1.0}}) + "\n"
+
+    bar, file = Stage("job", 3), tmp_path / run_schema.METRICS
+    assert _look(tmp_path, 0, bar) == 0
+    file.write_text(record(20, 1, "train/loss"), encoding="utf-8")
+    read = _look(tmp_path, 0, bar)
+    assert (read, bar.done, bar.detail) == (file.stat().st_size, 0, "epoch 1  update 20")
+    with file.open("a", encoding="utf-8") as more:
+        more.write(record(40, 2, "train/loss") + record(40, 2, "valid/f1"))
+    assert _look(tmp_path, read, bar) == file.stat().st_size
+    assert (bar.done, bar.detail) == (2, "epoch 2  update 40")
+    result = json.loads(WHOLE) | {"metrics": {"valid": {"f1": 73.5}}}
+    result["quality"]["unit"] = "%"
+    (tmp_path / run_schema.RESULT).write_text(json.dumps(result), encoding="utf-8")
+    assert _figure(tmp_path) == ", valid f1 73.50"
