@@ -1,8 +1,7 @@
 """Integer columns on disk: built block by block, kept in one file with a SHA-256, and mapped into memory.
 
 A file has the places of its arrays as JSON and a header, each after its size, then the arrays, which start at multiples
-of 64 bytes, then the SHA-256 of all before. Processes
-that map the same file share its pages.
+of 64 bytes, then the SHA-256 of all before. Processes that map the same file share its pages.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import mmap
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +28,14 @@ from runner.text.blocks import new_file
 
 Array = npt.NDArray[np.generic]
 _ALIGNMENT, _DIGEST_BYTES, _CHUNK_BYTES = 64, 32, 2**24
+
+
+class _Digest(Protocol):
+    """A hash of `hashlib`."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
 
 
 class Column:
@@ -141,7 +148,7 @@ def write_columns(path: Path, header: bytes, arrays: Mapping[str, Array]) -> Non
         remember(path, digest.hexdigest(), _DIGEST_BYTES)
 
 
-def _chunks(header: bytes, arrays: Mapping[str, Array], digest: hashlib._Hash) -> Iterator[bytes | memoryview]:
+def _chunks(header: bytes, arrays: Mapping[str, Array], digest: _Digest) -> Iterator[bytes | memoryview]:
     places, end = {}, 0
     for name, values in arrays.items():
         places[name] = {"dtype": values.dtype.str, "shape": values.shape, "start": end}
@@ -161,7 +168,7 @@ def _sized(content: bytes) -> bytes:
     return len(content).to_bytes(8, "little") + content
 
 
-def _hashed(chunk: bytes | memoryview, digest: hashlib._Hash) -> bytes | memoryview:
+def _hashed(chunk: bytes | memoryview, digest: _Digest) -> bytes | memoryview:
     digest.update(chunk)
     return chunk
 

@@ -25,7 +25,7 @@ INTERNAL = (
     "mlflow.utils",
     *_OF_TENSORBOARD,
 )  # without an underscore, but not documented either
-DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
+DOCUMENTED = {"_asdict", "_fields", "_make", "_replace", "_exit"}  # of named tuples, and of os
 
 
 def own_names() -> set[str]:
