@@ -160,7 +160,7 @@ def test_what_can_be_counted_is_counted(tmp_path: Path) -> None:
         steps = 4 * len(list(estimate.model.parameters()))  # torch counts updates in a float a parameter
         assert 4 * numbers * copies <= memory.optimizer_bytes <= 4 * numbers * copies + steps
         tokens = train.real_tokens + sum(split.real_tokens for split in others)
-        assert memory.data_bytes == tokens * (4 + 8)  # ids and tags
+        assert memory.data_bytes == tokens * (4 + 4)  # ids and tags
         parts = memory.parameter_bytes + memory.optimizer_bytes + memory.data_bytes
         assert memory.training_bytes == parts + memory.update_bytes
         assert memory.evaluation_bytes == parts + memory.scoring_bytes
