@@ -66,7 +66,10 @@ def test_numbers_are_read_from_values_or_from_labels() -> None:
     ],
 )
 def test_what_is_no_number_is_refused_with_its_line(column: dict[str, Any], shown: str) -> None:
-    for call in (regress().target_vocab, lambda rows, _: regress().encode(words([[1], [1]]), rows, {})):
+    for call in (
+        lambda rows, _: regress().target_vocab([rows], {}),
+        lambda rows, _: regress().encode(words([[1], [1]]), rows, {}),
+    ):
         with pytest.raises(HydromelError) as error:
             call(table(**column), {})
         assert str(error.value) == f"x.csv:3: {shown} is no finite number; task=regress needs one per row"

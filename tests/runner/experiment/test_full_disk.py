@@ -32,7 +32,7 @@ OPTIONS = [
 
 def fill_disk(patch: pytest.MonkeyPatch, name: str, write: int) -> None:
     """Let every write of a file fail from its `write`th one on, half way."""
-    write_all, writes = files._write_all, 0
+    write_all, writes = files._write, 0
 
     def full(file: FileIO, content: bytes) -> None:
         nonlocal writes
@@ -42,7 +42,7 @@ def fill_disk(patch: pytest.MonkeyPatch, name: str, write: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_all(file, content)
 
-    patch.setattr(files, "_write_all", full)
+    patch.setattr(files, "_write", full)
 
 
 ENDS = [
