@@ -92,8 +92,12 @@ def _run(name: str, arguments: list[str]) -> int:
         sys.stderr.write(f"hydromel {name} ...\n")
         sys.stderr.flush()
     leave_all_at_exit()
-    with importing():
-        module = import_module(COMMANDS[name][0])
+    try:
+        with importing():
+            module = import_module(COMMANDS[name][0])
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
     code: int = module.main(arguments)
     return code
 

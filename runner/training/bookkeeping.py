@@ -109,8 +109,9 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
     tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
     pieces = (costs.counters or {}).get("pieces", {}).get("real")
     per_s = "" if pieces is None else f"  {pieces / max(costs.training_seconds, 1e-9):7,.0f} pieces/s"
+    loss = f"{mean_loss:6.4f}" if math.isfinite(mean_loss) else f"{'-':>6}"  # a resumed run with nothing left to train
     log.info(
-        f"epoch {progress.last_epoch:3d}  updates {progress.updates:5,d}  loss {mean_loss:6.4f}  "
+        f"epoch {progress.last_epoch:3d}  updates {progress.updates:5,d}  loss {loss}  "
         f"valid loss {metrics[LOSS]:6.4f}  {t.metric_name} {quality:>6}  {tokens_per_s:7,.0f} tok/s{per_s}  "
         f"padding {100 * costs.padding_share:4.1f} %  {costs.training_seconds:6.1f} s"
     )
