@@ -135,9 +135,11 @@ class AttentionWindow:
     def _rows_of_blocks(self) -> list[IntArray]:
         """The rows of each block, by number."""
         lengths = self.rows.host_lengths
+        if self.n_seen is not None:
+            return [np.arange(len(lengths))]
         order = np.argsort(lengths, kind="stable")
         ends = block_ends(lengths[order])
-        return [np.arange(len(lengths))] if len(ends) == 1 or self.n_seen is not None else np.split(order, ends[:-1])
+        return [np.arange(len(lengths))] if len(ends) == 1 else np.split(order, ends[:-1])
 
     @cached_property
     def _blocks(self) -> list[AttentionWindow]:

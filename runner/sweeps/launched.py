@@ -36,7 +36,7 @@ _MOST_CHARACTERS = 300
 
 @with_config({"extra": "forbid"})
 class _Note(TypedDict):
-    """What a job writes when it starts."""
+    """The record that a job writes to the folder of its sweep when it starts."""
 
     options: str
     folder: str | None  # the name of its run's folder; None: its config was refused

@@ -22,7 +22,7 @@ Devices = Literal["auto"] | Sequence[int]
 
 @dataclass(frozen=True)
 class Slot:
-    """What one job at a time has. None: everything that this process has."""
+    """The GPU and the number of threads of a job; None: those of this process."""
 
     gpu: str | None = None
     threads: int | None = None

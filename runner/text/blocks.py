@@ -93,7 +93,7 @@ class Blocks:
 
 
 class Mapped:
-    """What a function makes of each block, made anew by each iteration."""
+    """The results of a function for each block, which every iteration computes again."""
 
     def __init__(self, function: Callable[[pa.Table], pa.Table], blocks: Iterable[pa.Table]) -> None:
         self._function, self._blocks = function, blocks

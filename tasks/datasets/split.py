@@ -95,7 +95,7 @@ def _selected(blocks: Blocks, kept: BoolArray, with_all_notes: bool) -> Iterator
 
 @dataclass(frozen=True)
 class Keys:
-    """What decides where the rows of a training set go: arrays (B,), far smaller than its text."""
+    """The values by which rows of a training set are assigned to splits: arrays (B,), far smaller than its text."""
 
     content: npt.NDArray[np.uint64]  # hash of the tokens
     lengths: IntArray  # number of tokens

@@ -263,22 +263,29 @@ def own_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(NAME)
 
 
+@contextlib.contextmanager
+def in_float64(model: nn.Module) -> Iterator[None]:
+    """Within the context, let a model compute in float64, without dropout and without gradients."""
+    was_training, dtype = model.training, next(model.parameters()).dtype
+    model.eval().to(torch.float64)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.to(dtype).train(was_training)
+
+
 def check_scores(backbone: PieceModel, whole: PreTrainedModel, output: nn.Linear) -> None:
     """Compare the scores of a causal model with those of its output layer alone, in float64.
 
     Raises:
         HydromelError: they differ, since the model changes them, as a soft cap does.
     """
-    was_training, dtype = backbone.training, output.weight.dtype
-    whole.eval().to(torch.float64)
     attention = own_attention(whole.base_model) if isinstance(backbone, Backbone) else contextlib.nullcontext()
-    try:
-        with torch.no_grad(), attention:
-            ids = rows_for_tests(_TEST_LENGTHS[:1], backbone.pad, backbone.vocabulary).values[None]
-            theirs = whole(input_ids=ids, use_cache=False).logits
-            ours = output(whole.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    finally:
-        whole.to(dtype).train(was_training)
+    with in_float64(whole.train(backbone.training)), attention:
+        ids = rows_for_tests(_TEST_LENGTHS[:1], backbone.pad, backbone.vocabulary).values[None]
+        theirs = whole(input_ids=ids, use_cache=False).logits
+        ours = output(whole.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     difference, largest = float((theirs - ours).abs().max()), float(theirs.abs().max())
     if not difference <= TOLERANCE * max(1.0, largest):
         raise HydromelError(
@@ -296,18 +303,13 @@ def check_rows(backbone: T, single: Callable[[T, Ragged], Tensor]) -> bool:
     Raises:
         HydromelError: the vectors differ, so the model mixes the rows of a batch.
     """
-    was_training, dtype = backbone.training, next(backbone.parameters()).dtype
-    backbone.eval().to(torch.float64)
-    try:
-        with torch.no_grad():
-            ids = rows_for_tests(_TEST_LENGTHS, backbone.pad, backbone.vocabulary)
-            packed = backbone(ids, None, False)[-1].values
-            padded = backbone(ids.pad(backbone.pad), None, False)[-1].tokens()
-            singles = torch.cat([single(backbone, ids.select(np.array([row]))) for row in range(ids.rows.n_rows)])
-            # the same pieces as in the first row
-            start = single(backbone, rows_for_tests(_START, backbone.pad, backbone.vocabulary))
-    finally:
-        backbone.to(dtype).train(was_training)
+    with in_float64(backbone):
+        ids = rows_for_tests(_TEST_LENGTHS, backbone.pad, backbone.vocabulary)
+        packed = backbone(ids, None, False)[-1].values
+        padded = backbone(ids.pad(backbone.pad), None, False)[-1].tokens()
+        singles = torch.cat([single(backbone, ids.select(np.array([row]))) for row in range(ids.rows.n_rows)])
+        # the same pieces as in the first row
+        start = single(backbone, rows_for_tests(_START, backbone.pad, backbone.vocabulary))
     most = TOLERANCE * max(1.0, largest := float(singles.abs().max()))
     for layout, got in (("packed", packed), ("padded", padded)):
         difference = float((got - singles).abs().max())

@@ -8,13 +8,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
-from runner.embeddings.pretrained_transformer.backbone import PieceModel, rows_for_tests
+from runner.embeddings.pretrained_transformer.backbone import PieceModel, in_float64, rows_for_tests
 from runner.embeddings.pretrained_transformer.files import CONFIG, TOKENIZER, PretrainedFiles, quiet
 from runner.embeddings.pretrained_transformer.load import load_model
 from runner.embeddings.pretrained_transformer.static import TABLE, StaticTable
@@ -49,13 +48,10 @@ def write_folder(folder: Path, source: PretrainedFiles, backbone: PieceModel, wh
     else:
         with quiet():
             _merged(whole).save_pretrained(folder)
-    again = load_model(PretrainedFiles(folder, str(folder), folder), None, None, recompute=False).model.eval()
+    again = load_model(PretrainedFiles(folder, str(folder), folder), None, None, recompute=False).model
     ids = rows_for_tests((7, 1, 4), backbone.pad, backbone.vocabulary)
-    was_training, dtype = backbone.training, next(backbone.parameters()).dtype
-    with torch.no_grad():
-        expected = backbone.eval().to(torch.float64)(ids, None, False)[-1].values
-        got = again.to(torch.float64)(ids, None, False)[-1].values
-    backbone.to(dtype).train(was_training)
+    with in_float64(backbone), in_float64(again):
+        expected, got = (model(ids, None, False)[-1].values for model in (backbone, again))
     difference, largest = float((got - expected).abs().max()), float(expected.abs().max())
     if not difference <= TOLERANCE * max(1.0, largest):
         raise HydromelError(
@@ -68,9 +64,8 @@ def write_folder(folder: Path, source: PretrainedFiles, backbone: PieceModel, wh
 def _merged(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy of a model whose adapters are added to the matrices beside them."""
     plain = copy.deepcopy(model)
-    adapted = [name for name, _ in plain.named_modules() if hasattr(plain.get_submodule(name), "get_base_layer")]
-    for name in adapted:
-        layer = plain.get_submodule(name)
+    adapted = [(name, layer) for name, layer in plain.named_modules() if hasattr(layer, "get_base_layer")]
+    for name, layer in adapted:
         layer.merge()
         parent, _, child = name.rpartition(".")
         base = layer.get_base_layer()

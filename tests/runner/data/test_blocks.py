@@ -1,4 +1,4 @@
-"""Corpora larger than memory: blocks of any size give the same data, and mistakes are told with their line."""
+"""Corpora larger than memory: blocks of any size give the same data, and error messages name the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks exchange."""
+"""The exchange of gradients between ranks."""
 
 from __future__ import annotations
 
