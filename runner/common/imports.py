@@ -5,8 +5,12 @@ from __future__ import annotations
 import atexit
 import gc
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -18,13 +22,41 @@ def importing() -> Iterator[None]:
     """
     enabled = gc.isenabled()
     gc.disable()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
-        yield
+        with _postponing_stops():
+            yield
     finally:
         if enabled:
             gc.enable()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _postponing_stops() -> Iterator[None]:
+    """Send the signals of STOPPING that arrive within the context again at its end.
+
+    A blocked signal would not do: the system hands it to another thread of the process, and Python then calls the
+    handler in the main thread all the same. Elsewhere than in the main thread no handler is ever called.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    ours = {number: before for number, before in handlers.items() if callable(before) or before is signal.SIG_DFL}
+    for number in ours:
+        signal.signal(number, remember)
+    try:
+        yield
+    finally:
+        for number, before in ours.items():
+            if signal.getsignal(number) is remember:
+                signal.signal(number, before)
+        for missed in arrived:
+            signal.raise_signal(missed)
 
 
 def leave_all_at_exit() -> None:
