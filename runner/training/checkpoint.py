@@ -27,14 +27,14 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 from runner.encoders.carried_state import concatenate_states, move_state, select_state
-from runner.interfaces import HasBaseWeights, State
+from runner.interfaces import START, HasBaseWeights, State
 from runner.profiling.accounting import CostCounters
 from runner.training.state import Origin, Progress, Training
 
 
 @with_config(ConfigDict(strict=True, arbitrary_types_allowed=True))
 class CheckpointState(TypedDict):
-    """The state of a run without its parameters, as stored in a checkpoint."""
+    """The state of a run without its parameters, as stored in the checkpoint `last`."""
 
     optimizer: StateDict
     schedule: StateDict
@@ -266,8 +266,19 @@ def checkpoint_path(folder: Path, name: str) -> Path:
     return folder / run_schema.CHECKPOINTS / f"{name}.safetensors"
 
 
-def write_checkpoint(t: Training, name: str) -> None:
-    """Write the checkpoint `name` of a run: the parameters, and everything else that a resumed run needs.
+def write_best(t: Training) -> None:
+    """Write the checkpoint `best` of a run: the parameters, and the position at which they were reached.
+
+    No run goes on from it, so it has no state of the optimiser, which for Adam is twice the size of the parameters.
+    """
+    if t.ranks.is_first:
+        save_checkpoint(
+            checkpoint_path(t.run.path, "best"), t.model, {"progress": vars(t.progress) | {"carried": START}}
+        )
+
+
+def write_last(t: Training) -> None:
+    """Write the checkpoint `last` of a run: the parameters, and everything else that a resumed run needs.
 
     It does not depend on the number of ranks: the first one writes it, with the state of the streams of all.
     """
@@ -288,7 +299,7 @@ def write_checkpoint(t: Training, name: str) -> None:
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
     }
-    save_checkpoint(checkpoint_path(t.run.path, name), t.model, state)
+    save_checkpoint(checkpoint_path(t.run.path, "last"), t.model, state)
 
 
 def _own_streams(t: Training, carried: State) -> State:

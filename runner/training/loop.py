@@ -31,7 +31,7 @@ from runner.training.bookkeeping import (
     record_losses,
     report_epoch,
 )
-from runner.training.checkpoint import write_checkpoint
+from runner.training.checkpoint import write_best, write_last
 from runner.training.evaluation import choose_on_valid, evaluate, evaluate_together
 from runner.training.memory_check import check_memory
 from runner.training.optimizers import averaged, clip_gradients, observe
@@ -192,7 +192,7 @@ def _keep_last(t: Training) -> None:
     t.clock.start()
     # Records first: a resumed run does not repeat the updates before its checkpoint, so it would never record them.
     t.run.flush()
-    write_checkpoint(t, "last")
+    write_last(t)
     t.clock.lap("tracking")
 
 
@@ -222,7 +222,7 @@ def _evaluate_and_keep(t: Training, n_updates: int, mean_loss: float) -> None:
     observe(t.optimizer, quality)
     record_evaluation(t, metrics)
     # The best checkpoint comes last: it must never be ahead of the one that a resumed run continues from.
-    write_checkpoint(t, "last")
+    write_last(t)
     _keep_best(t)
     report_epoch(t, metrics, mean_loss)
     t.clock.synchronize()
@@ -234,7 +234,7 @@ def _keep_best(t: Training) -> None:
     """Write the best checkpoint if the current parameters, or their average, have the best quality so far."""
     if t.progress.best_at == t.progress.updates:
         with averaged(t.optimizer):
-            write_checkpoint(t, "best")
+            write_best(t)
 
 
 def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:

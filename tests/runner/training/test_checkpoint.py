@@ -23,7 +23,8 @@ from runner.training.checkpoint import (
     load_checkpoint,
     resume,
     save_checkpoint,
-    write_checkpoint,
+    write_best,
+    write_last,
 )
 from runner.training.state import Training
 from tests.helpers.composed import run, tag_files
@@ -162,7 +163,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
     folder, trainings = tmp_path_factory.mktemp("captured"), list[Training]()
 
     def capture(t: Training) -> None:
-        write_checkpoint(t, "last")
+        write_last(t)
         trainings.append(t)
         raise Captured
 
@@ -172,6 +173,14 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
         with pytest.raises(Captured):
             run(folder / "run", *options)
     return trainings[0]
+
+
+def test_the_best_checkpoint_has_no_state_of_the_optimizer(training: Training) -> None:
+    write_best(training)
+    best = Checkpoint.read(checkpoint_path(training.run.path, "best"))
+    assert {name.partition(".")[0] for name in best.tensors} == {"model"}
+    assert best.state.keys() == {"progress"}
+    assert best.progress == training.progress
 
 
 WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
