@@ -208,6 +208,7 @@ class DataRecord(TypedDict):
     cut_rows: int  # rows that max_length shortened
     cut_tokens: int  # tokens that it cut off
     cut_targets: int  # targets among these that are not ignored: they count as missed in evaluation
+    empty_rows: int  # rows with a text that has no tokens
     unseen_labels: int  # labels that the training set lacks
     unseen_targets: int  # targets with such a label: they count as missed, and have no loss
     unseen: dict[str, int]  # the most frequent of these labels, and their targets

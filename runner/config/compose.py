@@ -272,6 +272,11 @@ def _unknown_key(error: OmegaConfBaseException, override: str) -> str | None:
     given, _, value = override.partition("=")
     if key.startswith(f"{given}."):  # it is within a value such as {pos: 1}
         override, given, value = key, key, ""
+    if not content and where == given.rpartition(".")[0]:  # Hydra has put an empty mapping in the place of null
+        return (
+            f"{shortened(override)}: {where} is null; if it takes a mapping, give all of it, as in "
+            f"{where}='{{{name}: {shortened(value)}}}'"
+        )
     if meant := suggestion(given or key, value, options, everything):
         return f"{shortened(override or key)}: unknown option{meant}"
     if not where:

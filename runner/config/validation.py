@@ -66,6 +66,8 @@ def _located(where: str, value: object, detail: ErrorDetails) -> tuple[str, obje
             where, value = f"{where}[{step}]", value[step]
         elif step == "[key]":
             reason = f"its key: {reason}"
+        elif isinstance(value, Mapping) and detail["type"] == "missing":
+            reason = f"{step} is missing"
     return where, value, reason
 
 

@@ -50,6 +50,7 @@ class SplitCounts:
             cut_rows=int((whole.lengths > used.lengths).reshape(len(used.index), whole.texts).any(axis=1).sum()),
             cut_tokens=whole.real_tokens - used.real_tokens,
             cut_targets=cut_targets,
+            empty_rows=int((whole.lengths == 0).reshape(len(whole.index), whole.texts).any(axis=1).sum()),
         )
         if self._labels.extra:
             ids = whole.targets_on_host()
@@ -75,6 +76,7 @@ class SplitCounts:
             "cut_rows": counts["cut_rows"],
             "cut_tokens": counts["cut_tokens"],
             "cut_targets": counts["cut_targets"],
+            "empty_rows": counts["empty_rows"],
             "unseen_labels": len(unseen),
             "unseen_targets": sum(unseen.values()),
             "unseen": dict([*unseen.items()][:SHOWN]),
@@ -94,6 +96,8 @@ def describe_counts(counts: Mapping[str, DataRecord], truncation: Truncation) ->
         consequence = f"; targets among them, which count as missed: {', '.join(missed)}" if missed else ""
         options = f"max_length={truncation.max_length}, truncate={truncation.keep}"
         yield f"{options} cuts off {', '.join(parts)}{consequence}"
+    if parts := [f"{name} {split['empty_rows']:,}" for name, split in counts.items() if split["empty_rows"]]:
+        yield f"warning: rows with an empty text, used as they are: {', '.join(parts)}"
     if parts := [f"{name} {split['ignored']:,}" for name, split in counts.items() if split["ignored"]]:
         yield f"ignored targets (missing, -100 or task.ignore), out of loss, metrics and counts: {', '.join(parts)}"
     for name, split in counts.items():

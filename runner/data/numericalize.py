@@ -50,7 +50,7 @@ from runner.text.features import BringsVocabulary, TokenFeature
 from runner.text.pieces import pieces_by
 from runner.text.vocab import PlainVocab, Vocab
 
-RULES = 7  # version of numericalising; raise it with a change, so that old cache files are not used
+RULES = 8  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
 _ABANDONED_SECONDS = 86_400.0  # older temporary files are removed, also those of other machines that share the cache
 SPLITS = ("train", "valid", "test")

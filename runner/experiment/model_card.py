@@ -170,7 +170,12 @@ def _options(node: object) -> str:
 
 
 def _data(result: ResultRecord) -> str:
-    extra = {"ignored": "ignored targets", "cut_tokens": "cut tokens", "unseen_targets": "targets unseen in train"}
+    extra = {
+        "ignored": "ignored targets",
+        "cut_tokens": "cut tokens",
+        "empty_rows": "rows with an empty text",
+        "unseen_targets": "targets unseen in train",
+    }
     by_split: dict[str, DataRecord] = result.get("data", {})
     shown_extra = [key for key in extra if any(dict(counts).get(key) for counts in by_split.values())]
     rows = []

@@ -69,6 +69,7 @@ _MARKED = {  # encodings by the byte order mark; the longer ones first
     b"\xfe\xff": "utf-16",
 }
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".conll": "columns_file", ".conllu": "conllu"}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+|.+-[BIESLUM]")
 _LABEL = re.compile(r"\d{1,3}|[A-Za-z]+:[A-Za-z]+")
@@ -220,12 +221,25 @@ def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
     named = next((_SUFFIXES[suffix] for suffix in path.suffixes if suffix in _SUFFIXES), None)
     if reader == "text" or (reader is None and named is None):
         return Found("text", "plain text", None)
+    odd = _odd_line(text, path, given) if (reader or named) in _DELIMITERS else None
     if reader is None:
-        raise HydromelError(
-            f"{path}: its content is not what its name says; dataset={named} says what is wrong; give dataset=text for "
-            "plain text"
-        )
-    raise HydromelError(f"{path}: not what dataset={reader} reads: the lines differ in their number of columns")
+        what = odd or f"{path}: its content is not what its name says; dataset={named} says what is wrong"
+        raise HydromelError(f"{what}; give dataset=text for plain text")
+    raise HydromelError(odd or f"{path}: not what dataset={reader} reads: the lines differ in their number of columns")
+
+
+def _odd_line(text: str, path: Path, given: Mapping[str, object]) -> str | None:
+    """Return what is wrong with the first line that has another number of columns than most; None: most have one."""
+    reader = given.get("dataset") or next(_SUFFIXES[suffix] for suffix in path.suffixes if suffix in _SUFFIXES)
+    mark = str(given.get("dataset.delimiter", _DELIMITERS[str(reader)]))
+    rows = _rows(text, mark, {"dataset": reader, **given})
+    (usual, n_usual), *_ = Counter(map(len, rows)).most_common(1)
+    if usual == 1 or 2 * n_usual <= len(rows):
+        return None
+    place = next(place for place, row in enumerate(rows) if len(row) != usual)
+    line = 1 + sum(1 + sum(cell.count("\n") for cell in row) for row in rows[:place])
+    n = len(rows[place])
+    return f"{path}:{line}: {n} column{'s' * (n != 1)}; most lines have {usual}"
 
 
 def _is_conllu(lines: Sequence[str]) -> bool:

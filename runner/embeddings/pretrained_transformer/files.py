@@ -224,7 +224,8 @@ def require_transformers() -> None:
 
 def _package_folder(name: str) -> Path | None:
     """Return the folder with a model's configuration in an installed package, which is not imported."""
-    if not name.isidentifier() or (spec := find_spec(name)) is None:
+    module = name.replace("-", "_")  # as pip writes names
+    if not module.isidentifier() or (spec := find_spec(module)) is None:
         return None
     for place in spec.submodule_search_locations or ():
         for config in sorted(Path(place).rglob(CONFIG)):
@@ -235,12 +236,15 @@ def _package_folder(name: str) -> Path | None:
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         with quiet():
             return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, *TOKENIZER, WEIGHTS]))
     except Exception as error:  # the library and its connection raise errors of many classes
-        reason = " ".join(str(error).split()).partition(". ")[0]
+        while isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # it is not on this machine, since the Hub was not reached
+        reason = shortened(" ".join(str(error).split()).partition(". ")[0], 120)
         raise HydromelError(
             f"embedding.path={name}: there is no folder or installed package of this name, and the Hugging Face Hub "
             f"did not give it ({reason})"

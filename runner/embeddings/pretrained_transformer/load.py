@@ -6,11 +6,15 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    NotRequired,  # pydantic cannot check that of `typing` before Python 3.12
+)
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
 from torch import nn
-from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
+from typing_extensions import TypedDict
 
 from runner.common.errors import HydromelError
 from runner.common.types import MOST, Fraction, PositiveFloat, PositiveInt, Text
@@ -25,14 +29,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@with_config(ConfigDict(extra="forbid"))
 class Lora(TypedDict):
     """Low-rank adapters beside matrices: W x + (alpha / rank) B A x, of which A and B are trained (Hu et al. 2022)."""
 
     rank: PositiveInt
-    alpha: PositiveFloat
-    dropout: Fraction
-    # ends of names of linear layers; None: the choice of peft
-    targets: Annotated[list[Text], Field(min_length=1)] | None
+    alpha: NotRequired[PositiveFloat]  # default: twice the rank
+    dropout: NotRequired[Fraction]  # of x; default: 0
+    # ends of names of linear layers; None or not given: the choice of peft for this kind of model
+    targets: NotRequired[Annotated[list[Text], Field(min_length=1)] | None]
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,12 @@ def _add_adapters(model: nn.Module, lora: Lora, source: str) -> None:
         raise HydromelError("embedding.lora needs peft; run pip install hydromel[pretrained]")
     from peft import LoraConfig, inject_adapter_in_model
 
+    rank, targets = lora["rank"], lora.get("targets")
     options = LoraConfig(
-        r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=lora["dropout"], target_modules=lora["targets"]
+        r=rank,
+        lora_alpha=lora.get("alpha", 2 * rank),
+        lora_dropout=lora.get("dropout", 0.0),
+        target_modules=targets,
     )
     try:
         with quiet():  # of GPT-2, peft warns that it corrects an option by itself
@@ -173,6 +182,5 @@ def _add_adapters(model: nn.Module, lora: Lora, source: str) -> None:
     except ValueError as error:
         linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         raise HydromelError(
-            f"embedding.lora.targets={lora['targets']} does not fit {source}; its linear layers are "
-            f"{', '.join(sorted(linear))}"
+            f"embedding.lora.targets={targets} does not fit {source}; its linear layers are {', '.join(sorted(linear))}"
         ) from error

@@ -161,6 +161,10 @@ def test_yaml_that_cannot_be_parsed_is_told_with_its_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("override", "line"),
     [
+        (
+            "train.patience.x=4",
+            "train.patience.x=4: train.patience is null; if it takes a mapping, give all of it, as in ",
+        ),
         ("metrik=row_accuracy", "metrik: unknown option; did you mean 'metric'? Allowed: task, "),
         ("+metrik=row_accuracy", "metrik: unknown option; did you mean 'metric'? Allowed: task, "),
         ("experimnt=svm", "experimnt: unknown option; did you mean 'experiment'? Allowed: task, "),

@@ -364,6 +364,19 @@ def test_a_name_that_the_content_does_not_fit(unclear, name):
     assert message.startswith("FILE: its content is not what its name says; dataset=")
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "given", "message"),
+    [
+        ("a\tb\nc d\ne\tf\n", "a.tsv", {}, "FILE:2: 1 column; most lines have 2; give dataset=text for plain text"),
+        ("a\tb\nc d\ne\tf\n", "a.txt", {"dataset": "tsv"}, "FILE:2: 1 column; most lines have 2"),
+        ('a,b\n"x\ny",c\nd,e,f\n', "a.csv.gz", {}, "FILE:4: 3 columns; most lines have 2; give dataset=text for"),
+        ("a;b\nc\nd;e\n", "a.csv", {"dataset": "csv", "dataset.delimiter": ";"}, "FILE:2: 1 column; most lines have"),
+    ],
+)
+def test_the_line_with_another_number_of_columns_is_named(unclear, content, name, given, message):
+    assert unclear(content, name, given).startswith(message)
+
+
 def test_a_json_array_and_two_delimiters(unclear):
     assert unclear('[\n{"text": "a"}\n]', "a.json") == "FILE: a JSON array; write one object per line (jq -c '.[]')"
     message = "FILE: the columns may be separated by , or by ;; give dataset.delimiter=..."

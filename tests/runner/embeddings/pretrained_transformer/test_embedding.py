@@ -179,6 +179,28 @@ def test_adapters_are_trained_alone(saved: Saved) -> None:
         embedding(saved("bert"), lora="{rank: 2, alpha: 4, dropout: 0.1, targets: [nothing]}")
 
 
+def test_of_adapters_only_the_rank_must_be_given(saved: Saved) -> None:
+    def with_trained_adapters(lora: str) -> TransformerEmbedding:
+        made = embedding(saved("bert"), lora=lora)
+        with torch.no_grad():
+            for name, parameter in made.named_parameters():
+                if "lora_" in name:
+                    parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).reshape(parameter.shape))
+        return made.eval()
+
+    short, long = map(
+        with_trained_adapters, ("{rank: 2}", "{rank: 2, alpha: 4, dropout: 0.0, targets: [query, value]}")
+    )
+    assert [*short.state_dict()] == [*long.state_dict()]
+    assert torch.equal(short(ids_of(TEXT)).values, long(ids_of(TEXT)).values)
+    for wrong, message in (
+        ("{targets: [query]}", r"embedding\.lora=\{'targets': \['query'\]\}: rank is missing"),
+        ("{rank: 2, targest: [query]}", r"embedding\.lora\.targest=\['query'\]: Extra inputs are not permitted"),
+    ):
+        with pytest.raises(HydromelError, match=message):
+            embedding(saved("bert"), lora=wrong)
+
+
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
 def test_adapters_are_merged_into_a_folder_that_transformers_reads(family: str, saved: Saved, tmp_path: Path) -> None:
     from transformers import AutoModel
