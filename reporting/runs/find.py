@@ -7,10 +7,10 @@ from pathlib import Path
 
 from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError, did_you_mean
-from runner.common.run_names import folders_of_runs
+from runner.common.run_names import folders_of_runs, names_of_runs
 from runner.terminal.progress import track
 
-NAMES_SHOWN = 12  # sweeps and experiments listed in the error when no name fits
+NAMES_SHOWN = 12  # sweeps, experiments and runs listed in the error when no name fits
 
 
 def find(names: list[str], runs: Path) -> list[FoundRun]:
@@ -53,10 +53,12 @@ def _select(name: str, runs: Path) -> list[FoundRun]:
         or item.folder.resolve().is_relative_to(folder)
     ]
     if not selected:
-        known = sorted({label for item in everything for label in (item.sweep_id, item.experiment) if label})
+        of_several = {label for item in everything for label in (item.sweep_id, item.experiment) if label}
+        alone = {item.folder.name for item in everything if not (item.sweep_id or item.experiment)}
+        known = [*sorted(of_several), *sorted(alone - of_several)]
         listed = ", ".join(known[:NAMES_SHOWN]) + (", ..." if len(known) > NAMES_SHOWN else "")
         raise HydromelError(
             f"no run fits '{name}': it is neither a folder with runs nor the name or id of a run, sweep or experiment "
-            f"below {runs}/{did_you_mean(name, known)} Known: {listed or 'no named sweep or experiment'}"
+            f"below {runs}/{did_you_mean(name, [*known, *names_of_runs(runs)])} Known: {listed or 'no run'}"
         )
     return selected

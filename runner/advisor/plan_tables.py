@@ -97,6 +97,7 @@ def _notes(report: PlanReport) -> list[str]:
     not_run = _names_by((strategy.not_run, strategy.name) for strategy in planned if strategy.not_run)
     # reasons that differ only in the strategy's name are listed once
     reasons = _names_by((why.replace(f"batching={name}", ""), name) for name, why in report.left_out.items())
+    together = report.length_target_correlation
     memory = next((strategy.memory for strategy in planned if strategy.memory is not None), None)
     return [
         *(f"same updates: {', '.join(names)}" for names in same.values() if len(names) > 1),
@@ -106,7 +107,7 @@ def _notes(report: PlanReport) -> list[str]:
         ),
         *([] if report.pieces is None else [_PIECES_NOTE]),
         *([] if memory is None else [_memory_note(memory)]),
-        f"over all rows, length and target correlate with r {_number(report.length_target_correlation)}",
+        *([] if together is None else [f"over all rows, length and target correlate with r {_number(together)}"]),
         f"epochs planned: {report.epochs}; docs/plan.md explains each figure",
         *(f"left out: {', '.join(names)}: {report.left_out[names[0]]}" for names in reasons.values()),
         *([] if report.device is None else [_recommended(planned)]),

@@ -106,26 +106,30 @@ def _check_spans(options: argparse.Namespace, run: Predictor, wanted: TextFormat
 
 
 def _plain_lines(options: argparse.Namespace, run: Predictor, lines: Iterator[str]) -> Iterator[str]:
-    """Return the lines; `--format lines` is set for a file `*.txt` that does not begin as the run's own format does.
+    """Return the lines; `--format lines` is set for a text that does not begin as the run's own format does.
 
-    That of a run on JSON begins with an object, that of a run on CSV or TSV with a header that names its columns.
+    That of a run on JSON begins with an object, that of a run on CSV or TSV with a header that names its columns. The
+    text must be a file `*.txt`, or standard input without a delimiter in its first line: a header may be mistyped.
     """
     from runner.terminal.rich_tables import PlainConsole
     from runner.text.formats.base import HasTextFormat
     from runner.text.formats.delimited import Delimited
     from runner.text.formats.lines import JsonLines
 
-    corpus = run.trained.corpus
-    if options.format or options.columns or not re.search(r"\.txt(\.gz)?$", options.input.name):
-        return lines
+    corpus, is_stdin = run.trained.corpus, options.input == STDIO
     own = corpus.text_format() if isinstance(corpus, HasTextFormat) else None
+    if options.format or options.columns or not isinstance(own, JsonLines | Delimited):
+        return lines
+    if not is_stdin and not re.search(r"\.txt(\.gz)?$", options.input.name):
+        return lines
     first, missing = [*islice(lines, 1)], ""
-    if isinstance(own, JsonLines) and not "".join(first).lstrip().startswith("{"):
-        missing = "object"
-    elif isinstance(own, Delimited) and own.header:
+    if isinstance(own, JsonLines):
+        missing = "" if "".join(first).lstrip().startswith("{") else "object"
+    elif own.header and not (is_stdin and own.delimiter in "".join(first)):
         missing = own.missing_in_header("".join(first))
     if first and missing and run.columns == ["tokens"]:
-        PlainConsole(file=sys.stderr).print(f"{options.input}: plain lines of text; the first one has no {missing}")
+        name = "stdin" if is_stdin else options.input
+        PlainConsole(file=sys.stderr).print(f"{name}: plain lines of text; the first one has no {missing}")
         options.format = "lines"
     return chain(first, lines)
 
@@ -222,8 +226,8 @@ def parser() -> Parser:
     add("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
     add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
     form = (
-        "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines; a "
-        "file *.txt without the header or the objects of csv, tsv and jsonl has lines)"
+        "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines; "
+        "stdin or a file *.txt without the header or the objects of csv, tsv and jsonl has lines)"
     )
     add("--format", choices=("lines", "columns", "csv", "tsv", "jsonl"), help=form)
     add(

@@ -122,6 +122,19 @@ def test_a_table_with_other_columns_is_read_by_name(tmp_path: Path, capfd: pytes
     ]
     assert "new.txt: plain lines of text; the first one has no column 'words'" in capfd.readouterr().err
     assert predicted(tmp_path, "table.txt")[0] == "words,note,label"
+    for content, message in (
+        ("\n".join(texts), "stdin: plain lines of text; the first one has no column 'words'"),
+        ("werds,note\nfine,x\n", "did you mean 'werds'?"),
+    ):
+        item = subprocess.run(
+            [sys.executable, "-m", "runner.cli.predict", str(tmp_path / "run")],
+            input=content,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert message in item.stderr
+        assert item.stdout.splitlines() == ([] if item.returncode else predicted(tmp_path, "new.txt"))
 
 
 def zip_lists(*columns: list[str]) -> list[list[str]]:
