@@ -95,11 +95,21 @@ def scaling(selected: SelectedRuns, confidence: float) -> list[str]:
             continue
         speeds, alone = (_speeds(all_turns(part)) for part in (seeds, base))
         if ratio := intervals.ratio_interval(speeds, alone, confidence):
-            sentences.append(
-                f"{name} is {ratio.mean:.2f} times as fast as one rank of as many threads: "
-                f"{100 * ratio.mean / ranks:.0f} % of what {ranks} ranks could reach."
-            )
+            sentences.append(_scaling(name, ratio, ranks))
     return sentences
+
+
+def _scaling(name: str, ratio: Ratio, ranks: int) -> str:
+    """Return how much faster a strategy is on several ranks than on one, if that is certain."""
+    if ratio.bounds is None:
+        certainty = "one pair of runs, so it may be chance"
+    else:
+        low, high = ratio.bounds
+        certainty = f"{low:.2f} to {high:.2f}"
+    factor = f"{ratio.mean:.2f} times as fast as one rank of as many threads ({certainty})"
+    if ratio.bounds is not None and ratio.bounds[0] <= 1 <= ratio.bounds[1]:
+        return f"{name} is {factor}, which does not show that {ranks} ranks are faster or slower."
+    return f"{name} is {factor}: {100 * ratio.mean / ranks:.0f} % of what {ranks} ranks could reach."
 
 
 def _speeds(runs: list[Run]) -> dict[Slot, float]:

@@ -57,7 +57,27 @@ def test_ranks_are_compared_with_one_rank(tmp_path: Path, write_run: Any) -> Non
     assert [item.name for item in group.strategies] == ["bucketed ranks=3", "packed", "packed ranks=2"]
     (said,) = [line for line in group.sentences if "one rank" in line]
     assert said == (
-        "packed ranks=2 is 1.60 times as fast as one rank of as many threads: 80 % of what 2 ranks could reach."
+        "packed ranks=2 is 1.60 times as fast as one rank of as many threads (1.60 to 1.60): 80 % of what 2 ranks could "
+        "reach."
     )
     assert any("packed and packed ranks=2 made the same" in line for line in group.sentences)
     assert not any("busy" in caveat for caveat in group.caveats), "two ranks of two threads make a load of 4"
+
+
+@pytest.mark.parametrize(
+    ("speeds", "said"),
+    [
+        (
+            [1600.0],
+            "is 1.60 times as fast as one rank of as many threads (one pair of runs, so it may be chance): 80 %",
+        ),
+        ([2000.0, 900.0], "(0.01 to 214.20), which does not show that 2 ranks are faster or slower."),
+    ],
+)
+def test_a_gain_by_ranks_that_may_be_chance(tmp_path: Path, write_run: Any, speeds: list[float], said: str) -> None:
+    for seed, speed in enumerate(speeds, start=1):
+        write_run(tmp_path / f"one{seed}", "packed", seed, change={"speed.real_tokens_per_s": 1000.0})
+        on_two = {"speed.real_tokens_per_s": speed, "provenance.ranks": 2}
+        write_run(tmp_path / f"two{seed}", "packed", seed, change=on_two)
+    (sentence,) = [line for line in group_of(tmp_path).sentences if "one rank" in line]
+    assert said in sentence
