@@ -57,8 +57,8 @@ def test_ranks_are_compared_with_one_rank(tmp_path: Path, write_run: Any) -> Non
     assert [item.name for item in group.strategies] == ["bucketed ranks=3", "packed", "packed ranks=2"]
     (said,) = [line for line in group.sentences if "one rank" in line]
     assert said == (
-        "packed ranks=2 is 1.60 times as fast as one rank of as many threads (1.60 to 1.60): 80 % of what 2 ranks could "
-        "reach."
+        "packed ranks=2 is 1.60 times as fast as one rank of as many threads (1.60 to 1.60): 80 % of what 2 ranks "
+        "could reach."
     )
     assert any("packed and packed ranks=2 made the same" in line for line in group.sentences)
     assert not any("busy" in caveat for caveat in group.caveats), "two ranks of two threads make a load of 4"
