@@ -121,13 +121,17 @@ def compare(
 
 def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, ExampleOutcomes]:
     """Return the outcomes by seed, of the runs that have any; errors become lines in `problems`."""
-    by_seed = {}
+    by_seed, errors = {}, []
     for seed, run in runs.items():
         try:
             if outcomes := read(run):
                 by_seed[seed] = outcomes
         except HydromelError as error:
-            problems.append(f"A run is left out of the intervals on examples: {error}.")
+            errors.append(str(error))
+    if errors:
+        runs_are = "A run is" if len(errors) == 1 else f"{len(errors)} runs are"
+        more = "" if len(errors) == 1 else f"; and {len(errors) - 1} more"
+        problems.append(f"{runs_are} left out of the intervals on examples: {errors[0]}{more}.")
     return by_seed
 
 

@@ -21,37 +21,41 @@ log = logging.getLogger(__name__)
 NARROWEST = 80  # least width, in columns of the terminal
 SPACE = 2  # width of the gap between the columns of a table
 LONGEST_WORD = 16  # longer words may be broken over lines
-MOST_WHOLE = 5  # groups that are printed with all tables; of more, only the headings and conclusions
-MOST_SHORT = 3  # of the first of these
-MOST_ROWS = 8  # rows of the tables of all groups, if there are more groups than `MOST_WHOLE`
+# A comparison of more groups or runs than these is printed in short: headings and conclusions of the first groups, the
+# first rows of the tables of all groups, and of a single group its first tables.
+MOST_GROUPS, MOST_RUNS = 5, 200
+SHORT_GROUPS, SHORT_ROWS, SHORT_TABLES = 3, 8, 2
 
 
 def show(comparison: ComparisonReport) -> None:
-    """Print the whole comparison."""
+    """Print the comparison, a large one in short."""
     console = PlainConsole(width=None)
     console.width = max(console.width, NARROWEST)
     for line in report.warnings(comparison):
         console.print(Text(f"Warning: {line}", style="bold yellow"))
-    are_whole = len(comparison.groups) <= MOST_WHOLE
+    is_whole = len(comparison.groups) <= MOST_GROUPS and comparison.runs <= MOST_RUNS
     for table in report.first_tables(comparison):
         console.print()
-        _print(console, table if are_whole else _first_rows(table))
-    for group in comparison.groups if are_whole else comparison.groups[:MOST_SHORT]:
+        _print(console, table if is_whole else _first_rows(table))
+    for group in comparison.groups if is_whole else comparison.groups[:SHORT_GROUPS]:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
         console.print(Text(conclusion(group, comparison.confidence), style="green"))
-        if not are_whole:
+        if not is_whole and len(comparison.groups) > 1:
             continue
         console.print()
-        for table in tables.tables(group, comparison.confidence):
+        for table in tables.tables(group, comparison.confidence)[: None if is_whole else SHORT_TABLES]:
             _print(console, table)
+        if not is_whole:
+            continue
         caveats = [f"Warning: {line}" for line in group.caveats]
         for lines, style in ((group.sentences, ""), (tables.notes(group), "dim"), (caveats, "yellow")):
             for line in lines:
                 console.print(_bullet(line, style))
-    if not are_whole:
-        more = len(comparison.groups) - MOST_SHORT
-        console.print(Text(f"\n... and {more} more groups; the tables of all are in the report", style="bold"))
+    if not is_whole:
+        more = len(comparison.groups) - SHORT_GROUPS
+        rest = f"... and {more} more groups; " if more > 0 else ""
+        console.print(Text(f"\n{rest}all tables, notes and warnings are in the report", style="bold"))
     console.print()
     for line in report.last_lines(comparison):
         console.print(Text(line, style="yellow"), soft_wrap=True)  # unbroken, so that a path can be copied
@@ -82,10 +86,10 @@ def _print(console: PlainConsole, table: Table) -> None:
 
 
 def _first_rows(table: Table) -> Table:
-    if len(table.rows) <= MOST_ROWS:
+    if len(table.rows) <= SHORT_ROWS:
         return table
-    title = f"{table.title} (the first {MOST_ROWS} of {len(table.rows)} rows)"
-    return replace(table, title=title, rows=table.rows[:MOST_ROWS])
+    title = f"{table.title} (the first {SHORT_ROWS} of {len(table.rows)} rows)"
+    return replace(table, title=title, rows=table.rows[:SHORT_ROWS])
 
 
 def _widths(table: Table, room: int) -> list[int]:

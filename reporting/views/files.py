@@ -20,18 +20,22 @@ from runner.common.pages import markdown_text, page_template
 from runner.terminal.progress import track
 
 PNG_GROUPS = 4  # groups with PNG plots for Markdown: drawing those of many groups would take longer than all the rest
+DRAWN_GROUPS = 8  # groups with plots in the page
+UNDRAWN = f"Plots are drawn of the first {DRAWN_GROUPS} groups; compare fewer runs to see those of this one."
 LONGEST_NAME = 80  # characters of a file name made from the names on the command line
 
 
 def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
     """Write index.html, report.md, report.json and PNG plots over older ones; return their paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
-    groups = track(comparison.groups, "drawing plots", len(comparison.groups))
+    groups = track(comparison.groups[:DRAWN_GROUPS], "drawing plots", len(comparison.groups[:DRAWN_GROUPS]))
     drawn = [plots(group, place < PNG_GROUPS) for place, group in enumerate(groups)]
+    drawn += [[] for _ in comparison.groups[DRAWN_GROUPS:]]
     images: list[Path] = []
     shown: list[list[str]] = []  # the lines of Markdown that show the plots of each group
     for place, (group, own) in enumerate(zip(comparison.groups, drawn, strict=True)):
-        shown.append([f"Its plots: [index.html](index.html#{_anchor(place)})"] if own and place >= PNG_GROUPS else [])
+        elsewhere = f"Its plots: [index.html](index.html#{_anchor(place)})" if own and place >= PNG_GROUPS else ""
+        shown.append([line for line in (elsewhere, _undrawn(place)) if line])
         for plot in own:
             if plot.png:
                 path = folder / f"{place + 1}-{slug(group.title)}-{plot.name}.png"
@@ -64,6 +68,7 @@ def _page(comparison: ComparisonReport, drawn: list[list[Plot]]) -> str:
             "sentences": group.sentences,
             "notes": tables.notes(group),
             "caveats": group.caveats,
+            "undrawn": _undrawn(place),
             "plots": [{"name": plot.name, "caption": plot.caption, "svg": _svg(plot)} for plot in own],
         }
         for place, (group, own) in enumerate(zip(comparison.groups, drawn, strict=True))
@@ -91,6 +96,10 @@ def tables_html(comparison: ComparisonReport) -> str:
     ]
     page = page_template("reporting", "cells.html")
     return page.render(sections=sections, left_out=report.last_lines(comparison))
+
+
+def _undrawn(place: int) -> str:
+    return UNDRAWN if place >= DRAWN_GROUPS else ""
 
 
 def _anchor(place: int) -> str:

@@ -221,6 +221,18 @@ def test_damaged_outcomes_are_told_and_the_rest_is_compared(tmp_path: Path, writ
     )
 
 
+def test_many_damaged_outcomes_take_one_line(tmp_path: Path, write_run: Any) -> None:
+    for seed in (1, 2, 3):
+        for name in ("padmask", "packed"):
+            outcomes(write_run(tmp_path / f"{name}{seed}", name, seed), seed, 200)
+        (tmp_path / f"packed{seed}" / "outcomes.npz").write_bytes(b"PK")
+    group, _ = only(tmp_path)
+    (said,) = [caveat for caveat in group.caveats if "left out of the intervals on examples" in caveat]
+    assert said.startswith("3 runs are left out of the intervals on examples: ")
+    assert "packed1/outcomes.npz" in said
+    assert said.endswith("; and 2 more.")
+
+
 def test_valid_stands_in_where_the_data_has_no_test(tmp_path: Path, write_run: Any) -> None:
     for name in ("padmask", "packed"):
         write_run(tmp_path / name, name, 1, change={"metrics": {"valid": {"f1": 12.0}}})

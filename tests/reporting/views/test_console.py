@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from reporting.views import console, report
@@ -54,7 +56,28 @@ def test_many_groups_take_few_lines(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "T (the first 8 of 40 rows)" in " ".join(out.split())
     assert ("row7" in out, "row8" in out) == (True, False)
     assert ("conclusion 2" in out, "conclusion 3" in out) == (True, False)
-    assert "... and 37 more groups; the tables of all are in the report" in out
+    assert "... and 37 more groups; all tables, notes and warnings are in the report" in out
+
+
+@pytest.mark.parametrize(("runs", "is_whole"), [(console.MOST_RUNS, True), (console.MOST_RUNS + 1, False)])
+def test_many_runs_of_one_group_take_few_lines(
+    runs: int, is_whole: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [Table(f"T{n}", [TableColumn("a", "", lambda _: Cell(""))], [[Cell(f"cell{n}")]]) for n in range(4)]
+    monkeypatch.setattr(console.tables, "heading", lambda group: "heading")
+    monkeypatch.setattr(console.tables, "tables", lambda group, confidence: shown)
+    monkeypatch.setattr(console.tables, "notes", lambda group: ["a note"])
+    monkeypatch.setattr(console, "conclusion", lambda group, confidence: "conclusion")
+    for name in ("warnings", "last_lines", "first_tables"):
+        monkeypatch.setattr(report, name, lambda _: [])
+    group = SimpleNamespace(sentences=["a sentence"], caveats=["a caveat"])
+    console.show(ComparisonReport(["x"], runs, 0.95, [group], {}, []))  # type: ignore[list-item]
+    out = capsys.readouterr().out
+    assert "conclusion" in out
+    assert [f"cell{n}" in out for n in range(4)] == [True, True, is_whole, is_whole]
+    assert [text in out for text in ("a sentence", "a note", "a caveat")] == [is_whole] * 3
+    assert ("all tables, notes and warnings are in the report" in out) is not is_whole
+    assert "more groups" not in out
 
 
 def test_what_is_sure_in_markdown() -> None:

@@ -338,6 +338,22 @@ def test_default_folder_stays_below_reports(sweep: Path, tmp_path: Path, monkeyp
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["runs---runs-night"]
 
 
+def test_plots_are_drawn_of_the_first_groups(
+    tmp_path: Path, write_run: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "DRAWN_GROUPS", 1)
+    monkeypatch.setattr(files, "UNDRAWN", "not drawn")
+    for dataset in ("a", "b"):
+        write_run(tmp_path / dataset, "padmask", 1, change={"dataset": dataset})
+    compared([str(tmp_path)], out)
+    page, text = ((out / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+    for view, mark in ((page, "<svg"), (text, "![")):
+        first, second = view.split("not drawn")
+        assert mark in first
+        assert mark not in second
+    assert page.index('id="group-2"') < page.index("not drawn")
+
+
 def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred runs in four groups: some 1.5 s of one core, without the plots, whose time does not grow with runs."""
     monkeypatch.setattr(files, "plots", lambda *arguments: [])
