@@ -1,8 +1,9 @@
 """JSON Lines: one object per line, with a text or a list of tokens, and a label or a list of tags."""
 
-import contextlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import json as arrow_json
@@ -10,14 +11,17 @@ from pyarrow import json as arrow_json
 from runner.common.errors import HydromelError, did_you_mean, quoted, shortened
 from runner.common.types import Text
 from runner.text.arrow import array, example_table, is_empty, refuse
+from runner.text.blocks import Blocks
 from runner.text.formats.lines import JsonLines
 from runner.text.formats.objects import TextFields
 from tasks.datasets.base import HasTags, LocalCorpus, RawText, check_tag_lists, lists_of_tokens
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
+from tasks.datasets.text_blocks import BlockEnd, text_blocks
 
 STRINGS = pa.list_(pa.string())
+NOTHING = pa.list_(pa.null())  # type of lists of labels that are all empty
 # Types a label may have, the same on every line.
 LABEL_TYPES = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}
 NUMBER = pa.float64()  # type of regression targets; integers count as numbers
@@ -27,6 +31,7 @@ _EXPECTED = {
     pa.string(): "a string",
     NUMBER: "a number",
     STRINGS: "a list of strings",
+    NOTHING: "an empty list",
     pa.list_(pa.bool_()): "a list of true and false",
     pa.list_(pa.int64()): "a list of integers",
 }
@@ -63,9 +68,31 @@ class Jsonl(HasTags, RawText, LocalCorpus):
                 "; set exactly one"
             )
 
+        self._whole_numbers_are_labels = True
+
+    @property
+    def block_end(self) -> BlockEnd:
+        return "line"
+
+    def read_blocks(self) -> dict[str, Blocks]:
+        try:
+            return super().read_blocks()
+        except _NotAnInteger:
+            self._whole_numbers_are_labels = False
+            return super().read_blocks()
+
+    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
+        fields: dict[str, pa.DataType] = {}
+        for block in text_blocks(path, self.encoding, self.block_end):
+            fields = self._fields(block, split, fields)
+            yield self._table(block, split, fields)
+
     def parse(self, file: TextFile, split: str) -> pa.Table:
+        return self._table(file, split, self._fields(file, split, {}))
+
+    def _table(self, file: TextFile, split: str, fields: Mapping[str, pa.DataType]) -> pa.Table:
         file = file.body()
-        values = self._values(file, split)
+        values = _read(file, fields, self.label_field)
         columns = {
             name: lists_of_tokens(values[field], self.tokenizer, f"{file.path}: field '{field}'")
             for name, field in self._texts.items()
@@ -80,14 +107,18 @@ class Jsonl(HasTags, RawText, LocalCorpus):
                 columns["label"] = labels.cast(pa.string())
                 refuse(
                     is_empty(columns["label"]),
-                    lambda row: f"{file.at(row + 1)}: field '{self.label_field}' is empty; every row needs a label",
+                    lambda row: (
+                        f"{file.at(file.numbers[row])}: field '{self.label_field}' is empty; every row needs a label"
+                    ),
                 )
         if self.group_field is not None and split == "train":
             columns[GROUP] = values[self.group_field].cast(pa.string())
         if self.tags_field is not None:
             tags = columns["tags"] = values[self.tags_field]
             field = f"field '{self.tags_field}'"
-            check_tag_lists(columns["tokens"], tags, self.tag_rules, lambda row: f"{file.at(row + 1)}: {field}")
+            check_tag_lists(
+                columns["tokens"], tags, self.tag_rules, lambda row: f"{file.at(file.numbers[row])}: {field}"
+            )
         return example_table(columns, file.numbers, file.path)
 
     def text_format(self) -> JsonLines:
@@ -106,35 +137,34 @@ class Jsonl(HasTags, RawText, LocalCorpus):
         assert field is not None  # checked above
         return {"tokens": field}
 
-    def _values(self, file: TextFile, split: str) -> dict[str, pa.Array]:
-        """Return the named fields of all lines; labels that are integers on some lines only are numbers on all."""
-        fields = self._fields(file, split)
-        try:
-            return _read(file, fields)
-        except HydromelError:
-            if self.label_field is not None and fields[self.label_field] == pa.int64():
-                with contextlib.suppress(HydromelError):
-                    return _read(file, fields | {self.label_field: NUMBER})
-            raise
-
-    def _fields(self, file: TextFile, split: str) -> dict[str, pa.DataType]:
-        """Return the Arrow type of each named field.
+    def _fields(self, file: TextFile, split: str, known: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
+        """Return the Arrow type of each named field, given those of earlier blocks of the file.
 
         The label's type is taken from the first line that has one, the types of pairs and groups from the first line.
         """
+        if known and known.get(self.label_field or "") != NOTHING:
+            return dict(known)
+        file = file.body()
         fields = dict.fromkeys(self._texts.values(), STRINGS if self.tokens_field else pa.string())
         if self.text_columns is not None:
-            first = _object(file, 1)
+            first = _object(file, 0)
             fields = {name: STRINGS if isinstance(first.get(name), list) else pa.string() for name in fields}
         if self.tags_field is not None:
             fields[self.tags_field] = STRINGS
         if self.label_field is not None:
-            labels = (_object(file, line).get(self.label_field) for line in range(1, len(file.lines) + 1))
+            labels = (_object(file, row).get(self.label_field) for row in range(len(file.lines)))
             label = next((label for label in labels if label != []), [])
-            fields[self.label_field] = _kind(label) or pa.string()
+            kind = NOTHING if label == [] else _kind(label) or pa.string()
+            if known and not pa.types.is_list(kind):  # earlier labels are lists
+                kind = STRINGS
+            fields[self.label_field] = NUMBER if kind == pa.int64() and not self._whole_numbers_are_labels else kind
         if self.group_field is not None and split == "train" and self.group_field not in fields:
-            fields[self.group_field] = LABEL_TYPES.get(type(_object(file, 1).get(self.group_field)), pa.string())
-        return fields
+            fields[self.group_field] = LABEL_TYPES.get(type(_object(file, 0).get(self.group_field)), pa.string())
+        return {**fields, **{name: kind for name, kind in known.items() if kind != NOTHING}}
+
+
+class _NotAnInteger(HydromelError):
+    """A label is a number with a fraction, and earlier ones are integers."""
 
 
 def _kind(value: object) -> pa.DataType | None:
@@ -146,10 +176,11 @@ def _kind(value: object) -> pa.DataType | None:
     return NUMBER if isinstance(value, float) else LABEL_TYPES.get(type(value))
 
 
-def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]:
-    """Return the named fields of all lines.
+def _read(file: TextFile, fields: Mapping[str, pa.DataType], label: str | None) -> dict[str, pa.Array]:
+    """Return the named fields of all lines; `label` is the field of the label.
 
     Raises:
+        _NotAnInteger: labels are integers on the lines before.
         HydromelError: a line is not an object, or a field is missing, null or of another type.
     """
     data, schema = file.text.encode(), pa.schema(list(fields.items()))
@@ -158,30 +189,31 @@ def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]
     try:
         table = arrow_json.read_json(pa.py_buffer(data), block, named_only)
     except pa.ArrowInvalid as error:
-        raise _explain(file, fields, str(error)) from error
+        raise _explain(file, fields, label, str(error)) from error
     columns = {name: array(table[name]) for name in fields}
     nulls = sum(column.null_count for column in columns.values())
     nulls += sum(column.flatten().null_count for column in columns.values() if pa.types.is_list(column.type))
     if nulls or table.num_rows != len(file.lines):
-        raise _explain(file, fields, f"{table.num_rows} objects on {len(file.lines)} lines")
+        raise _explain(file, fields, label, f"{table.num_rows} objects on {len(file.lines)} lines")
     return columns
 
 
-def _object(file: TextFile, line: int) -> dict[str, object]:
+def _object(file: TextFile, row: int) -> dict[str, object]:
+    at = file.at(file.numbers[row])
     try:
-        value = json.loads(file.lines[line - 1].as_py())
+        value = json.loads(file.lines[row].as_py())
     except (json.JSONDecodeError, RecursionError) as error:
         why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-        raise HydromelError(f"{file.at(line)}: not JSON ({why})") from error
+        raise HydromelError(f"{at}: not JSON ({why})") from error
     if not isinstance(value, dict):
-        raise HydromelError(f"{file.at(line)}: got {quoted(value)}; each line must hold one JSON object")
+        raise HydromelError(f"{at}: got {quoted(value)}; each line must hold one JSON object")
     return value
 
 
-def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> HydromelError:
+def _explain(file: TextFile, fields: Mapping[str, pa.DataType], label: str | None, reason: str) -> HydromelError:
     """Return an error with the first invalid line, found line by line since Arrow does not say."""
-    for line in range(1, len(file.lines) + 1):
-        record = _object(file, line)
+    for row, line in enumerate(file.numbers):
+        record = _object(file, row)
         for name, kind in fields.items():
             if name not in record:
                 names = shortened(", ".join(sorted(record)), 200) or "none"
@@ -193,5 +225,7 @@ def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> Hyd
             fits = found == kind or (kind == NUMBER and found == pa.int64()) or (pa.types.is_list(kind) and value == [])
             if not fits:
                 shown = "null" if value is None else quoted(value)
-                return HydromelError(f"{file.at(line)}: field '{name}' is {shown}; expected {_EXPECTED[kind]}")
+                fraction = name == label and kind == pa.int64() and found == NUMBER
+                error = _NotAnInteger if fraction else HydromelError
+                return error(f"{file.at(line)}: field '{name}' is {shown}; expected {_EXPECTED[kind]}")
     return HydromelError(f"{file.path}: {' '.join(reason.split())[:200]}")

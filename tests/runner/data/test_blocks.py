@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,17 @@ CONLL = "".join(f"# text\nAnn{n % 7}\tB-PER\nLee\tI-PER\nsaid\tO\nw{n}\tO\n\n" f
 LINES = "".join(f"w{n % 11} é{n} <unk> w{n % 3}\n" if n % 5 else "\n" for n in range(90)) + "\n \n"
 LABELLED = "".join(f"{'no' if n % 3 else 'yes'} w{n % 11} w{n}\r\n" for n in range(90)) + "\r\n"
 TSV = "text\tlabel\n" + "".join(f"w{n % 11} w{n}\t{n % 3}\n" for n in range(90))
+SETS = ("task=classify", "task.labels=many")
+PAIRS = ("task.pairs=apart", "dataset.text_field=null", "dataset.text_columns={a: text, b: b}")
+LONG = " ".join(f"w{n}" for n in range(200))  # a row longer than a block
+
+
+def objects(labels: Iterable[object]) -> str:
+    rows = ({"text": LONG if n == 50 else f"w{n % 11} é{n}", "b": "w1", "label": y} for n, y in enumerate(labels))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+JSON = objects(n % 3 for n in range(90))
 FILES = {
     "conll": (CONLL, ("task=tag", "dataset=columns_file", "dataset.separator=tab", "dataset.comment_prefix='#'")),
     "converted": (CONLL, ("task=tag", "dataset=columns_file", "task.train_scheme=IOBES", "dataset.comment_prefix='#'")),
@@ -33,6 +45,10 @@ FILES = {
     "stream": (LINES, ("task=lm", "task.unit=stream", "dataset=text", "dataset.cut=contiguous")),
     "pieces": (LINES, ("task=lm", "dataset=text", "features=bpe", "dataset.blank_lines=drop")),
     "labelled": (LABELLED, ("task=classify", "dataset=labelled", "max_length=2")),
+    "jsonl": (JSON, ("task=classify", "dataset=jsonl")),
+    "numbers": (objects([1] * 60 + [2.5] * 30), ("task=regress", "dataset=jsonl")),
+    "label sets": (objects([[]] * 60 + [["x"], ["y", "x"], []] * 10), (*SETS, "dataset=jsonl")),
+    "pairs": (JSON + " \n\n", ("task=classify", "dataset=jsonl", *PAIRS)),
     "tsv": (TSV, ("task=classify", "dataset=tsv", "dataset.quoting=false", "dataset.text_columns=text")),
 }
 
@@ -96,6 +112,10 @@ def test_blocks_give_the_same_data_in_memory_and_mapped(kind: str, small: Callab
         ("tsv", "three\tcolumns\there\n", ": 3 columns; the file's first line has 2"),
         ("tsv", "text\t\n", ": column label: the label is empty"),
         ("lines", "a NUL: \0\n", ":8: a NUL character"),
+        ("jsonl", "[1]\n", ": got [1]; each line must hold one JSON object"),
+        ("jsonl", '{"text": "w", "label": ""}\n', ": field 'label' is ''; expected an integer"),
+        ("numbers", '{"text": "w", "label": "x"}\n', ": field 'label' is 'x'; expected a number"),
+        ("label sets", '{"text": "w", "label": "x"}\n', ": field 'label' is 'x'; expected a list of strings"),
     ],
 )
 def test_a_bad_line_in_a_later_block(
