@@ -20,7 +20,6 @@ from runner.training.state import Training
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_RECOMPUTE = ", or give embedding.recompute=true"
 
 
 def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exception) -> int:
@@ -44,7 +43,7 @@ def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exceptio
     if size < 2:
         raise HydromelError(
             f"out of memory at {where} with one row at once ({describe_rows(t, rows)}); cut rows by max_length=N, or "
-            f"choose a smaller model or another batching{_RECOMPUTE if t.train.pieces is not None else ''}"
+            "choose a smaller model or another batching"
         ) from error
     return size // 2
 
