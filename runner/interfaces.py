@@ -273,6 +273,17 @@ class HasAttention(Protocol):
 
 
 @runtime_checkable
+class HasLayers(Protocol):
+    """A module with layers that run in turn: with `shard=full`, ranks gather the parameters of one at a time."""
+
+    def layers_in_turn(self, lengths: IntArray) -> Sequence[nn.Module]:
+        """Return the layers, each of which runs once in every forward pass, by a call of the layer itself.
+
+        Return none if that depends on the rows, given the lengths of all of the training set, (R,).
+        """
+
+
+@runtime_checkable
 class HasStatistics(Protocol):
     """A module whose forward pass in training updates buffers, such as the running means of batch normalisation."""
 

@@ -55,7 +55,10 @@ class Run:
     @property
     def strategy(self) -> str:
         """The name of its batching, with the options that make it a variant, and its ranks if there are several."""
-        return self.on_one_rank + (f" ranks={self.ranks}" if self.ranks > 1 else "")
+        if self.ranks == 1:
+            return self.on_one_rank
+        shard = self.result["provenance"].get("shard", "none")
+        return f"{self.on_one_rank} ranks={self.ranks}" + (f" shard={shard}" if shard != "none" else "")
 
     @property
     def on_one_rank(self) -> str:

@@ -334,6 +334,7 @@ class ProvenanceRecord(TypedDict, total=False):
     kernels: OnErrorOmit[dict[str, object]]  # half-precision kernels of the machine
     threads: Count  # of each rank
     ranks: Count  # processes that trained together
+    shard: Text  # what each of them kept a part of: none, or full (docs/ranks.md)
     matmul: Text
     malloc: Text
     host: Text

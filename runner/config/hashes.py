@@ -15,16 +15,18 @@ from runner.config.schema import NOTES, Plain
 _SEVERAL_RUNS = ("turn", "repeat", "sweep", "search", "resume")
 _NO_RECORD = (*_SEVERAL_RUNS, "tracker", "cache_dir", "runs_dir", "run_plots", "system_metrics_s", "plugins", *NOTES)
 _NO_RESULT = (*_NO_RECORD, "data_dir")
-_NO_COMPARISON = ("batching", "seed", "baselines", "ranks")
+_NO_COMPARISON = ("batching", "seed", "baselines", "ranks", "shard")
+_ABSENT = (("init_from", None), ("ranks", 1), ("shard", "none"))  # values of options that older runs do not have
 
 
 def name_of_job(config: Plain) -> str:
-    """Return the options that most sweeps vary: strategy, seed, and turn and ranks unless they are 1."""
+    """Return the options that most sweeps vary: strategy, seed, and turn, ranks and shard if not the defaults."""
     batching = config["batching"]
     assert isinstance(batching, Mapping)
     turn = f"-t{config['turn']}" if config["turn"] != 1 else ""
     ranks = f"-r{config['ranks']}" if config.get("ranks", 1) != 1 else ""
-    return f"{batching['name']}-s{config['seed']}{turn}{ranks}"
+    shard = "-shard" if config.get("shard", "none") != "none" else ""
+    return f"{batching['name']}-s{config['seed']}{turn}{ranks}{shard}"
 
 
 def config_hash(config: Plain) -> str:
@@ -50,7 +52,7 @@ def _without(config: Plain, names: tuple[str, ...]) -> dict[str, object]:
 
 
 def _hash(config: Plain) -> str:
-    """Hash a config; `init_from=null` and `ranks=1` count as absent, so that older runs keep their hashes."""
-    config = {key: value for key, value in config.items() if (key, value) not in (("init_from", None), ("ranks", 1))}
+    """Hash a config; options with the values of `_ABSENT` count as absent, so that older runs keep their hashes."""
+    config = {key: value for key, value in config.items() if (key, value) not in _ABSENT}
     text = json.dumps(with_stable_names(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

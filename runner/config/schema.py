@@ -45,6 +45,7 @@ Dtype = Literal["float32", "float64"]
 Precision = Literal["float32", "bf16"]
 Keep = Literal["head", "tail", "both"]
 Malloc = Literal["keep", "return"]
+Shard = Literal["none", "full"]
 Matmul = Literal["torch", "onednn", "tf32"]
 
 
@@ -106,6 +107,7 @@ class MachineSettings(Section):
     malloc: Malloc
     threads: Threads | None
     ranks: PositiveInt = 1
+    shard: Shard = "none"
 
 
 class ModelConfig(Section):

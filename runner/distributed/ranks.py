@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
@@ -67,29 +67,39 @@ class Ranks:
             loss, count = compute()
         except BaseException as error:
             with contextlib.suppress(LostRank):
-                self._agree([_RAN_OUT if ran_out(error) else _LOST, 0, 0, *[0] * len(parameters)])
+                self._sums([_RAN_OUT if ran_out(error) else _LOST, 0, 0, *[0] * len(parameters)])
             raise
-        has_gradient = [_kind(parameter.grad) for parameter in parameters]
-        failed, stopped, targets, *anywhere = self._agree([0, bool(interruption.asked), count, *has_gradient])
-        if failed:
-            raise LostRank("another rank has failed") if failed >= _LOST else OutOfMemoryElsewhere
-        if stopped:
-            interruption.agree()
+        targets, *anywhere = self.agree_on_update([count, *(_kind(parameter.grad) for parameter in parameters)])
         for parameter, ranks in zip(parameters, anywhere, strict=True):
             if ranks and parameter.grad is None:
                 zeros = torch.zeros_like(parameter)
                 parameter.grad = zeros.to_sparse(1) if ranks >= _SPARSE else zeros
         loss = loss.double()  # the same type in a rank without rows
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self._add([*gradients, loss])
+        self.add([*gradients, loss])
         for tensor in (*gradients, loss):
             tensor.mul_(1 / max(1.0, targets))
         return loss, int(targets)
 
+    def agree_on_update(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sum of each number over all ranks, at the end of an update that no rank failed.
+
+        If one of them is asked to stop, all will.
+
+        Raises:
+            OutOfMemoryElsewhere, LostRank: another rank failed.
+        """
+        failed, stopped, *sums = self._sums([0, bool(interruption.asked), *numbers])
+        if failed:
+            raise LostRank("another rank has failed") if failed >= _LOST else OutOfMemoryElsewhere
+        if stopped:
+            interruption.agree()
+        return sums
+
     def spread(self, model: nn.Module) -> None:
         """Copy the parameters and buffers of the first rank to all."""
         if self.world > 1:
-            with _connected():
+            with connected():
                 for tensor in (*model.parameters(), *model.buffers()):
                     distributed.broadcast(tensor.detach(), 0)
 
@@ -108,7 +118,7 @@ class Ranks:
         if self.world == 1:
             return make()
         box: list[tuple[T] | None] = [(make(),) if self.is_first else None]
-        with _connected():
+        with connected():
             distributed.broadcast_object_list(box, 0, group=self.host)
         assert box[0] is not None
         return box[0][0]
@@ -118,7 +128,7 @@ class Ranks:
         if self.world == 1:
             return [value]
         values: list[T] = [value] * self.world
-        with _connected():
+        with connected():
             distributed.gather_object(value, values if self.is_first else None, 0, group=self.host)
         return values if self.is_first else []
 
@@ -131,26 +141,35 @@ class Ranks:
         if self.is_first:
             self.wait()
 
+    def most(self, number: int) -> int:
+        """Return the largest of the ranks' numbers."""
+        if self.world == 1:
+            return number
+        most = torch.tensor(number)
+        with connected():
+            distributed.all_reduce(most, distributed.ReduceOp.MAX, group=self.host)
+        return int(most)
+
     def any(self, value: bool) -> bool:
         """Return True in every rank if the value is true in one of them."""
-        return value if self.world == 1 else self._agree([value])[0] > 0
+        return value if self.world == 1 else self._sums([value])[0] > 0
 
     def wait(self) -> None:
         """Wait until every rank has called this."""
         if self.world > 1:
-            self._agree([0])
+            self._sums([0])
 
-    def _agree(self, numbers: list[float]) -> list[float]:
+    def _sums(self, numbers: list[float]) -> list[float]:
         """Return the sum of each number over all ranks."""
         sums = torch.tensor(numbers, dtype=torch.float64)
-        with _connected():
+        with connected():
             distributed.all_reduce(sums, group=self.host)
         total: list[float] = sums.tolist()
         return total
 
-    def _add(self, tensors: list[Tensor]) -> None:
+    def add(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over all ranks."""
-        with _connected():
+        with connected():
             for tensor in tensors:
                 if tensor.is_sparse:
                     distributed.all_reduce(tensor)
@@ -168,6 +187,16 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor with the parts of all ranks, all of which must call this; one that is not divided as it is."""
+    gather = getattr(tensor, "full_tensor", None)  # a DTensor's: its module takes long to import
+    if gather is None:
+        return tensor
+    with connected():
+        full: Tensor = gather()
+    return full
 
 
 def _touched_rows(gradient: Tensor) -> Tensor | None:
@@ -229,7 +258,7 @@ def joined(wanted: int, device: str) -> Iterator[Ranks]:
         if not distributed.is_nccl_available():
             raise HydromelError("ranks on GPUs need a build of torch with nccl; use device=cpu")
         torch.cuda.set_device(local)
-    with _connected():
+    with connected():
         distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     try:
         host = distributed.new_group(backend="gloo", timeout=TIMEOUT) if cuda else None
@@ -239,13 +268,23 @@ def joined(wanted: int, device: str) -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def _connected() -> Iterator[None]:
+def connected() -> Iterator[None]:
     """Turn torch's errors about connections into `LostRank`."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
         if ran_out(error):
             raise
-        interruption.ignore()  # torchrun is about to send one, since the other rank has ended
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LostRank(f"the connection to another rank was lost ({reason:.120})") from error
+        raise lost(error) from error
+
+
+def lost(error: Exception) -> LostRank:
+    """Return the error for a connection that was lost, given torch's; from now on requests to stop are ignored."""
+    interruption.ignore()  # torchrun is about to send one, since the other rank has ended
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return LostRank(f"the connection to another rank was lost ({reason:.120})")
+
+
+def is_of_connection(error: Exception) -> bool:
+    """Return True for an error of torch about the exchange between ranks, rather than about what is computed."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)

@@ -107,6 +107,10 @@ class Transformer(nn.Module):
         output = x.with_values(self.norm(x.filled(0.0), x.rows, x.layout))
         return output, None if n_seen is None else (n_seen + x.rows.host_lengths, ends)
 
+    def layers_in_turn(self, lengths: IntArray) -> Sequence[nn.Module]:
+        """Return the layers (`runner.interfaces.HasLayers`)."""
+        return [*self.layers]
+
     def _position_vectors(self, x: Ragged, n_seen: IntArray | None) -> Tensor:
         """Return the vectors of positions, counted from the first token of each row's text."""
         padded = x.layout == "padded"

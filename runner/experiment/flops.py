@@ -64,7 +64,7 @@ def flops_per_place(t: Training) -> float:
         for batch in _sample(t):
             places += batch.real_tokens + batch.padded_tokens
             backward(t.model, [batch], t.task.count(batch), START, t.bf16, lambda phase: None)
-            t.optimizer.zero_grad()
+            t.model.zero_grad()
     return counter.get_total_flops() / max(1, places)
 
 

@@ -7,13 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.components.run_components import Components, build_strategy
-from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name_of
+from runner.config.schema import MachineSettings, RunConfig, Shard, TrainSettings, name_of
 from runner.data.counts import describe_counts
 from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
@@ -21,12 +22,13 @@ from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs
-from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
+from runner.interfaces import BatchingStrategy, Corpus, HasBaseWeights, HasLayers, Schedule, StrategyChooser
 from runner.model import (
     Model,
     build_model,
     descriptions,
     learn_scale,
+    parameter_count,
     read_splits,
     saved_files,
     with_pieces,
@@ -36,12 +38,17 @@ from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
 from runner.profiling.malloc import choose_malloc, growth
 from runner.profiling.matmul import choose_matmul
+from runner.ragged.batch import Batch
+from runner.ragged.shapes import tokens_in
 from runner.text.features import BringsVocabulary, TokenFeature
 from runner.text.vocab import Vocab
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import Checkpoint, checkpoint_path, resume
 from runner.training.setup import build_optimizer, check_ranks, check_row_dropout, choose_device
 from runner.training.state import Progress, Training
+
+if TYPE_CHECKING:
+    from runner.distributed.shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +115,8 @@ def prepare(
         log.info(memory)
     config, strategy = _choose_batching(config, components, run, model, data)
     check_ranks(ranks, model, strategy, train.rows.n_rows)
+    ranks.spread(model)
+    shards = _shards(config.shard, model, ranks, train)
     per_epoch = len(strategy.updates(train.cost_lengths, config.seed, 0))
     schedule = _schedule(components, settings, per_epoch)
     training = Training(
@@ -117,7 +126,9 @@ def prepare(
         metric_name=settings.metric or parts.measures.main,
         vocabs=data.vocabs,
         strategy=strategy,
-        optimizer=build_optimizer(components.optimizer, model, settings.decay_vectors),
+        optimizer=build_optimizer(
+            components.optimizer, model, settings.decay_vectors, None if shards is None else shards.own
+        ),
         schedule=schedule,
         train=train,
         valid=with_pieces(model, data.splits["valid"].to(device)),
@@ -130,6 +141,7 @@ def prepare(
         tracker=components.tracker,
         origin=origin_of(config, data),
         ranks=ranks,
+        shards=shards,
         progress=Progress(threads=config.threads),
     )
     if checkpoint is not None:
@@ -145,6 +157,27 @@ def prepare(
         log.info("resuming in epoch %d, after %d updates%s", progress.epoch + 1, progress.updates, rest)
         run.add_changes(changes(checkpoint.origin.config, config, checkpoint.progress.updates))
     return Prepared(training, data, parts.corpus, config)
+
+
+def _shards(wanted: Shard, model: Model, ranks: Ranks, train: Batch) -> Shards[Model] | None:
+    """Divide a model between ranks, as the option `shard` says; None: each rank keeps all of it."""
+    if wanted == "none":
+        return None
+    if ranks.world == 1:
+        log.info("shard=full: one rank has the whole model; ranks=N divides it between N")
+        return None
+    from runner.distributed.shards import Shards  # imports much of torch, which other runs do not need
+
+    for part in model.modules():
+        if isinstance(part, HasBaseWeights) and not part.keeps_base:
+            part.base_hash()  # while the base is whole: it keeps the hash
+    lengths = tokens_in(train.cost_lengths)
+    parts = [part for part in model.modules() if isinstance(part, HasLayers)]
+    layers = [layer for part in parts for layer in part.layers_in_turn(lengths)]
+    total, in_turn = parameter_count(model), sum(map(parameter_count, layers))
+    passes = f"{total - in_turn:,} for a whole pass, the others layer by layer" if layers else "all of them for a pass"
+    log.info(f"shard=full: each of {ranks.world} ranks keeps its part of {total:,} parameters, and gathers {passes}")
+    return Shards(model, layers, ranks)
 
 
 def _kept_vocabs(folder: Path, config: RunConfig, features: Mapping[str, TokenFeature]) -> dict[str, Vocab] | None:

@@ -38,6 +38,7 @@ MAY_CHANGE = {  # option, or section of options -> what it decides
     "device": "where it computes",
     "threads": "where it computes",
     "ranks": "where it computes",
+    "shard": "where it computes",
     "malloc": "where it computes",
     "tracker": "where records go",
     "runs_dir": "where other runs lie",
@@ -143,7 +144,7 @@ def changes(before: Plain, now: RunConfig, updates: int) -> list[ChangeRecord]:
     return [
         {"option": key, "updates": updates, "before": old, "after": new}
         for key, old, new in differences("", before, _plain(now))
-        if key.startswith("train.") or key in ("device", "threads", "ranks", "malloc")
+        if key.startswith("train.") or key in ("device", "threads", "ranks", "shard", "malloc")
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def run_experiment(config: RunConfig, folder: Path, started: float, ranks: Ranks
     config = components.config
     if not ranks.is_first:
         with OthersFolder.open(folder) as others:
-            fit(prepare(config, components, others, started, ranks).training)
+            training = prepare(config, components, others, started, ranks).training
+            fit(training)
+            training.alone()  # the first rank tests the whole model
         return None
     components.tracker.check()
     check_installed(config.system_metrics_s)
@@ -130,7 +133,7 @@ def _train_and_test(
         training.clock.seconds["startup"] += time.time() - started
         with watched(training), SystemMonitor(run.path / run_schema.SYSTEM, config.system_metrics_s):
             fit(training)
-        result = finish(prepared, memory.state())
+        result = finish(replace(prepared, training=training.alone()), memory.state())
         run.flush()
         run.write_result(result)
     except BaseException as error:

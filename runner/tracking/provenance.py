@@ -32,6 +32,7 @@ def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -
         "kernels": describe_machine(device),
         "threads": torch.get_num_threads(),
         "ranks": config.ranks,
+        "shard": config.shard,
         "matmul": choose_matmul(config.matmul),  # chosen again, because the return value is what this machine does
         "malloc": choose_malloc(config.malloc),
         "host": platform.node(),

@@ -15,6 +15,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.records import shown
 from runner.components.measures import LOSS
+from runner.distributed.ranks import whole
 from runner.ragged.shapes import tokens_in
 from runner.tracking.tracker import deliver_or_warn
 from runner.training.checkpoint import is_finite
@@ -144,9 +145,9 @@ def check_parameters(t: Training) -> None:
         NotFinite: a parameter has NaN or infinities.
     """
     parameters = dict(t.model.named_parameters())
-    if not torch.stack([value.detach().sum().isfinite() for value in parameters.values()]).all():
+    if not torch.stack([whole(value.detach().sum()).isfinite() for value in parameters.values()]).all():
         for name, value in parameters.items():  # a sum may also exceed the range of its type
-            if not is_finite(value):
+            if not is_finite(whole(value.detach())):
                 raise NotFinite(f"{name} has NaN or infinities after update {t.progress.updates}; lower optimizer.lr")
 
 

@@ -280,17 +280,17 @@ def write_best(t: Training) -> None:
 def write_last(t: Training) -> None:
     """Write the checkpoint `last` of a run: the parameters, and everything else that a resumed run needs.
 
-    It does not depend on the number of ranks: the first one writes it, with the state of the streams of all.
+    It does not depend on the number of ranks: the first one writes it, with the shards and the state of the streams of
+    all. So all must call this.
     """
     progress = {**vars(t.progress)}
     if t.batching.carries_state and t.ranks.world > 1:
         own = move_state(t.progress.carried, torch.device("cpu"))
         progress["carried"] = concatenate_states(t.ranks.gathered(own) or [own])
-    if not t.ranks.is_first:
-        return
+    optimizer = t.optimizer.state_dict() if t.shards is None else t.shards.whole_state(t.optimizer)
     cuda = t.clock.device.type == "cuda"
     state: CheckpointState = {
-        "optimizer": t.optimizer.state_dict(),
+        "optimizer": optimizer,
         "schedule": t.schedule.state(),
         "progress": progress,
         "origin": {**vars(t.origin)},
@@ -299,7 +299,9 @@ def write_last(t: Training) -> None:
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
     }
-    save_checkpoint(checkpoint_path(t.run.path, "last"), t.model, state)
+    with t.whole() as whole:
+        if t.ranks.is_first:
+            save_checkpoint(checkpoint_path(t.run.path, "last"), whole.model, state)
 
 
 def _own_streams(t: Training, carried: State) -> State:
@@ -320,7 +322,8 @@ def resume(t: Training, checkpoint: Checkpoint) -> Training:
         state = _STATE.validate_python(checkpoint.state)
         costs = CostCounters.of(state["account"])
         _COSTS.validate_python(costs)
-        t.optimizer.load_state_dict(state["optimizer"])
+        own = state["optimizer"] if t.shards is None else t.shards.own_state(state["optimizer"], t.optimizer)
+        t.optimizer.load_state_dict(own)
         t.schedule.restore(state["schedule"])
         progress.carried = move_state(_own_streams(t, progress.carried), t.clock.device)
         t.clock.seconds.update(state["seconds"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,7 +50,6 @@ def fit(t: Training) -> None:
     """
     progress, settings = t.progress, t.settings
     _keep_best(t)  # a resumed run may have been interrupted just before it did this
-    t.ranks.spread(t.model)
     check_memory(t, lambda rows: add_gradients(t, rows, lambda phase: None))
     choose_threads(t, lambda rows: add_gradients(t, rows, lambda phase: None))
     with interruption.deferred(shared=t.ranks.world > 1):
@@ -87,7 +87,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         except (RuntimeError, MemoryError) as error:
             smaller = halved_micro_batch(t, rows, t.progress.updates + 1, error)
             break
-        norm = clip_gradients(t.optimizer, t.settings.clip_norm)
+        norm = clip_gradients(t.optimizer, t.settings.clip_norm, None if t.shards is None else t.shards.norm)
         # free on a CPU; a GPU would have to wait, so there it is checked after the segment
         if loss.device.type == "cpu":
             check_finite(t, t.progress.updates + 1, [loss.item()], [norm.item()], [rows])
@@ -127,21 +127,31 @@ def add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> 
 
     Of several ranks, each computes its own rows, and all add up their gradients.
     """
-    mean = t.ranks.mean_gradients(t.model, lambda: _add_own_gradients(t, t.own_rows(rows), lap))
+    exchange = t.shards.mean_gradients if t.shards else partial(t.ranks.mean_gradients, t.model)
+    mean = exchange(lambda: _add_own_gradients(t, rows, lap))
     if t.ranks.world > 1 and unseeded_dropout(t.model):  # a rank without rows has drawn no mask of weights
         t.ranks.share_generator(t.clock.device)
     return mean
 
 
-def _add_own_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
-    micro_batches = list(t.batching.micro_batches(t.train, rows))
-    if t.settings.row_dropout or t.ranks.world > 1:  # dropout must not depend on which rank computes a row
-        micro_batches = [_with_row_seeds(t, batch) for batch in micro_batches]
+def _add_own_gradients(t: Training, update: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
+    """Add the gradients of this rank's rows of an update; return their loss and number of targets, as `backward`."""
+    micro_batches = _micro_batches(t, t.own_rows(update))
     count = sum(t.task.count(batch) for batch in micro_batches)
+    missing = 0 if t.shards is None else t.ranks.most(len(micro_batches)) - len(micro_batches)
     lap("data")
     divisor = count if t.ranks.world == 1 else 1  # several ranks divide by the targets of all
     loss, t.progress.carried = backward(t.model, micro_batches, divisor, t.progress.carried, t.bf16, lap)
+    for batch in _micro_batches(t, update[:1]) * missing:  # every pass exchanges shards, so all ranks take part in it
+        backward(t.model, [batch], math.inf, START, t.bf16, lap)  # divided by infinity, it adds nothing
     return loss, count
+
+
+def _micro_batches(t: Training, rows: IntArray) -> list[Batch]:
+    micro_batches = list(t.batching.micro_batches(t.train, rows))
+    if t.settings.row_dropout or t.ranks.world > 1:  # dropout must not depend on which rank computes a row
+        micro_batches = [_with_row_seeds(t, batch) for batch in micro_batches]
+    return micro_batches
 
 
 def _with_row_seeds(t: Training, batch: Batch) -> Batch:
@@ -150,7 +160,7 @@ def _with_row_seeds(t: Training, batch: Batch) -> Batch:
 
 
 def backward(
-    model: Model, micro_batches: list[Batch], count: int, carried: State, bf16: bool, lap: Callable[[str], object]
+    model: Model, micro_batches: list[Batch], count: float, carried: State, bf16: bool, lap: Callable[[str], object]
 ) -> tuple[Tensor, State]:
     """Add the gradients of one update's mean loss, summed over its micro-batches.
 
@@ -204,8 +214,8 @@ def _evaluate_and_keep(t: Training, n_updates: int, mean_loss: float) -> None:
     t.clock.synchronize()
     t.clock.start()
     try:
-        with averaged(t.optimizer):
-            quality, metrics = evaluate_valid(t)
+        with averaged(t.optimizer), t.whole() as whole:
+            quality, metrics = evaluate_valid(whole)
     except KeyboardInterrupt:  # evaluation changes nothing, so it is made again when the run is resumed
         _keep_last(t)
         raise
@@ -233,8 +243,8 @@ def _evaluate_and_keep(t: Training, n_updates: int, mean_loss: float) -> None:
 def _keep_best(t: Training) -> None:
     """Write the best checkpoint if the current parameters, or their average, have the best quality so far."""
     if t.progress.best_at == t.progress.updates:
-        with averaged(t.optimizer):
-            write_best(t)
+        with averaged(t.optimizer), t.whole() as whole:
+            write_best(whole)
 
 
 def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, overload
 
@@ -16,6 +16,8 @@ from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, Posi
 from runner.compat.torch import WithoutCompiler, without_compiler
 from runner.interfaces import HasAverage, HasLearningRates
 from runner.training.touched_rows import by_touched_rows, coalesce_gradients, values_of
+
+ELEMENTWISE = (optim.SGD, optim.Adam, optim.AdamW, optim.Adadelta, optim.RMSprop)  # a number's update needs no others
 
 
 class Sgd(WithoutCompiler, optim.SGD):
@@ -121,11 +123,14 @@ def _fill(values: dict[Tensor, Tensor]) -> None:
 Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
-def parameters_by_rate(model: nn.Module, decay_vectors: bool = True) -> list[dict[str, object]]:
+def parameters_by_rate(
+    model: nn.Module, decay_vectors: bool = True, own: Mapping[nn.Parameter, nn.Parameter] | None = None
+) -> list[dict[str, object]]:
     """Return groups of `params` with a common `learning_rate_factor`, those at the optimiser's own rate (1.0) first.
 
     Frozen parameters are in no group. Without `decay_vectors`, parameters of one dimension (biases, and the scales of
-    normalisations) are in separate groups with a `weight_decay` of 0.
+    normalisations) are in separate groups with a `weight_decay` of 0. `own` has the part that this rank
+    keeps of each parameter, if they are divided.
     """
     factors = {
         module.get_parameter(name): factor
@@ -137,7 +142,9 @@ def parameters_by_rate(model: nn.Module, decay_vectors: bool = True) -> list[dic
     for parameter in model.parameters():
         if parameter.requires_grad:
             decays = decay_vectors or parameter.dim() > 1
-            groups.setdefault((factors.get(parameter, 1.0), decays), []).append(parameter)
+            groups.setdefault((factors.get(parameter, 1.0), decays), []).append(
+                parameter if own is None else own[parameter]
+            )
     return [
         {"params": parameters, "learning_rate_factor": factor} | ({} if decays else {"weight_decay": 0.0})
         for (factor, decays), parameters in groups.items()
@@ -149,12 +156,18 @@ def averaged(optimizer: optim.Optimizer) -> AbstractContextManager[None]:
     return optimizer.averaged() if isinstance(optimizer, HasAverage) else nullcontext()
 
 
-def clip_gradients(optimizer: optim.Optimizer, most: float | None) -> Tensor:
-    """Return the norm of all gradients, (), after scaling them down to a norm of at most `most`; None: no limit."""
+def clip_gradients(
+    optimizer: optim.Optimizer, most: float | None, of_all_ranks: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return the norm of all gradients, (), after scaling them down to a norm of at most `most`; None: no limit.
+
+    If each rank has a part of the gradients, `of_all_ranks` returns the norm of all, given that of this rank's.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     coalesce_gradients(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm([values_of(gradient) for gradient in gradients])
+    norm = norm if of_all_ranks is None else of_all_ranks(norm)
     if most is not None:
         dense = [part for part in parameters if part.grad is not None and not part.grad.is_sparse]
         nn.utils.clip_grads_with_norm_(dense, most, norm)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import nn
 
 from runner.common.errors import HydromelError
 from runner.config.instantiate import Factory
@@ -11,17 +14,29 @@ from runner.distributed.ranks import Ranks
 from runner.interfaces import BatchingStrategy, HasStatistics
 from runner.layers.dropout import WeightDrop
 from runner.model import Model, unseeded_dropout
-from runner.training.optimizers import parameters_by_rate
+from runner.training.optimizers import ELEMENTWISE, parameters_by_rate
 
 
 def build_optimizer(
-    factory: Factory[torch.optim.Optimizer], model: torch.nn.Module, decay_vectors: bool = True
+    factory: Factory[torch.optim.Optimizer],
+    model: nn.Module,
+    decay_vectors: bool = True,
+    own: Mapping[nn.Parameter, nn.Parameter] | None = None,
 ) -> torch.optim.Optimizer:
     """Build an optimiser with a group for each learning rate; the schedule multiplies a group's `initial_lr`.
 
-    Without `decay_vectors`, biases and normalisations have no weight decay (`parameters_by_rate`).
+    Without `decay_vectors`, biases and normalisations have no weight decay; `own` has this rank's parts of parameters
+    that are divided (`parameters_by_rate`).
+
+    Raises:
+        HydromelError: the optimiser may need whole parameters, but they are divided.
     """
-    optimizer = factory(params=parameters_by_rate(model, decay_vectors))
+    optimizer = factory(params=parameters_by_rate(model, decay_vectors, own))
+    if own is not None and not isinstance(optimizer, ELEMENTWISE):
+        raise HydromelError(
+            f"shard=full: {type(optimizer).__name__} may need whole parameters for an update, but each rank has a "
+            f"part; use one of {', '.join(kind.__name__ for kind in ELEMENTWISE)}, or shard=none"
+        )
     for group in optimizer.param_groups:
         group["lr"] *= group["learning_rate_factor"]
         group["initial_lr"] = group["lr"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Self
 
 import torch
 from pydantic import ConfigDict, GetPydanticSchema, with_config
@@ -28,6 +29,9 @@ from runner.terminal.progress import track
 from runner.text.vocab import Vocab
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from runner.distributed.shards import Shards  # imports much of torch, which other runs do not need
 
 # The type of an encoder's state is open: `move_state`, which a resumed run calls, checks it.
 _Unchecked = GetPydanticSchema(lambda source, handler: any_schema())
@@ -114,6 +118,7 @@ class Training:
     tracker: Tracker
     origin: Origin
     ranks: Ranks = ALONE  # the processes that compute each update together
+    shards: Shards[Model] | None = None  # the parts of `model` that ranks keep; None: each has the whole model
     costs: CostCounters = field(default_factory=CostCounters)
     progress: Progress = field(default_factory=Progress)
     live: Live = field(default_factory=Live)
@@ -129,6 +134,21 @@ class Training:
     def eval_batch_size(self) -> int:
         """Rows per evaluation batch: `train.eval_batch_size`, or fewer if memory ran out."""
         return self.progress.eval_batch_size or self.settings.eval_batch_size
+
+    @contextmanager
+    def whole(self) -> Iterator[Self]:
+        """Yield this training with the whole model, to evaluate or save it. All ranks must enter the context."""
+        if self.shards is None:
+            yield self
+        else:
+            try:
+                yield self.alone()
+            finally:
+                self.shards.free()
+
+    def alone(self) -> Self:
+        """Return this training with the whole model, which each rank can use by itself. All ranks must call this."""
+        return self if self.shards is None else replace(self, model=self.shards.gather(), shards=None)
 
     def epoch_updates(self) -> list[IntArray]:
         """Return the updates of the current epoch: the rows of each."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from runner.embeddings.pretrained_transformer.backbone import PieceModel
+from torch import nn
+
+from runner.common.arrays import IntArray
+from runner.embeddings.pretrained_transformer.backbone import MOST_PIECES, PieceModel
 
 # The number in the name of a parameter: `encoder.layer.3.output.dense.weight`, `layers.3.mlp...`, `h.3.ln_1.weight`
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.")
@@ -18,6 +21,17 @@ def depth_of(name: str, n_layers: int) -> int:
     if found := _LAYER.search(name):
         return int(found[1]) + 1
     return 0 if _EMBEDDINGS.search(name) else n_layers + 1
+
+
+def layers_in_turn(backbone: PieceModel, lengths: IntArray) -> Sequence[nn.Module]:
+    """Return the layers of a transformer; none if it runs several times, or not at all, for rows of so many pieces."""
+    if len(lengths) and lengths.min() > 0 and lengths.max() <= MOST_PIECES:
+        return [
+            part
+            for name, part in backbone.named_modules()
+            if (found := _LAYER.search(f"{name}.")) and found.end() > len(name)
+        ]
+    return []
 
 
 def freeze(backbone: PieceModel, parts: Sequence[str | int]) -> None:

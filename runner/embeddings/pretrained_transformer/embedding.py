@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
 from runner.common.printable import printable
@@ -37,7 +38,7 @@ from runner.embeddings.pretrained_transformer.base import (
     saved_or_new,
     write_base,
 )
-from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
+from runner.embeddings.pretrained_transformer.depth import factors_of, freeze, layers_in_turn
 from runner.embeddings.pretrained_transformer.files import CONFIG, STATIC, TOKENIZER, PretrainedFiles
 from runner.embeddings.pretrained_transformer.load import Lora, load_model
 from runner.embeddings.pretrained_transformer.merged import write_folder
@@ -352,6 +353,10 @@ class TransformerEmbedding(nn.Module):
         """Write the transformer, in transformers' format, to a new folder (`runner.interfaces.WritesFolder`)."""
         whole = None if isinstance(self.backbone, StaticTable) else self.backbone.transformer()
         return write_folder(folder, self.source, self.backbone, whole)
+
+    def layers_in_turn(self, lengths: IntArray) -> Sequence[nn.Module]:
+        """Return the layers of the transformer (`runner.interfaces.HasLayers`)."""
+        return layers_in_turn(self.backbone, lengths)
 
     def base_names(self) -> set[str]:
         """Return the names of the pretrained model's tensors (`runner.interfaces.HasBaseWeights`)."""

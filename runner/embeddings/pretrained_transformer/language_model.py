@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import (
     Factor,
@@ -26,7 +27,7 @@ from runner.common.types import (
 )
 from runner.embeddings.pretrained_transformer.backbone import run_windows
 from runner.embeddings.pretrained_transformer.base import BaseWeights, keeps_base, saved_or_new, write_base
-from runner.embeddings.pretrained_transformer.depth import factors_of, freeze
+from runner.embeddings.pretrained_transformer.depth import factors_of, freeze, layers_in_turn
 from runner.embeddings.pretrained_transformer.embedding import (
     check_tokenizer,
     copy_files,
@@ -284,6 +285,11 @@ class PretrainedLanguageModel(nn.Module):
     def write_folder(self, folder: Path) -> float:
         """Write the language model, in transformers' format, to a new folder (`runner.interfaces.WritesFolder`)."""
         return write_folder(folder, self.source, self.backbone, self.whole[0])
+
+    def layers_in_turn(self, lengths: IntArray) -> Sequence[nn.Module]:
+        """Return the layers of the transformer (`runner.interfaces.HasLayers`)."""
+        is_long = self.longest is not None and int(lengths.max(initial=0)) > self.longest  # windows may run in parts
+        return [] if is_long else layers_in_turn(self.backbone, lengths)
 
     def base_names(self) -> set[str]:
         """Return the names of the pretrained model's tensors (`runner.interfaces.HasBaseWeights`)."""

@@ -106,7 +106,8 @@ class ScaledSums:
 
 
 def _on_host(scores: Tensor) -> FloatArray:
-    return scores.detach().double().numpy()
+    # a copy, since torch could not free the memory of a parameter that numpy has seen (`runner.distributed.shards`)
+    return scores.detach().to(torch.float64, copy=True).numpy()
 
 
 def _sweep(

@@ -52,9 +52,11 @@ def test_ranks_are_compared_with_one_rank(tmp_path: Path, write_run: Any) -> Non
         write_run(tmp_path / f"one{seed}", "packed", seed, change={"speed.real_tokens_per_s": 1000.0})
         on_two = {"speed.real_tokens_per_s": 1600.0, "provenance.ranks": 2, "provenance.load_average": 4.2}
         write_run(tmp_path / f"two{seed}", "packed", seed, change=on_two)
-        write_run(tmp_path / f"three{seed}", "bucketed", seed, change={"provenance.ranks": 3})
+        write_run(
+            tmp_path / f"three{seed}", "bucketed", seed, change={"provenance.ranks": 3, "provenance.shard": "full"}
+        )
     group = group_of(tmp_path)
-    assert [item.name for item in group.strategies] == ["bucketed ranks=3", "packed", "packed ranks=2"]
+    assert [item.name for item in group.strategies] == ["bucketed ranks=3 shard=full", "packed", "packed ranks=2"]
     (said,) = [line for line in group.sentences if "one rank" in line]
     assert said == (
         "packed ranks=2 is 1.60 times as fast as one rank of as many threads (1.60 to 1.60): 80 % of what 2 ranks "

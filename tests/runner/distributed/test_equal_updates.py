@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment import result
@@ -20,7 +21,7 @@ from tests.helpers.composed import QUIET, label_files, pair_files, run_config, t
 from tests.helpers.pretrained import save_tiny
 from tests.helpers.ranks import in_ranks
 
-WORLDS = (2, 3)
+DIVIDED = [(2, "none"), (3, "none"), (2, "full"), (3, "full")]  # numbers of ranks, and what each keeps a part of
 EXACT = (
     *("dtype=float64", "device=cpu", "train.epochs=2", "train.row_dropout=true", "train.log_every=2"),
     *("batching.batch_size=7", "embedding.size=6", "train.checkpoint_every=3", "baselines=false", "predictions=false"),
@@ -55,7 +56,10 @@ CASES = {
     ),
 }
 if find_spec("transformers") is not None:
-    CASES["pretrained"] = ("bert", "task.head=crf", "encoder=none", "batching=packed", "optimizer=adamw")
+    BERT = ("bert", "task.head=crf", "encoder=none", "batching=packed", "optimizer=adamw", "optimizer.weight_decay=0.1")
+    CASES["pretrained"] = BERT
+    CASES["pretrained, adapters"] = (*BERT, "embedding.lora={rank: 2, alpha: 4, dropout: 0.1, targets: [query, value]}")
+    CASES["pretrained, some frozen"] = (*BERT, "embedding.frozen=[0]", "embedding.recompute=true")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,8 +104,8 @@ def options_of(case: str, data: dict[str, list[str]]) -> list[str]:
     return [*data[name], *(option for option in EXACT if option.split("=")[0] not in without), *options]
 
 
-def train(folder: Path, options: list[str], ranks: Ranks) -> None:
-    config = run_config(*QUIET, *options, f"ranks={ranks.world}", f"runs_dir={folder.parent}")
+def train(folder: Path, options: list[str], ranks: Ranks, shard: str = "none") -> None:
+    config = run_config(*QUIET, *options, f"ranks={ranks.world}", f"shard={shard}", f"runs_dir={folder.parent}")
     run_experiment(config, folder, 0.0, ranks)
 
 
@@ -113,19 +117,30 @@ def alone(tmp_path_factory: pytest.TempPathFactory, data: dict[str, list[str]]) 
     return root
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+@pytest.fixture(scope="module", params=DIVIDED, ids=lambda param: f"{param[0]} ranks, shard={param[1]}")
 def together(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: dict[str, list[str]]
 ) -> Path:
     root = tmp_path_factory.mktemp("together")
 
+    world, shard = request.param
+
     def work(ranks: Ranks) -> None:
         for case in CASES:
-            train(root / case, options_of(case, data), ranks)
+            train(root / case, options_of(case, data), ranks, shard)
 
-    codes = in_ranks(request.param, work, root / "said")
-    assert codes == [0] * request.param, "\n".join(file.read_text() for file in sorted((root / "said").iterdir()))
+    codes = in_ranks(world, work, root / "said")
+    assert codes == [0] * world, "\n".join(file.read_text() for file in sorted((root / "said").iterdir()))
     return root
+
+
+def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Compare the tensors of two checkpoints: parameters and the state of the optimiser to 1e-9, the others by form."""
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (got[name].dtype, got[name].shape) == (tensor.dtype, tensor.shape), name
+        if name.startswith(("model.", "state.optimizer.")):
+            torch.testing.assert_close(got[name], tensor, rtol=0, atol=1e-9, msg=name)
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -136,10 +151,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_make_the_updates_of_one_process(case: str, alone: Path, together: Path) -> None:
     expected, got = (load_file(root / case / "checkpoints" / "last.safetensors") for root in (alone, together))
-    assert expected.keys() == got.keys()
-    for name in expected:
-        if name.startswith("model."):
-            torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-9, msg=name)
+    assert_equal(got, expected)
     one, several = record_of(alone / case), record_of(together / case)
     assert one["updates"] == several["updates"]
     assert one["tokens"]["real"] == several["tokens"]["real"]
@@ -148,16 +160,24 @@ def test_ranks_make_the_updates_of_one_process(case: str, alone: Path, together:
         assert {name: several["metrics"][split][name] for name in figures} == pytest.approx(figures, rel=1e-9)
 
 
-@pytest.mark.parametrize("case", ["CRF, token budget", "streams"])
-def test_a_run_is_resumed_with_another_number_of_ranks(case: str, tmp_path: Path, data: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("case", "before", "after"),
+    [
+        ("CRF, token budget", (3, "none"), (2, "none")),
+        ("streams", (3, "none"), (2, "none")),
+        ("CRF, token budget", (2, "full"), (1, "none")),
+        ("streams", (1, "none"), (3, "full")),
+        ("transformer", (3, "full"), (2, "full")),
+        ("transformer", (2, "none"), (2, "full")),
+    ],
+)
+def test_a_run_is_resumed_by_other_ranks(
+    case: str, before: tuple[int, str], after: tuple[int, str], tmp_path: Path, data: dict[str, list[str]]
+) -> None:
     options, whole, folder = options_of(case, data), tmp_path / "whole", tmp_path / "run"
     train(whole, options, ALONE)
-    first, last = [*options, "train.max_updates=4"], options
-    for world, chosen in ((3, first), (2, last)):
-        codes = in_ranks(world, partial(train, folder, chosen), tmp_path / "said")
+    for (world, shard), limit in ((before, ["train.max_updates=4"]), (after, [])):
+        codes = in_ranks(world, partial(train, folder, [*options, *limit], shard=shard), tmp_path / "said")
         assert codes == [0] * world, (tmp_path / "said" / "0.log").read_text()
-    expected, got = (load_file(root / "checkpoints" / "last.safetensors") for root in (whole, folder))
-    for name in expected:
-        if name.startswith("model."):
-            torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-9, msg=name)
+    assert_equal(*(load_file(root / "checkpoints" / "last.safetensors") for root in (folder, whole)))
     assert record_of(whole)["updates"]["digest"] == record_of(folder)["updates"]["digest"]

@@ -28,6 +28,8 @@ OPTIONS = (
     *("dtype=float64", "device=cpu", "train.epochs=2", "baselines=false", "train.row_dropout=true"),
 )
 
+SHARD = ("none", "full")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
@@ -80,25 +82,47 @@ def test_memory_that_one_rank_lacks(data: list[str], tmp_path: Path, monkeypatch
     assert memory["halved_at"] == [3]
 
 
-def test_a_loss_that_is_not_a_number(data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_one_rank_of_shards_lacks(data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(t: Any) -> None:
+        raise MemoryError
+
+    def work(ranks: Ranks) -> int:
+        monkeypatch.setattr(loop, "_add_own_gradients", on_update(3, 1, lacks))
+        with pytest.raises(HydromelError) as caught:
+            train(tmp_path / "run", ranks, data, "shard=full", "train.rehearse=false")
+        if ranks.rank == 1:
+            assert "out of memory in rank 1; with shard=full an update cannot be repeated" in str(caught.value)
+        else:
+            assert isinstance(caught.value, LostRank)
+        return 4
+
+    assert in_ranks(2, work, tmp_path / "said") == [4, 4]
+
+
+@pytest.mark.parametrize("shard", SHARD)
+def test_a_loss_that_is_not_a_number(
+    shard: str, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def spoil(t: Any) -> None:
         with torch.no_grad():
-            t.model.head.get_parameter("linear.bias")[1] = math.nan
+            bias = t.model.head.get_parameter("linear.bias")
+            (bias.to_local() if shard == "full" else bias)[-1] = math.nan
 
     def work(ranks: Ranks) -> int:
         monkeypatch.setattr(loop, "check_memory", lambda *arguments: None)
         monkeypatch.setattr(loop, "_add_own_gradients", on_update(3, 1, spoil))
         with pytest.raises(HydromelError, match="is nan at update 3"):
-            train(tmp_path / "run", ranks, data)
+            train(tmp_path / "run", ranks, data, f"shard={shard}")
         return 5
 
     assert in_ranks(2, work, tmp_path / "said") == [5, 5]
     assert status(tmp_path / "run")[0] == run_schema.FAILED
 
 
+@pytest.mark.parametrize("shard", SHARD)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_rank_stops_all_after_the_same_update(
-    rank: int, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rank: int, shard: str, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(ranks: Ranks) -> int:
         interruption.heed()
@@ -106,7 +130,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_update(
             loop, "_add_own_gradients", on_update(3, rank, lambda t: os.kill(os.getpid(), signal.SIGTERM))
         )
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "run", ranks, data, "train.rehearse=false")
+            train(tmp_path / "run", ranks, data, f"shard={shard}", "train.rehearse=false")
         return 6
 
     assert in_ranks(2, work, tmp_path / "said") == [6, 6]
@@ -117,16 +141,17 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_update(
         torch.testing.assert_close(parameters(tmp_path / "run")[name], tensor, rtol=0, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("shard", SHARD)
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_killed_rank_ends_the_others(
-    rank: int, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rank: int, shard: str, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(ranks: Ranks) -> int:
         monkeypatch.setattr(
             loop, "_add_own_gradients", on_update(3, rank, lambda t: os.kill(os.getpid(), signal.SIGKILL))
         )
         with pytest.raises(LostRank, match="lost"):
-            train(tmp_path / "run", ranks, data, "train.rehearse=false", "train.checkpoint_every=2")
+            train(tmp_path / "run", ranks, data, f"shard={shard}", "train.rehearse=false", "train.checkpoint_every=2")
         return 7
 
     codes = in_ranks(3, work, tmp_path / "said")

@@ -31,7 +31,7 @@ def test_only_touched_rows_of_a_table_travel(tmp_path: Path, monkeypatch: pytest
     def work(group: Ranks) -> None:
         monkeypatch.setattr(distributed, "all_reduce", counted)
         vectors, full = gradient_of(group.rank), torch.ones(2, 3)
-        group._add([vectors, full, torch.ones(4)])
+        group.add([vectors, full, torch.ones(4)])
         expected = gradient_of(0) + gradient_of(1)
         torch.testing.assert_close(vectors, expected, rtol=0, atol=0, equal_nan=True)
         assert full.unique().tolist() == [2.0]
