@@ -27,13 +27,13 @@ _FEATURES = b"huggingface"  # key of the schema's metadata in which `datasets` k
 
 
 def corpus_table(
-    table: pa.Table, columns: Mapping[str, str], rules: TagRules, tokenizer: Tokenizer, where: str
+    table: pa.Table, columns: Mapping[str, str], rules: TagRules, tokenizer: Tokenizer, where: str, before: int = 0
 ) -> pa.Table:
     """Return the examples of a table of any types: its `columns` by their names here, and the 1-based row as `line`.
 
     Strings that become `tokens` or `tokens_b` are split by the tokenizer, and lists are kept. Class numbers become the
     names that `datasets` notes in the schema, other numbers their digits. A class of -100 in `label` or `tags` becomes
-    null: it is no target. `where` names the table in messages.
+    null: it is no target. `where` names the table in messages. The table may be a block, which `before` rows precede.
 
     Raises:
         HydromelError: a missing column or value, a type that does not fit, or tags that are not allowed.
@@ -44,21 +44,21 @@ def corpus_table(
     for name, own in columns.items():
         at = f"{where}: column {own}"
         if name == "value":
-            result[name] = _numbers(column_of(table, own), at)
+            result[name] = _numbers(column_of(table, own), at, before + 1)
             continue
-        column = _strings(column_of(table, own), names.get(own), name in TARGETS, at)
+        column = _strings(column_of(table, own), names.get(own), name in TARGETS, at, before + 1)
         is_list = pa.types.is_list(column.type)
         if name in SHAPES and is_list != SHAPES[name].startswith("lists"):
             raise HydromelError(f"{at} has type {column_of(table, own).type}; {name} must be {SHAPES[name]}")
         if name == "label" and (row := column.index("").as_py()) >= 0:
-            raise HydromelError(f"{at}: row {row + 1} is empty; every row needs a label")
+            raise HydromelError(f"{at}: row {before + row + 1} is empty; every row needs a label")
         result[name] = column
         if name in TOKENS.values():
             result[name] = lists_of_tokens(column, tokenizer, at)
     if "tags" in result:
         tokens, tags, at = result["tokens"], result["tags"], f"{where}: column {columns['tags']}"
-        check_tag_lists(tokens, tags, rules, lambda row: f"{at}: row {row + 1}")
-    return example_table(result, np.arange(1, table.num_rows + 1), Path(where))
+        check_tag_lists(tokens, tags, rules, lambda row: f"{at}: row {before + row + 1}")
+    return example_table(result, np.arange(before + 1, before + table.num_rows + 1), Path(where))
 
 
 def top_columns(names: Sequence[str], columns: Mapping[str, str], where: str) -> list[str]:
@@ -120,30 +120,32 @@ def _names_in(feature: object) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else _names_in(feature.get("feature"))
 
 
-def _numbers(column: pa.Array, where: str) -> pa.Array:
+def _numbers(column: pa.Array, where: str, first_row: int) -> pa.Array:
     """Return a column of numbers (B,) as float64; raises HydromelError for other types, nulls, NaN and infinities."""
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise HydromelError(f"{where} has type {column.type}; value must be one number per row")
     numbers = column.cast(pa.float64())
     wrong = ~mask_of(pc.fill_null(pc.is_finite(numbers), False))
-    refuse(wrong, lambda row: f"{where}: row {row + 1} is {column[row].as_py()}; every row needs a finite number")
+    refuse(
+        wrong, lambda row: f"{where}: row {first_row + row} is {column[row].as_py()}; every row needs a finite number"
+    )
     return numbers
 
 
-def _strings(column: pa.Array, names: list[str] | None, is_target: bool, where: str) -> pa.Array:
+def _strings(column: pa.Array, names: list[str] | None, is_target: bool, where: str, first_row: int) -> pa.Array:
     """Return a column (B,) of values or lists as string or list<string>; raises as `corpus_table`."""
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _strings(column.dictionary_decode(), names, is_target, where)
-    refuse(mask_of(column.is_null()), lambda row: f"{where}: row {row + 1} has no value; every row needs one")
+        return _strings(column.dictionary_decode(), names, is_target, where, first_row)
+    refuse(mask_of(column.is_null()), lambda row: f"{where}: row {first_row + row} has no value; every row needs one")
     if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         column = column.cast(pa.list_(kind.value_type))
     if not pa.types.is_list(column.type):
-        return _flat_strings(column, names, is_target, where, lambda row: row + 1)
+        return _flat_strings(column, names, is_target, where, lambda row: first_row + row)
     offsets = offsets_of(column)
 
     def row_of(item: int) -> int:
-        return int(offsets.searchsorted(item, side="right"))
+        return first_row - 1 + int(offsets.searchsorted(item, side="right"))
 
     items = column.flatten()
     refuse(mask_of(items.is_null()), lambda item: f"{where}: row {row_of(item)} has an item without a value")

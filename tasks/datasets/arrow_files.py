@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 from runner.common.bounded import FREE_EXPANSION_BYTES, MOST_EXPANSION
 from runner.common.errors import HydromelError
 from runner.common.types import Name, Text
+from tasks.datasets import text_blocks
 from tasks.datasets.arrow_columns import check_columns, corpus_table
 from tasks.datasets.base import FilesCorpus, HasTags, RawText
-from tasks.datasets.files import MAX_BYTES, STDIN, standard_input
+from tasks.datasets.files import STDIN, standard_input
 
 BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")  # first bytes of Parquet, and of Arrow as a file and as a stream
-BATCH_ROWS = 4096  # rows of Parquet to read between checks of the content
+BATCH_ROWS = 4096  # rows that are read at once
+BUFFER_BYTES = 2**20  # of a column of Parquet, the row groups of which may be large
 
 
 @dataclass(kw_only=True)
@@ -36,9 +38,11 @@ class ArrowFiles(HasTags, RawText, FilesCorpus):
     def __post_init__(self) -> None:
         check_names(self.columns, self.name)
 
-    def read_file(self, path: Path, split: str) -> pa.Table:
-        table = read_columns(path, self.columns)
-        return corpus_table(table, self.columns, self.tag_rules, self.tokenizer, str(path))
+    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
+        before = 0
+        for table in column_blocks(path, self.columns):
+            yield corpus_table(table, self.columns, self.tag_rules, self.tokenizer, str(path), before)
+            before += table.num_rows
 
 
 def check_names(columns: dict[Name, Text], dataset: str) -> None:
@@ -50,25 +54,31 @@ def check_names(columns: dict[Name, Text], dataset: str) -> None:
         )
 
 
-def read_columns(path: Path, columns: dict[Name, Text]) -> pa.Table:
-    """Return the columns of a file that are needed.
+def column_blocks(path: Path, columns: dict[Name, Text]) -> Iterator[pa.Table]:
+    """Yield the columns of a file that are needed, in tables of consecutive rows.
 
     Raises:
         HydromelError: no such column; a file that cannot be read or is of another format; or one that expands to more
-            than 2 GiB, or than 100 times its size (64 MiB are always allowed).
+            than 100 times its size (64 MiB are always allowed).
     """
     with _batches(path, columns) as (schema, batches, size):
-        most = min(MAX_BYTES, max(FREE_EXPANSION_BYTES, MOST_EXPANSION * size))
-        kept, n_bytes = [], 0
+        most, n_bytes = max(FREE_EXPANSION_BYTES, MOST_EXPANSION * size), 0
+        kept, n_kept = list[pa.RecordBatch](), 0
         for batch in batches:
-            kept.append(batch)
             n_bytes += batch.nbytes
             if n_bytes > most:
                 raise HydromelError(
-                    f"{path}: the columns expand to more than {most:,} bytes, the most allowed; split it"
+                    f"{path}: the columns expand to more than {most:,} bytes, the most allowed; if you "
+                    "trust it, write it without compression and dictionaries"
                 )
-    table = pa.Table.from_batches(kept) if kept else schema.empty_table()
-    return table.replace_schema_metadata(schema.metadata)
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                kept.append(batch.slice(start, BATCH_ROWS))
+                n_kept += kept[-1].nbytes
+                if n_kept >= text_blocks.BLOCK_BYTES:
+                    yield pa.Table.from_batches(kept).replace_schema_metadata(schema.metadata)
+                    kept, n_kept = [], 0
+        if kept:
+            yield pa.Table.from_batches(kept).replace_schema_metadata(schema.metadata)
 
 
 def head_of_table(path: Path) -> pa.Table:
@@ -91,7 +101,7 @@ def _batches(path: Path, columns: dict[Name, Text] | None) -> Iterator[tuple[pa.
         raise HydromelError(f"{path}: neither Parquet nor Arrow nor Feather, to judge by its first bytes")
     try:
         if magic.startswith(b"PAR1"):
-            file = pq.ParquetFile(source)
+            file = pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
             needed = None if columns is None else check_columns(file.schema_arrow, columns, str(path))
             yield file.schema_arrow, file.iter_batches(BATCH_ROWS, columns=needed), source.size()
             return

@@ -56,8 +56,8 @@ class FilesCorpus(ABC):
     test_fraction: Fraction
 
     @abstractmethod
-    def read_file(self, path: Path, split: str) -> pa.Table:
-        """Return a file as a table of examples, made by `example_table`; `-` stands for standard input."""
+    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
+        """Yield a file as tables of consecutive examples, made by `example_table`; `-` stands for standard input."""
 
     def paths(self) -> dict[str, list[Path]]:
         """Return the paths of each split that has files.
@@ -94,10 +94,6 @@ class FilesCorpus(ABC):
             "files": {split: [sha256(path) for path in paths] for split, paths in self.paths().items()},
         }
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
-        """Yield a file as tables of consecutive examples: all of `read_file`, unless a format can be read in blocks."""
-        yield self.read_file(path, split)
 
     def read(self) -> dict[str, pa.Table]:
         """Return one table per split, all in memory; otherwise as `read_blocks`."""
@@ -194,12 +190,9 @@ class LocalCorpus(FilesCorpus):
     def parse(self, file: TextFile, split: str) -> pa.Table:
         """Return a file, or a block of one, as a table of examples, made by `example_table`."""
 
-    def read_file(self, path: Path, split: str) -> pa.Table:
-        return self.parse(read_text(path, self.encoding), split)
-
     def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
         if self.block_end is None:
-            yield self.read_file(path, split)
+            yield self.parse(read_text(path, self.encoding), split)
             return
         for block in text_blocks(path, self.encoding, self.block_end):
             yield self.parse(block, split)

@@ -6,7 +6,8 @@ import pytest
 from pyarrow import feather
 
 from runner.common.errors import HydromelError
-from tasks.datasets import arrow_files
+from runner.text.arrow import notes_of
+from tasks.datasets import arrow_files, text_blocks
 from tasks.datasets.arrow_columns import class_names
 
 FEATURES = (
@@ -66,6 +67,78 @@ def test_every_format_is_known_by_its_content(read, tmp_path):
             {"tokens": ["c"], "tags": ["O"], "label": "yes", "line": 3},
         ], write.__name__
         assert table.schema.metadata == {b"path": str(tmp_path / "file").encode()}
+
+
+MANY = pa.table(
+    {
+        "text": [f"w{n} w{n % 7}" for n in range(200)],
+        "words": [["a"] * (n % 3) for n in range(200)],
+        "class": pa.array([n % 5 - 100 if n % 5 == 0 else n % 5 for n in range(200)]),
+        "sets": [["x", "y", "x"][: n % 4] for n in range(200)],
+        "score": [n / 2 for n in range(200)],
+        "kind": pa.array([str(n % 2) for n in range(200)]).dictionary_encode(),
+    }
+)
+USED = {"tokens": "text", "own": "words", "label": "class", "labels": "sets", "value": "score", "kind": "kind"}
+
+
+def write_small_batches(table, path, form):
+    if form == "parquet":
+        pq.write_table(table, path, row_group_size=30)
+    elif form == "file":
+        feather.write_feather(table, str(path), compression="lz4", chunksize=150)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as stream:
+            stream.write_table(table, max_chunksize=3)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make the blocks of files small."""
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(arrow_files, "BATCH_ROWS", 4)
+
+
+@pytest.mark.parametrize("form", ["parquet", "file", "stream"])
+def test_blocks_give_the_same_rows(read, corpus, tmp_path, request, form):
+    whole = read(MANY, USED)
+    write_small_batches(MANY, tmp_path / "file", form)
+    request.getfixturevalue("small")
+    blocks = read(None, USED)
+    assert (
+        len([*corpus("parquet", tmp_path, train="file", columns=USED).read_file_blocks(tmp_path / "file", "train")]) > 5
+    )
+    assert blocks.equals(whole)
+    assert blocks.schema.equals(whole.schema, check_metadata=True)
+    assert notes_of(blocks) == {"labels that a row has more than once, counted once": 50}
+
+
+@pytest.mark.parametrize("form", ["parquet", "file", "stream"])
+@pytest.mark.parametrize(
+    ("name", "wrong", "columns", "message"),
+    [
+        ("text", None, {"tokens": "text"}, "column text: row 151 has no value; every row needs one"),
+        ("words", ["a", None], {"tokens": "words"}, "column words: row 151 has an item without a value"),
+        ("words", ["I-X"], {"tokens": "words", "tags": "words"}, "column words: row 151: tag 'I-X' at the start of a"),
+        ("words", ["a"], {"tokens": "text", "tags": "words"}, "column words: row 151: 1 tags for 2 tokens"),
+        (
+            "score",
+            float("nan"),
+            {"tokens": "text", "value": "score"},
+            "column score: row 151 is nan; every row needs a",
+        ),
+        ("text", "", {"tokens": "words", "label": "text"}, "column text: row 151 is empty; every row needs a label"),
+        ("class", 7, {"tokens": "text", "label": "class"}, "column class: row 151: class 7 has no name; classes are"),
+    ],
+)
+def test_a_bad_row_in_a_later_block(fails, tmp_path, small, form, name, wrong, columns, message):
+    table = MANY.set_column(1, "words", pa.array([["O", "O"]] * 200))
+    features = b'{"info": {"features": {"class": {"names": ["a", "b", "c", "d", "e"]}}}}'
+    values = table[name].to_pylist()
+    values[150] = wrong
+    table = table.set_column(table.column_names.index(name), name, pa.array(values, table[name].type))
+    write_small_batches(table.replace_schema_metadata({b"huggingface": features}), tmp_path / "file", form)
+    assert fails(None, columns, span_scheme="IOB2").startswith(f"FILE: {message}")
 
 
 def test_class_names_of_all_versions():
@@ -194,4 +267,4 @@ def test_a_bomb_is_refused(fails, monkeypatch):
     bomb = pa.table({"text": pa.array(["a" * 1000] * 20_000)})
     message = fails(bomb, {"tokens": "text"})
     assert message.startswith("FILE: the columns expand to more than ")
-    assert message.endswith(" bytes, the most allowed; split it")
+    assert message.endswith(" bytes, the most allowed; if you trust it, write it without compression and dictionaries")
