@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,6 +70,7 @@ _MARKED = {  # encodings by the byte order mark; the longer ones first
 }
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".conll": "columns_file", ".conllu": "conllu"}
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+_SEPARATORS = (("tab", "\t"), ("space", None))
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+|.+-[BIESLUM]")
 _LABEL = re.compile(r"\d{1,3}|[A-Za-z]+:[A-Za-z]+")
@@ -191,12 +192,15 @@ def _found(path: Path, given: Mapping[str, object]) -> Found:
     marked = next((name for mark, name in _MARKED.items() if head.startswith(mark)), "utf-8")
     encoding = str(given.get("dataset.encoding", marked))
     text = decoded(path, head, encoding, is_whole).rstrip("\n")
-    found = of_text(text if is_whole else text.rpartition("\n")[0] or text, path, given)
+    found = of_text(text if is_whole else text.rpartition("\n")[0] or text, path, given, is_whole)
     return found if encoding == "utf-8" else replace(found, options={"encoding": encoding, **found.options})
 
 
-def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
-    """Return the content of a text, in the first of the formats below that fits all lines, or in the given one."""
+def of_text(text: str, path: Path, given: Mapping[str, object], is_whole: bool = True) -> Found:
+    """Return the content of a text, in the first of the formats below that fits all lines, or in the given one.
+
+    A text that `is_whole` is not only the first lines of its file.
+    """
     reader = given.get("dataset")
     lines = [line for line in text.split("\n") if line.strip()]
     if reader is None and path.suffix == ".json" and lines[0].lstrip().startswith("["):
@@ -216,30 +220,48 @@ def of_text(text: str, path: Path, given: Mapping[str, object]) -> Found:
         return Found("labelled", "one text per line, after its label" + "s" * several, "labels" if several else "label")
     if reader in (None, "columns_file") and (found := _token_lines(text, given)) is not None:
         return found
-    if reader in (None, "csv", "tsv") and (found := _delimited(text, path, given)) is not None:
+    if reader in (None, "csv", "tsv") and (found := _delimited(text, path, given, is_whole)) is not None:
         return found
     named = next((_SUFFIXES[suffix] for suffix in path.suffixes if suffix in _SUFFIXES), None)
     if reader == "text" or (reader is None and named is None):
         return Found("text", "plain text", None)
-    odd = _odd_line(text, path, given) if (reader or named) in _DELIMITERS else None
+    odd = _odd_line(text, str(reader or named), given, is_whole)
     if reader is None:
-        what = odd or f"{path}: its content is not what its name says; dataset={named} says what is wrong"
-        raise HydromelError(f"{what}; give dataset=text for plain text")
-    raise HydromelError(odd or f"{path}: not what dataset={reader} reads: the lines differ in their number of columns")
+        what = odd or f": its content is not what its name says; dataset={named} says what is wrong"
+        raise HydromelError(f"{path}{what}; give dataset=text for plain text")
+    odd = odd or f": not what dataset={reader} reads: the lines differ in their number of columns"
+    raise HydromelError(f"{path}{odd}")
 
 
-def _odd_line(text: str, path: Path, given: Mapping[str, object]) -> str | None:
-    """Return what is wrong with the first line that has another number of columns than most; None: most have one."""
-    reader = given.get("dataset") or next(_SUFFIXES[suffix] for suffix in path.suffixes if suffix in _SUFFIXES)
-    mark = str(given.get("dataset.delimiter", _DELIMITERS[str(reader)]))
-    rows = _rows(text, mark, {"dataset": reader, **given})
-    (usual, n_usual), *_ = Counter(map(len, rows)).most_common(1)
-    if usual == 1 or 2 * n_usual <= len(rows):
+def _odd_line(text: str, reader: str, given: Mapping[str, object], is_whole: bool) -> str | None:
+    """Return `:LINE: ` and what is wrong with the columns of that line; None if no line can be blamed."""
+    if reader in _DELIMITERS:
+        mark, given = str(given.get("dataset.delimiter", _DELIMITERS[reader])), {"dataset": reader, **given}
+        rows = _rows(text, mark, given, is_whole)
+        starts = [*accumulate((1 + sum(cell.count("\n") for cell in row) for row in rows), initial=1)]
+        if is_whole and len(_rows(f"{text}\nnext", mark, given)) == len(rows):
+            return f":{starts[-2]}: a quote is not closed"
+        return _odd_width([*zip(starts, map(len, rows), strict=False)])
+    if reader not in ("columns_file", "conllu"):
         return None
-    place = next(place for place, row in enumerate(rows) if len(row) != usual)
-    line = 1 + sum(1 + sum(cell.count("\n") for cell in row) for row in rows[:place])
-    n = len(rows[place])
-    return f"{path}:{line}: {n} column{'s' * (n != 1)}; most lines have {usual}"
+    lines = [(place, line) for place, line in enumerate(text.split("\n"), start=1) if not _is_between(line)]
+    lines = [(place, line) for place, line in lines if not line.startswith("#")]
+    marks = [mark for separator, mark in _SEPARATORS if given.get("dataset.separator", separator) == separator]
+    odd = (_odd_width([(place, len(line.rstrip().split(mark))) for place, line in lines]) for mark in marks)
+    return next(filter(None, odd), None)
+
+
+def _odd_width(widths: Sequence[tuple[int, int]]) -> str | None:
+    """Return the first of the lines, given as (line number, columns), that has another number of columns than most.
+
+    None: most lines have no common number of columns above 1, or all have it.
+    """
+    counts = Counter(width for _, width in widths)
+    usual = max(counts, key=lambda width: counts[width], default=0)
+    if usual < 2 or len(counts) == 1 or 2 * counts[usual] <= len(widths):
+        return None
+    place, width = next((place, width) for place, width in widths if width != usual)
+    return f":{place}: {width} column{'s' * (width != 1)}; most lines have {usual}"
 
 
 def _is_conllu(lines: Sequence[str]) -> bool:
@@ -283,11 +305,15 @@ def _begins_with_labels(lines: Sequence[str]) -> bool:
     return are_few and not any(word in first for _, *text in words for word in text)
 
 
+def _is_between(line: str) -> bool:
+    """Return True for a line between sentences."""
+    return not line.strip() or line.startswith(DOCSTART)
+
+
 def _token_lines(text: str, given: Mapping[str, object]) -> Found | None:
     """Return the content of a file with one token per line; None if it is no such file."""
-    is_blank = [(not line.strip() or line.startswith(DOCSTART), line) for line in text.split("\n")]
-    blocks = [[line for _, line in block] for blank, block in groupby(is_blank, lambda pair: pair[0]) if not blank]
-    for separator, mark in (("tab", "\t"), ("space", None)):
+    blocks = [[*block] for is_between, block in groupby(text.split("\n"), _is_between) if not is_between]
+    for separator, mark in _SEPARATORS:
         if given.get("dataset.separator", separator) != separator:
             continue
         rows_of = [[(line, line.rstrip().split(mark)) for line in block] for block in blocks]
@@ -318,13 +344,13 @@ def _token_lines(text: str, given: Mapping[str, object]) -> Found | None:
 # tables
 
 
-def _delimited(text: str, path: Path, given: Mapping[str, object]) -> Found | None:
+def _delimited(text: str, path: Path, given: Mapping[str, object], is_whole: bool) -> Found | None:
     """Return the content of a table with a delimiter; None if the text is no such table."""
     reader = given.get("dataset")
     suffixes = {suffix.lower() for suffix in path.suffixes}
     tables = {}
     for mark in str(given.get("dataset.delimiter", "\t" if reader == "tsv" else DELIMITERS)):
-        rows = _rows(text, mark, given)
+        rows = _rows(text, mark, given, is_whole)
         if len({len(row) for row in rows}) == 1 and (len(rows[0]) > 1 or (mark == "," and ".csv" in suffixes)):
             has_names = any(cell.strip().lower() in NAMES for cell in rows[0])
             if reader is not None or mark == "\t" or suffixes & {".csv", ".tsv"} or has_names:
@@ -375,9 +401,11 @@ def _separator(column: Column) -> str | None:
     return None
 
 
-def _rows(text: str, mark: str, given: Mapping[str, object]) -> list[list[str]]:
+def _rows(text: str, mark: str, given: Mapping[str, object], is_whole: bool = True) -> list[list[str]]:
+    """Return the rows of a table; of one that is not whole without the last, which may end within quotes."""
     quoting = given.get("dataset.quoting", given.get("dataset") == "csv" or mark != "\t")
     escape = given.get("dataset.escape")
+    csv.field_size_limit(max(csv.field_size_limit(), HEAD_BYTES))  # the limit of the process is only ever raised
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=mark,
@@ -385,9 +413,10 @@ def _rows(text: str, mark: str, given: Mapping[str, object]) -> list[list[str]]:
         escapechar=escape if isinstance(escape, str) else None,
     )
     try:
-        return [*reader]
+        rows = [*reader]
     except csv.Error:
         return [[]]
+    return rows if is_whole or len(rows) == 1 else rows[:-1]
 
 
 def _has_header(rows: list[list[str]], path: Path, given: Mapping[str, object]) -> bool:

@@ -371,10 +371,22 @@ def test_a_name_that_the_content_does_not_fit(unclear, name):
         ("a\tb\nc d\ne\tf\n", "a.txt", {"dataset": "tsv"}, "FILE:2: 1 column; most lines have 2"),
         ('a,b\n"x\ny",c\nd,e,f\n', "a.csv.gz", {}, "FILE:4: 3 columns; most lines have 2; give dataset=text for"),
         ("a;b\nc\nd;e\n", "a.csv", {"dataset": "csv", "dataset.delimiter": ";"}, "FILE:2: 1 column; most lines have"),
+        (SENTENCES + "oops\n", "a.conll", {}, "FILE:8: 1 column; most lines have 2; give dataset=text for plain"),
+        (SENTENCES + "# a comment\nBob B PER\n", "a.txt", {"dataset": "columns_file"}, "FILE:9: 3 columns; most lines"),
+        (SENTENCES.replace(" ", "\t") + "oo ps\n", "a.conll", {}, "FILE:8: 1 column; most lines have 2"),
+        (CONLLU.replace("2-3\tw", "2-3 w"), "a.conllu", {}, "FILE:3: 9 columns; most lines have 10"),
+        ('a,b\n"x,c\nd,e\n', "a.csv", {}, "FILE:2: a quote is not closed; give dataset=text for plain text"),
+        ('a,b\nc,d\n"x\ny",c\n"d,e\nf,g\n', "a.csv", {"dataset": "csv"}, "FILE:5: a quote is not closed"),
     ],
 )
 def test_the_line_with_another_number_of_columns_is_named(unclear, content, name, given, message):
     assert unclear(content, name, given).startswith(message)
+
+
+@pytest.mark.parametrize("content", ["# a\n# b\n", "a\n", "#\n\nb c\n", '"\n'])
+@pytest.mark.parametrize("name", ["a.conll", "a.conllu", "a.tsv"])
+def test_no_line_is_blamed_where_lines_have_nothing_in_common(unclear, content, name):
+    assert unclear(content, name).startswith("FILE: its content is not what its name says; dataset=")
 
 
 def test_a_json_array_and_two_delimiters(unclear):
@@ -394,6 +406,11 @@ def test_files_of_the_splits(tmp_path):
             guess(files, {"data_dir": str(tmp_path)})
     with pytest.raises(HydromelError, match="no file matches"):
         guess(["nothing*"], {"data_dir": str(tmp_path)})
+
+
+def test_the_head_of_a_long_table_may_end_within_quotes(found):
+    rows = [('"' + "some words\n" * 30 + '"', "pos"), ('"others, and more"', "neg")]
+    assert found(table(rows * 2000), "a.csv") == CLASSIFY | {"dataset": "csv"}
 
 
 def test_long_files_are_known_by_their_head(found):
