@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from runner.text.formats.base import Parsed, PassagePredictions, TextFormat
     from runner.text.formats.reader import Passage
 
+# ending of a file's name -> its format
+_ENDINGS = {"conll": "columns", "conllu": "conllu", "csv": "csv", "jsonl": "jsonl", "tsv": "tsv"}
+_TABLES = ("arrow", "feather", "parquet")  # endings of binary tables
 Writer: TypeAlias = "Callable[[Passage, Parsed, PassagePredictions], None]"
 _EXAMPLES = """examples:
   hydromel-predict runs/2026-11-21/101500-123456-tag-wnut17-bucketed --input news.conll --output tagged.conll
@@ -58,11 +61,14 @@ def _predict(options: argparse.Namespace) -> int:
 
     name, lines = lines_of(options.input, options.encoding)
     run = loaded(options, Predictor.load)
+    note = _format_of_name(options, run)
     lines = _plain_lines(options, run, lines)
     wanted = _text_format(options, run)
     columns = [*run.columns, *(OFFSETS if options.spans else ())]
     wanted.check(run.columns, run.inspector.column)
     _check_spans(options, run, wanted)
+    if note:
+        PlainConsole(file=sys.stderr).print(note)
     texts = [column for column in run.columns if column in ("tokens", "tokens_b")]
     started, rows, tokens = time.perf_counter(), 0, 0
 
@@ -105,6 +111,49 @@ def _check_spans(options: argparse.Namespace, run: Predictor, wanted: TextFormat
         )
 
 
+def _format_of_name(options: argparse.Namespace, run: Predictor) -> str | None:
+    """Set --format by the ending of the input's name if it is not that of the run's own files; return a note of it.
+
+    Raises:
+        HydromelError: the name is that of a table in a binary format.
+    """
+    from runner.text.formats.base import HasTextFormat
+    from runner.text.formats.columns import Columns
+    from runner.text.formats.conllu import ConlluColumns
+    from runner.text.formats.delimited import Delimited
+    from runner.text.formats.lines import JsonLines
+
+    ending, corpus = _ending(str(options.input)), run.trained.corpus
+    if options.format or ending is None:
+        return None
+    if ending in _TABLES:
+        raise HydromelError(
+            f"{options.input}: a table in {ending.capitalize()} is not text; write its rows as JSON Lines or CSV, or "
+            "predict in Python (docs/api.md)"
+        )
+    train = getattr(corpus, "train", None)  # readers of local files have it
+    own = corpus.text_format() if isinstance(corpus, HasTextFormat) else None
+    kind = "lines"
+    if isinstance(own, Delimited):
+        kind = "tsv" if own.delimiter == "\t" else "csv"
+    elif isinstance(own, JsonLines):
+        kind = "jsonl"
+    elif isinstance(own, Columns):
+        kind = "conllu" if isinstance(own, ConlluColumns) else "columns"
+    if _ENDINGS[ending] == kind or {ending, kind} == {"conll", "conllu"}:
+        return None
+    if ending in map(_ending, [train] if isinstance(train, str) else train or ()):
+        return None
+    options.format = _ENDINGS[ending]
+    return f"{options.input}: read as --format {options.format}, for its name; the run's own format is {kind}"
+
+
+def _ending(name: str) -> str | None:
+    """Return the ending of a file's name, without that of its compression, if it stands for a format."""
+    found = re.search(r"\.(\w+)(\.gz)?$", name)
+    return found[1] if found and found[1] in (*_ENDINGS, *_TABLES) else None
+
+
 def _plain_lines(options: argparse.Namespace, run: Predictor, lines: Iterator[str]) -> Iterator[str]:
     """Return the lines; `--format lines` is set for a text that does not begin as the run's own format does.
 
@@ -138,8 +187,10 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     """Return the format that the command names, otherwise that of the run's data set."""
     from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns
+    from runner.text.formats.conllu import ConlluColumns
     from runner.text.formats.delimited import Delimited
     from runner.text.formats.lines import JsonLines, Lines
+    from runner.text.formats.objects import TOKENS_B, TextFields
     from runner.text.tokenizers import BY_NAME, tokenizer_of
 
     tokenizer = BY_NAME[options.tokenizer] if options.tokenizer else tokenizer_of(run.trained.corpus)
@@ -150,11 +201,13 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
         own = lines
     if options.format == "columns" and not isinstance(own, Columns):
         own = Columns("tab", {"tokens": 0})
+    if options.format == "conllu" and not isinstance(own, ConlluColumns):
+        own = ConlluColumns.of({"tokens": "form", "lemma": "lemma", "xpos": "xpos"})
     if options.format == "jsonl" and not isinstance(own, JsonLines):
         own = JsonLines("tokens", "text", tokenizer=tokenizer)
     if delimiter is not None and not (isinstance(own, Delimited) and own.delimiter == delimiter):
-        text: dict[str, list[int | str]] = {"tokens": ["text"]}
-        own = Delimited(delimiter, delimiter == ",", escape=None, header=True, columns=text, tokenizer=tokenizer)
+        table = Delimited(delimiter, delimiter == ",", None, True, {"tokens": ["text"]}, tokenizer=tokenizer)
+        own = replace(table, header=own.header, columns=own.columns) if isinstance(own, Delimited) else table
     columns: dict[str, int | str] | None = options.columns
     if isinstance(own, Delimited) and columns:
         own = replace(own, columns={**own.columns, **{name: [place] for name, place in columns.items()}})
@@ -167,8 +220,14 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
                 )
             places[name] = place
         own = replace(own, separator=options.separator or own.separator, columns=places)
+    elif isinstance(own, JsonLines) and columns:
+        fields = {name: TextFields(str(place), str(place)) for name, place in columns.items()}
+        if unknown := [name for name in fields if name not in ("tokens", TOKENS_B)]:
+            raise HydromelError(f"--columns {unknown[0]}=...: --format jsonl has tokens and tokens_b, by name")
+        first, second = fields.get("tokens", own), fields.get(TOKENS_B, own.second)
+        own = replace(own, tokens_field=first.tokens_field, text_field=first.text_field, second=second)
     elif columns:
-        raise HydromelError("--columns needs --format columns, csv or tsv")
+        raise HydromelError("--columns needs --format columns, csv, tsv or jsonl")
     if options.separator and not isinstance(own, Columns):
         raise HydromelError("--separator needs --format columns")
     if options.tokenizer and isinstance(own, Columns):
@@ -226,10 +285,11 @@ def parser() -> Parser:
     add("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
     add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
     form = (
-        "format of the input (default: that of the data set if it is columns, csv, tsv or jsonl, otherwise lines; "
-        "stdin or a file *.txt without the header or the objects of csv, tsv and jsonl has lines)"
+        "format of the input (default: that of the ending of its name, such as .csv; otherwise that of the data set if "
+        "it is columns, conllu, csv, tsv or jsonl, otherwise lines; stdin or a file *.txt without the header or the "
+        "objects of csv, tsv and jsonl has lines)"
     )
-    add("--format", choices=("lines", "columns", "csv", "tsv", "jsonl"), help=form)
+    add("--format", choices=("lines", "columns", "conllu", "csv", "tsv", "jsonl"), help=form)
     add(
         "--to",
         choices=("csv", "json", "jsonl", "parquet"),
@@ -246,8 +306,8 @@ def parser() -> Parser:
     separator = "separator of --format columns (default: that of the run's data set, or tab)"
     add("--separator", choices=("tab", "space"), help=separator)
     columns = (
-        "columns by position, from 0, or negative from the right; in csv and tsv also by name (default: those of the "
-        "data set, or tokens=0, in csv and tsv tokens=text)"
+        "columns by position, from 0, or negative from the right; in csv and tsv also by name, in jsonl by name "
+        "(default: those of the data set, or tokens=0, in csv, tsv and jsonl tokens=text)"
     )
     add("--columns", type=_columns, metavar="NAME=COLUMN,...", help=columns)
     field = "field or column of the predictions (default: label, labels, value or tags; predicted_... if it is taken)"

@@ -52,8 +52,13 @@ def shortened(text: str, most: int = _LONGEST_VALUE) -> str:
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean 'lstm'?` for the closest of `allowed`, or `.` when none is close."""
-    close = difflib.get_close_matches(got[:_LONGEST_VALUE], list(allowed), n=1)
-    return f"; did you mean '{close[0]}'?" if close else "."
+    close = closest(got, allowed)
+    return "." if close is None else f"; did you mean '{close}'?"
+
+
+def closest(got: str, allowed: Iterable[str]) -> str | None:
+    """Return the closest of `allowed`; None when none is close."""
+    return next(iter(difflib.get_close_matches(got[:_LONGEST_VALUE], list(allowed), n=1)), None)
 
 
 def no_feature(feature: str, vocabs: Iterable[str]) -> HydromelError:

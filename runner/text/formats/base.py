@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
+from runner.common.errors import closest
 from runner.text.formats.reader import Passage
 from runner.text.tokenizers import WHITESPACE, with_offsets
 
@@ -82,6 +83,12 @@ class HasTextFormat(Protocol):
 def free_name(column: str, taken: Collection[str]) -> str:
     """Return the name of the field or column for predictions of a column: its own if the text has no such field."""
     return f"predicted_{column}" if column in taken else column
+
+
+def naming(name: str, names: Collection[str]) -> str:
+    """Return how to say which of the `names` of fields or columns is that of the text, if none of them is `name`."""
+    likely = next(iter(names)) if len(names) == 1 else closest(name, names)
+    return f"--columns tokens={likely or 'NAME'}"
 
 
 def fields_of(predictions: PassagePredictions, name: str) -> dict[str, list[object]]:

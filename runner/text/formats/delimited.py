@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from runner.common.errors import HydromelError, did_you_mean, shortened
-from runner.text.formats.base import Parsed, PassagePredictions, cells_of, free_name
+from runner.common.errors import HydromelError, shortened
+from runner.text.formats.base import Parsed, PassagePredictions, cells_of, free_name, naming
 from runner.text.formats.reader import MOST_CHARACTERS, Passage
 from runner.text.tokenizers import WHITESPACE, Tokenizer
 
@@ -181,8 +181,8 @@ class Delimited:
             if column not in self.names:
                 header = shortened(self.delimiter.join(self.names))
                 raise HydromelError(
-                    f"{passage.name}: the header, '{header}', has no column '{column}'"
-                    f"{did_you_mean(column, self.names)} --columns tokens=NAME names the column of the text{self._hint}"
+                    f"{passage.name}: the header, '{header}', has no column '{column}'; "
+                    f"{naming(column, self.names)} names that of the text{self._hint}"
                 )
             return self.names.index(column)
         if self.width is None or not -self.width <= column < self.width:

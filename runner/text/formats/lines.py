@@ -22,6 +22,7 @@ from runner.text.formats.base import (
     format_numbers,
     free_name,
     join_lists,
+    naming,
     replace_lines,
 )
 from runner.text.formats.objects import SECOND_TEXT, TOKENS_B, TextFields, table_of_objects
@@ -93,6 +94,9 @@ class JsonLines(TextFields):
     second: TextFields = SECOND_TEXT  # fields of the second text, if rows are pairs
     tokenizer: Tokenizer = WHITESPACE
     taken: set[str] = field(default_factory=set, init=False, compare=False)  # names of the fields of the first object
+
+    def naming(self, name: str, fields: Collection[str]) -> str:
+        return f"{naming(name, fields)} names that of the text"
 
     def groups(self, lines: Iterable[str], name: str) -> Iterator[list[str]]:
         return single(lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from runner.common.errors import HydromelError, did_you_mean
+from runner.common.errors import HydromelError
 from runner.text.arrow import lengths_of
 from runner.text.formats.base import STRINGS
 from runner.text.tokenizers import OFFSETS, Tokenizer, with_offsets
@@ -30,7 +30,7 @@ class TextFields:
             return _strings(at, fields, self.tokens_field, None)
         names = [*dict.fromkeys(name for name in (self.tokens_field, self.text_field) if name is not None)]
         if self.text_field is None or self.text_field not in fields:
-            hint = did_you_mean(names[-1], fields)
+            hint = f"; {self.naming(names[-1], fields)}" if fields else ""
             raise HydromelError(
                 f"{at}: no field {' or '.join(names)}; the object's fields: {', '.join(fields) or 'none'}{hint}"
             )
@@ -38,6 +38,10 @@ class TextFields:
         if not isinstance(text, str):
             raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
         return text
+
+    def naming(self, name: str, fields: Collection[str]) -> str:
+        """Return the advice on how to name the field of the text, if none of `fields` is `name`."""
+        return f"rename that of the text to {name}"
 
 
 FIRST_TEXT = TextFields("tokens", "text")

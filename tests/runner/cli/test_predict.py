@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import shutil
@@ -112,9 +113,15 @@ def test_a_table_with_other_columns_is_read_by_name(tmp_path: Path, capfd: pytes
         assert rows == [["words", "note", "label"], *zip_lists(texts, ["line\nend"] * len(texts), expected)]
     other = predicted(tmp_path, "new.csv", "--columns", "tokens=note", "--to", "jsonl")
     assert json.loads(other[0])["tokens"] == ["line", "end"]
-    assert "did you mean 'note'" in _line(
+    assert "has no column 'notes'; --columns tokens=note names that of the text" in _line(
         capfd, str(tmp_path / "run"), "--input", str(tmp_path / "new.csv"), "--columns", "tokens=notes"
     )
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    assert [json.loads(line)["label"] for line in predicted(tmp_path, "new.jsonl")] == expected
+    note = "new.jsonl: read as --format jsonl, for its name; the run's own format is csv"
+    assert note in capfd.readouterr().err.replace("\n", " ")
+    (tmp_path / "new.tsv").write_text("\n".join(("id\twords", *(f"1\t{text}" for text in texts))), "utf-8")
+    assert [line.split("\t")[2] for line in predicted(tmp_path, "new.tsv")] == ["label", *expected]
     for name, content in (("new.txt", "\n".join(texts)), ("table.txt", (tmp_path / "new.csv").read_text("utf-8"))):
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert predicted(tmp_path, "new.txt") == [
@@ -124,7 +131,7 @@ def test_a_table_with_other_columns_is_read_by_name(tmp_path: Path, capfd: pytes
     assert predicted(tmp_path, "table.txt")[0] == "words,note,label"
     for content, message in (
         ("\n".join(texts), "stdin: plain lines of text; the first one has no column 'words'"),
-        ("werds,note\nfine,x\n", "did you mean 'werds'?"),
+        ("werds,note\nfine,x\n", "has no column 'words'; --columns tokens=werds names"),
     ):
         item = subprocess.run(
             [sys.executable, "-m", "runner.cli.predict", str(tmp_path / "run")],
@@ -135,6 +142,40 @@ def test_a_table_with_other_columns_is_read_by_name(tmp_path: Path, capfd: pytes
         )
         assert message in item.stderr
         assert item.stdout.splitlines() == ([] if item.returncode else predicted(tmp_path, "new.txt"))
+
+
+def test_the_ending_of_a_name_decides(tagger: Path, classifier: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    texts = (classifier / "lines.txt").read_text(encoding="utf-8").split("\n")[1:-1]
+    expected = predicted(classifier, "lines.txt")[1:]
+    table = "\n".join(["text", *(f'"{text}"' for text in texts)])
+    (classifier / "new.csv").write_text(table, encoding="utf-8")
+    (classifier / "new.csv.gz").write_bytes(gzip.compress(table.encode(), mtime=0))
+    for name in ("new.csv", "new.csv.gz"):
+        capfd.readouterr()
+        assert [line.rpartition(",")[2] for line in predicted(classifier, name)] == ["label", *expected]
+        assert "read as --format csv, for its name; the run's own format is lines" in capfd.readouterr().err
+    assert (
+        predicted(classifier, "new.csv", "--format", "lines")[0] in expected
+    )  # the header is a text, as was asked for
+    (classifier / "named.jsonl").write_text(json.dumps({"said": texts[0]}) + "\n", encoding="utf-8")
+    files = [str(classifier / "run"), "--input", str(classifier / "named.jsonl"), "--format", "jsonl"]
+    assert "fields: said; --columns tokens=said names that of the text" in _line(capfd, *files).replace("\n", " ")
+    (line,) = predicted(classifier, "named.jsonl", "--columns", "tokens=said")
+    assert json.loads(line)["label"] == expected[0]
+    shutil.copy(tagger / "test.conll", classifier / "new.conll")
+    line = _line(capfd, str(classifier / "run"), "--input", str(classifier / "new.conll"))
+    assert "--format columns holds one prediction per token" in line
+    for name in ("new.parquet", "new.arrow"):
+        line = _line(capfd, str(classifier / "run"), "--input", str(classifier / name))
+        assert "is not text; write its rows as JSON Lines or CSV" in line
+    capfd.readouterr()
+    words = [line.split("\t")[0] for line in (tagger / "test.conll").read_text(encoding="utf-8").split("\n")]
+    rows = "".join(f"{number}\t{word}{8 * chr(9)}\n" if word else "\n" for number, word in enumerate(words, start=1))
+    (tagger / "new.conllu").write_text(rows.replace("\t\t", "\t_\t").replace("\t\t", "\t_\t"), encoding="utf-8")
+    tags = [line.rpartition("\t")[2] for line in predicted(tagger, "test.conll")]
+    assert "read as" not in capfd.readouterr().err  # the run's own ending
+    assert [line.rpartition("\t")[2] for line in predicted(tagger, "new.conllu")][: len(tags)] == tags
+    assert "new.conllu: read as --format conllu, for its name" in capfd.readouterr().err.replace("\n", " ")
 
 
 def zip_lists(*columns: list[str]) -> list[list[str]]:
@@ -385,7 +426,12 @@ def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFi
         ("", b"a\tO\n\xff\tO\n", "text:2: byte 1 of the line (0xff) is not utf-8"),
         ("--format jsonl", b'{"tokens": ["a"]}\n{"tokens": 3}\n', "text:2: field 'tokens' is 3"),
         ("--format jsonl", b"{}", "text:1: no field tokens or text"),
-        ("--format lines --columns tokens=1", b"", "--columns needs --format columns, csv or tsv"),
+        ("--format lines --columns tokens=1", b"", "--columns needs --format columns, csv, tsv or jsonl"),
+        (
+            "--format jsonl --columns pos=upos",
+            b"",
+            "--columns pos=...: --format jsonl has tokens and tokens_b, by name",
+        ),
         ("--field x", b"", "--field needs --format jsonl"),
         ("--columns pos=1", b"", "also needs the column 'tokens'; give its position with --columns"),
         ("--columns tokens", b"", "'tokens' is not of the form tokens=0,pos=1"),

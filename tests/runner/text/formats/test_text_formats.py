@@ -132,7 +132,7 @@ def test_delimited_text_without_header_or_quotes() -> None:
         (
             "txt\na",
             "text",
-            "x: the header, 'txt', has no column 'text'; did you mean 'txt'.* --columns tokens=NAME names",
+            "x: the header, 'txt', has no column 'text'; --columns tokens=txt names that of the text;",
         ),
         ("so good\na", "text", "the header, 'so good', has no column .*; for plain lines of text give --format lines"),
         (
@@ -319,7 +319,8 @@ def test_json_has_further_columns() -> None:
         ("so good", "not JSON (Expecting value at column 1); for plain lines of text give --format lines"),
         ("[1]", "got [1]; each line must hold one JSON object"),
         ("[" * 100_000, "nested too deep"),
-        ('{"token": []}', "no field tokens or text; the object's fields: token"),
+        ('{"token": []}', "the object's fields: token; --columns tokens=token names that of the text"),
+        ('{"a": 1, "b": "x"}', "no field tokens or text; the object's fields: a, b; --columns tokens=NAME names"),
         ('{"tokens": "a b"}', "field 'tokens' is 'a b'; expected a list of strings"),
         ('{"tokens": ["a", 1]}', "expected a list of strings"),
         ('{"text": 3}', "field 'text' is 3; expected a string"),
