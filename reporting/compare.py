@@ -26,8 +26,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import write_output
 from runner.common.run_names import run_name
 from runner.common.run_schema import PLOTS
-from runner.terminal.command_line import Parser, failed, number
-from runner.terminal.console import show_messages
+from runner.terminal.command_line import Parser, exit_code, number
 
 log = logging.getLogger(__name__)
 HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bootstrap draws
@@ -35,11 +34,16 @@ HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bo
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
-    show_messages()
+    return exit_code(lambda: _main(parser().parse_args(arguments)))
+
+
+def _main(options: argparse.Namespace) -> int:
     try:
-        return compare(parser().parse_args(arguments))
-    except (HydromelError, OSError) as error:
-        return failed(str(error))
+        return compare(options)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a file that is read or written
+        raise HydromelError(str(error)) from error
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -54,6 +54,7 @@ def try_to_log(
 
     The page is first among `files`. `tracking_uri` is the store, if it is not the one in the runs' config.
     """
+    location = None
     try:
         location = location_of(comparison.what, found_runs, tracking_uri)
         if location is None:
@@ -61,7 +62,8 @@ def try_to_log(
         link = log_comparison(comparison, files, location, filter_of(found_runs))
     except Exception as error:  # MLflow, a driver or a cloud library may raise anything; the report's files exist
         reason = str(error) if isinstance(error, HydromelError) else one_line(error)
-        log.warning("warning: the report is not in MLflow: %s", without_credentials(reason))
+        place = "" if location is None else f" at {without_credentials(location.uri)}"
+        log.warning("warning: the report is not in MLflow%s: %s", place, without_credentials(reason))
         return
     log.info("MLflow: %s%s", link, _serving_command(location.uri))
 

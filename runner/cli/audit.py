@@ -17,7 +17,7 @@ from runner.common.run_names import run_name
 from runner.common.run_schema import BEST, CHECKPOINTS, RESOLVED
 from runner.config.compose import compose_config, compose_strategies, under
 from runner.config.saved import saved_run
-from runner.config.schema import RunConfig
+from runner.config.schema import RunConfig, name_of
 from runner.terminal.command_line import Parser, exit_code
 from runner.tracking.mlflow_download import with_folder
 
@@ -84,6 +84,9 @@ def _audit(options: argparse.Namespace) -> int:
     weights = None if options.run is None else options.run / CHECKPOINTS / BEST
     heat = options.html is not None
     wanted = AuditOptions(options.rows, options.longest, random=options.random, heat=heat, weights=weights)
+    strategies = ", ".join(name_of(config.batching) for config in configs)
+    rows = f"{options.rows} rows of at most {options.longest} tokens"
+    log.info("auditing %s under %s: %s, which takes up to minutes", options.run or "the config", strategies, rows)
     report = audit_config(configs, left_out, wanted)
     print_report(report)
     write_output(options.json, to_json(report.as_dict()))

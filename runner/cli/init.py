@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -46,7 +47,7 @@ def _init(options: argparse.Namespace) -> int:
     except OSError as error:
         raise cannot_write(folder, error) from error
     log.info("%s: a project of %d files; README.md has its commands:", folder, len(_FILES))
-    log.info("  cd %s", folder)
+    log.info("  cd %s", shlex.quote(str(folder)))
     log.info("  hydromel --config-dir my_configs experiment=first")
     log.info("  python -m pytest tests")
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
+from runner.cli.text_io import stdout_errors
 from runner.common.errors import HydromelError, did_you_mean, shortened
 from runner.common.imports import importing, leave_all_at_exit
 from runner.terminal.command_line import exit_code
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = given[0] if given else ""
     if first in COMMANDS:
         return _run(first, given[1:])
-    if first in ("-h", "--help", "--version"):
+    if first in ("-h", "--help", "help", "--version"):
         return exit_code(lambda: _about(first))
     if first and first[0] not in "-+~" and "=" not in first:
         return exit_code(lambda: _refuse(first))
@@ -103,11 +104,13 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _about(flag: str) -> int:
-    if flag == "--version":
-        sys.stdout.write(f"hydromel {metadata.version('hydromel')}\n")
-    else:
-        commands = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
-        sys.stdout.write(_HELP.format(commands=commands))
+    commands = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+    is_version = flag == "--version"
+    with stdout_errors():
+        sys.stdout.write(
+            f"hydromel {metadata.version('hydromel')}\n" if is_version else _HELP.format(commands=commands)
+        )
+        sys.stdout.flush()
     return 0
 
 

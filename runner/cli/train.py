@@ -40,7 +40,7 @@ from runner.sweeps.jobs import SweepJobs
 from runner.sweeps.launched import collect, first_line, refuse, run_launched
 from runner.sweeps.order import BASIC, Interleave
 from runner.terminal.command_line import FULL_ERROR, Parser, exit_code, failed
-from runner.terminal.console import show_messages
+from runner.terminal.console import outlive_reader, show_messages
 from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import discard_unbegun
 
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if any(argument.partition("=")[0] == _SCHEMA_FLAG for argument in sys.argv[1:]):
         sys.exit(exit_code(_write_schema))
     show_messages()
+    outlive_reader()
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
     interruption.heed()

@@ -83,6 +83,8 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
     path = folder / run_schema.RESOLVED
     if folder.is_file():
         raise HydromelError(f"{folder}: a file; give the run's folder, {folder.parent}")
+    if not folder.exists():
+        raise HydromelError(f"{folder}: no such run, neither a folder nor the name or id of one")
     if not path.is_file():
         raise HydromelError(f"{folder}: not a run's folder (it has no {run_schema.RESOLVED})")
     config = _options_in(path)

@@ -34,7 +34,7 @@ from runner.config.saved import write_config, written_config
 from runner.config.schema import RunConfig
 from runner.distributed.environment import LOST, LostRank, is_first_rank, is_rank
 from runner.terminal.command_line import exit_code, failed
-from runner.terminal.console import copied_to, show_messages, show_only_errors
+from runner.terminal.console import copied_to, outlive_reader, show_messages, show_only_errors
 from runner.terminal.interruption import interruption
 from runner.tracking.run_folder import read_run
 
@@ -56,6 +56,7 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
     """Run a config (None: the one in the folder), and return the exit code; `started` is the program's start."""
     folder = folder.absolute()
     show_messages()
+    outlive_reader()
     interruption.heed()
     if is_rank() and not is_first_rank():
         show_only_errors()

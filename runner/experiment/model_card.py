@@ -228,11 +228,17 @@ def _classes(folder: Path, figures: Figures) -> list[str]:
         return []
     rows = _by_support(table, folder)
     cells = [
-        (str(row.get("name")), *(f"{finite(row.get(key)) or 0.0:.2f}" for key in _FIGURES), f"{_support(row):,}")
+        (str(row.get("name")), *(_of_class(row, key) for key in _FIGURES), f"{_support(row):,}")
         for row in rows[:_MOST_CLASSES]
     ]
     more = f"\n\nThe {_MOST_CLASSES} most frequent of {len(rows):,}." if len(rows) > _MOST_CLASSES else ""
     return ["### By class", _table(("class", *_FIGURES, "support"), cells) + more]
+
+
+def _of_class(row: Mapping[str, object], key: str) -> str:
+    """Return a figure of a class; of one that the split lacks only the precision is defined."""
+    value = finite(row.get(key))
+    return "—" if value is None or (key != "precision" and not _support(row)) else f"{value:.2f}"
 
 
 def _by_support(table: object, folder: Path) -> list[dict[str, object]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
@@ -37,6 +37,8 @@ def _objects(rows: Rows, is_pairs: bool) -> Iterator[Mapping[str, object]]:
     """Yield an object for each row, without its missing values."""
     if isinstance(rows, str | Mapping):
         raise HydromelError(f"got {rows!r:.60}; rows are given as a list: [{rows!r:.60}]")
+    if not isinstance(rows, Iterable) and not hasattr(rows, "to_dict"):
+        raise HydromelError(f"got {rows!r:.60}; rows are given as a list of texts")
     if isinstance(rows, pa.Table):
         rows = rows.to_pylist()
     elif (to_dict := getattr(rows, "to_dict", None)) is not None:  # a data frame, without importing pandas

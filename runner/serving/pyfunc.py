@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from runner.common.errors import HydromelError
+
 if TYPE_CHECKING:
     from runner.inference.generation.language_model import LanguageModel
     from runner.inference.trained import Predictor
@@ -59,6 +61,8 @@ class HydromelModel(PythonModel):
         Raises:
             HydromelError: a row has no text, or a column that the run reads is missing.
         """
+        if not len(model_input.columns):  # MLflow drops those that the model does not read, and the rows with them
+            raise HydromelError("the input has none of the columns that this model reads; give text, or tokens")
         options = dict(params or {})
         if self._language_model is not None:
             return _continued(self._language_model, model_input, options)
@@ -79,6 +83,8 @@ def _predicted(predictor: Predictor, rows: pd.DataFrame, probabilities: bool) ->
 def _continued(model: LanguageModel, rows: pd.DataFrame, options: Mapping[str, Any]) -> pd.DataFrame:
     from runner.inference.generation.generate import GenerationOptions, generated
 
+    if "text" not in rows:
+        raise HydromelError("the input has no column text, which this model continues")
     given = GenerationOptions(**{name: value for name, value in options.items() if value is not None})
     best = [texts[0] for texts in generated(model, rows["text"].tolist(), given, BATCH_SIZE)]
     return pd.DataFrame({"text": [text.text for text in best], "log_p": [text.log_p for text in best]})

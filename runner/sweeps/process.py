@@ -15,7 +15,7 @@ from typing import BinaryIO
 from runner.common.errors import HydromelError
 from runner.common.run_schema import CONSOLE, PATIENCE_SECONDS, RUN
 from runner.sweeps.slots import WHOLE, Slot
-from runner.terminal.interruption import PASSED_ON
+from runner.terminal.interruption import PASSED_ON, waiting
 from runner.terminal.progress import JOB
 from runner.tracking.run_folder import read_run
 
@@ -36,7 +36,10 @@ def start_job(
     """
     errors = None if output is None else subprocess.STDOUT
     environment = os.environ | {JOB: place} | slot.environment()
-    return subprocess.Popen(job_command(folder), stdin=subprocess.PIPE, stdout=output, stderr=errors, env=environment)
+    with waiting():  # a request that comes before the job can heed it would end it in a traceback
+        return subprocess.Popen(
+            job_command(folder), stdin=subprocess.PIPE, stdout=output, stderr=errors, env=environment
+        )
 
 
 def job_command(folder: Path) -> list[str]:

@@ -92,9 +92,9 @@ def number(above: float | None, most: float | None = None) -> Callable[[str], fl
 
 def exit_code(work: Callable[[], int]) -> int:
     """Run `work` and return its exit code: 1 after one line of error, 130 if interrupted, 141 if the pipe closed."""
-    show_messages()
-    interruption.heed()
     try:
+        show_messages()
+        interruption.heed()
         return work()
     except HydromelError as error:
         return failed(str(error))

@@ -38,6 +38,8 @@ class _Bare(logging.Formatter):
 class _Console(logging.Handler):
     """A handler that prints the bare message: warnings and errors to stderr, others to stdout."""
 
+    needs_reader = True  # False: if nobody reads the pipe any more, nothing is printed from then on
+
     def emit(self, record: logging.LogRecord) -> None:
         # sys.stdout is looked up for each line: programs and tests replace it
         file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
@@ -46,7 +48,9 @@ class _Console(logging.Handler):
             if not print_above(line, file):
                 print(line, file=file, flush=True)
         except BrokenPipeError:
-            raise
+            if self.needs_reader:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
         except OSError:  # a full disk must not end a run; the line stays buffered
             pass
 
@@ -83,6 +87,13 @@ def show_messages(bars: bool = True) -> None:
         root.addHandler(_shown(_Console()))
     for name in _OURS:
         logging.getLogger(name).setLevel(logging.INFO)
+
+
+def outlive_reader() -> None:
+    """From now on, go on when nobody reads the console any more (`| head`): a run has its lines in `console.log`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Console):
+            handler.needs_reader = False
 
 
 def show_only_errors() -> None:

@@ -30,6 +30,7 @@ class Interruption:
         for number in (*_INSIST, *_ASK):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_INSIST, *_ASK))  # those that `waiting` has held back
 
     def ignore(self) -> None:
         """Ignore the signals from now on, in a process that ends in any case and still writes why."""
@@ -71,6 +72,16 @@ class Interruption:
             return
         if is_first or number in _INSIST:
             raise KeyboardInterrupt(self.asked)
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Within the context, requests to this thread wait; a process that it starts gets its own when it heeds them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_INSIST, *_ASK))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 interruption = Interruption()

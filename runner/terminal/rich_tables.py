@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from collections.abc import Iterable
@@ -28,6 +29,12 @@ class PlainConsole(Console):
         if file is None and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
         super().__init__(width=width, markup=False, highlight=False, emoji=False, file=file)
+
+    def on_broken_pipe(self) -> None:
+        """Write nothing from then on, as rich does, and raise BrokenPipeError instead of ending the program."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+        raise BrokenPipeError
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does. Plain text, of which all else is composed, is made printable first."""

@@ -127,7 +127,9 @@ class MlflowTracker:
         self._pause.end()
 
     def describe(self) -> str:
-        """Return the command and address that open the experiment in MLflow."""
+        """Return the command and address that open the experiment in MLflow, unless it was not reached."""
+        if self._pause.is_on:
+            return f"MLflow at {without_credentials(self.uri)} was not reached; `hydromel-sync` delivers the records"
         known = next(iter(self._connections.values()), None)
         experiment_id = known[1] if known else None
         charts = not self.parent_runs  # which leave out runs below others that are folded

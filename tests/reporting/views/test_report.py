@@ -338,6 +338,17 @@ def test_default_folder_stays_below_reports(sweep: Path, tmp_path: Path, monkeyp
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["runs---runs-night"]
 
 
+def test_an_interrupted_comparison_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "compare", interrupt)
+    assert compare.main([]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_plots_are_drawn_of_the_first_groups(
     tmp_path: Path, write_run: Any, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

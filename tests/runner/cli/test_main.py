@@ -60,6 +60,19 @@ def test_help_has_a_line_for_each_command(capsys: pytest.CaptureFixture[str]) ->
     assert max(map(len, shown.splitlines())) <= 120
 
 
+def test_help_is_also_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("help") == code_of("--help") == 0
+    first, second = capsys.readouterr().out.split("usage: ")[1:]
+    assert first == second
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_one_line_of_help() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        item = subprocess.run([sys.executable, "-m", "runner.cli.main", "--help"], stdout=full, stderr=-1, text=True)
+    assert (item.returncode, item.stderr) == (1, "error: cannot write stdout: No space left on device\n")
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of("--version") == 0
     assert capsys.readouterr().out == f"hydromel {metadata.version('hydromel')}\n"

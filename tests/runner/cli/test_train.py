@@ -64,7 +64,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
         ("dataset=wnut17 task=tag", "data_dir=FOLDER"),
         ("dataset=wnut17 task=tag data_dir=nowhere", "nowhere"),
         ("dataset=labelled data_dir=.", "dataset.train"),
-        ("resume=nowhere", "nowhere: not a run's folder"),
+        ("resume=nowhere", "nowhere: no such run, neither a folder nor the name or id of one"),
         ("encoder._target_=os.system", "not allowed"),
         ("encoder._target_=runner.encoders.rnn.Rn", "did you mean 'runner.encoders.rnn.Rnn'"),
         ("batching.batch_size=0", "batching.batch_size=0"),

@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_refused_by_name(source: Path, data: list[str], tmp
         (["features=words_chars"], f"init_from={source}: features.chars"),
     ):
         assert expected in refusal(tmp_path / "run", *start, *options)
-    assert "nowhere: not a run's folder" in refusal(tmp_path / "run", *data, *SMALL, "init_from=nowhere")
+    assert "nowhere: no such run" in refusal(tmp_path / "run", *data, *SMALL, "init_from=nowhere")
     (tmp_path / "vain").mkdir()
     (tmp_path / "vain" / run_schema.RESOLVED).write_bytes((source / run_schema.RESOLVED).read_bytes())
     (tmp_path / "vain" / run_schema.VOCABS).write_bytes((source / run_schema.VOCABS).read_bytes())

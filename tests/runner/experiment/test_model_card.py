@@ -59,7 +59,11 @@ def test_figures_are_those_of_the_result(runs_of_tasks: dict[str, Path], name: s
     table = result["metrics"]["test"].get("per_type") or result["metrics"]["test"].get("per_class") or []
     _, *rows = of_card.get("By class", [[]])
     assert {row[0]: row[1:] for row in rows} == {
-        row["name"]: [*(f"{row[key] or 0:.2f}" for key in ("precision", "recall", "f1")), f"{row['support']:,}"]
+        row["name"]: [
+            "—" if row[key] is None or (key != "precision" and not row["support"]) else f"{row[key]:.2f}"
+            for key in ("precision", "recall", "f1")
+        ]
+        + [f"{row['support']:,}"]
         for row in table
     }
     model = dict(of_card["Model"])

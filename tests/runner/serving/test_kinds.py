@@ -48,8 +48,11 @@ def test_predictions_are_those_of_the_command(runs_of_tasks: dict[str, Path], tm
     frame = pd.DataFrame(ROWS[name])
     frame = frame.astype(object).where(frame.notna(), None)  # MLflow refuses NaN where a list of tokens may be
     assert records(model.predict(frame, params=params)) == expected
-    alone = [model.predict(pd.DataFrame([row]), params=params) for row in ROWS[name]]
-    assert [record for answer in alone for record in records(answer)] == expected
+    answers = [model.predict(pd.DataFrame([row]), params=params) for row in ROWS[name]]
+    alone = [record for answer in answers for record in records(answer)]
+    if name == "regress":  # a number is not rounded: its last digit in float32 depends on the shape of a product
+        expected = [pytest.approx(record, rel=1e-6) for record in expected]
+    assert alone == expected
 
 
 def test_a_language_model_continues_texts_as_the_command(

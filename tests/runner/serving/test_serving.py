@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
@@ -130,6 +131,9 @@ def test_loaded_models_answer_as_the_command(logged: tuple[Path, str], tmp_path:
     frame = pd.DataFrame({"text": TEXTS})
     assert pyfunc.predict(frame, params={"probabilities": True}).to_dict("records") == expected
     assert pyfunc.predict(frame).to_dict("records") == [{"label": row["label"]} for row in expected]
+    for wrong in ("txt", "Text"):  # MLflow drops it, with a warning
+        with pytest.warns(match=wrong), pytest.raises(api.HydromelError, match="none of the columns"):
+            pyfunc.predict(pd.DataFrame({wrong: TEXTS}))
     tokens = pd.DataFrame({"tokens": [text.split() for text in TEXTS]})
     assert pyfunc.predict(tokens, params={"probabilities": True}).to_dict("records") == expected
     (logged_model,) = models(uri)
@@ -158,6 +162,10 @@ def test_a_server_answers_as_the_command_alone_and_in_a_batch(logged: tuple[Path
         batch = invoked(port, TEXTS)
         assert batch == expected
         assert [row for text in TEXTS for row in invoked(port, [text])] == batch
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            invoked(port, TEXTS, column="txt")
+        assert refused.value.code >= 400
+        assert "none of the columns that this model reads" in refused.value.read().decode()
     finally:
         os.killpg(server.pid, 15)
         server.wait()
@@ -174,9 +182,9 @@ def wait_for(address: str, server: subprocess.Popen[bytes], seconds: float = 120
     raise AssertionError(f"{address} does not answer")
 
 
-def invoked(port: int, texts: list[str]) -> list[dict[str, object]]:
+def invoked(port: int, texts: list[str], column: str = "text") -> list[dict[str, object]]:
     """What the server says of texts."""
-    body = {"dataframe_split": {"columns": ["text"], "data": [[text] for text in texts]}}
+    body = {"dataframe_split": {"columns": [column], "data": [[text] for text in texts]}}
     content = json.dumps({**body, "params": {"probabilities": True}}).encode()
     address, header = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(address, content, header), timeout=60) as response:

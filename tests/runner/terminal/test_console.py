@@ -105,6 +105,33 @@ def test_a_full_disk_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr() == ("epoch 1\n", "")
 
 
+@pytest.mark.parametrize(("outlives", "code"), [(True, 0), (False, 141)])
+def test_a_run_goes_on_without_a_reader(tmp_path: Path, outlives: bool, code: int) -> None:
+    path = tmp_path / run_schema.CONSOLE
+    script = (
+        "import logging, pathlib, sys\n"
+        "from runner.terminal import command_line, console\n"
+        "def work():\n"
+        f"    if {outlives}: console.outlive_reader()\n"
+        f"    with console.copied_to(pathlib.Path({str(path)!r})):\n"
+        "        sys.stdin.read()\n"
+        "        for line in 'abc': logging.getLogger('runner').info(line)\n"
+        "    return 0\n"
+        "sys.exit(command_line.exit_code(work))\n"
+    )
+    item = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, stderr=-1, text=True)
+    assert item.stdin is not None
+    assert item.stdout is not None
+    assert item.stderr is not None
+    with item, item.stderr:
+        item.stdout.close()
+        item.stdin.close()  # from now on it writes
+        assert "Traceback" not in item.stderr.read()
+    assert item.returncode == code
+    if outlives:
+        assert path.read_text(encoding="utf-8") == "a\nb\nc\n"
+
+
 def test_lines_outlive_a_killed_process(tmp_path: Path) -> None:
     path = tmp_path / run_schema.CONSOLE
     code = (

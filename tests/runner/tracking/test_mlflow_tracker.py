@@ -288,9 +288,12 @@ def test_a_server_that_is_not_there_costs_no_more_than_the_timeout(tmp_path: Pat
 
 def test_a_file_that_is_no_store_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("This is a letter, and no database at all. " * 100)
+    tracker = tracker_for(f"sqlite:///{tmp_path}/mlflow.db")
+    assert "`mlflow server" in tracker.describe()
     with pytest.raises(DeliveryError, match="DatabaseError: file is not a database") as caught:
-        tracker_for(f"sqlite:///{tmp_path}/mlflow.db").deliver(finished(tmp_path / "run"))
+        tracker.deliver(finished(tmp_path / "run"))
     assert "\n" not in str(caught.value)
+    assert tracker.describe() == f"MLflow at {tracker.uri} was not reached; `hydromel-sync` delivers the records"
 
 
 @pytest.mark.parametrize("good", ["sqlite:///a.db", "sqlite:////x/a.db", "http://h:5000", "https://h/p", "databricks"])

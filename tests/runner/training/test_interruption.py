@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from runner.common import run_schema
 from runner.experiment.job import run_job
-from runner.sweeps.process import end_with_us
+from runner.sweeps.process import end_with_us, start_job
 from runner.terminal.interruption import interruption
 from runner.training import evaluation, loop
 from runner.training.checkpoint import Checkpoint, checkpoint_path
@@ -128,6 +129,25 @@ def test_the_command_to_go_on_with(
         f"interrupted (stopped by SIGUSR2); continue with: hydromel resume={tmp_path / 'run'}\n"
         in capfd.readouterr().err
     )
+
+
+LATE = """
+import sys, time
+time.sleep(1)
+from runner.terminal.command_line import exit_code
+sys.exit(exit_code(lambda: time.sleep(60) or 0))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_request_to_a_job_that_cannot_heed_it_yet_waits(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.sweeps.process.job_command", lambda folder: [sys.executable, "-c", LATE])
+    with tempfile.TemporaryFile() as output:
+        with start_job(Path("unused"), output) as job:
+            job.send_signal(number)
+            assert job.wait(timeout=60) == 130
+        output.seek(0)
+        assert output.read() == b"interrupted\n"
 
 
 JOB = """
