@@ -134,12 +134,14 @@ def test_a_run_keeps_the_mean_as_its_best_and_is_taken_up_to_the_bit(
         iterates.append(self.param_groups[0]["params"][0].detach().clone())
         return done
 
+    starts: list[int | None] = []
     kept: list[tuple[int, int | None, torch.Tensor]] = []
 
     def watched_save(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
-        if path.stem == "best":
-            start = state["optimizer"]["averaging"]["start"]
-            kept.append((len(iterates), start, next(model.parameters()).detach().clone()))
+        if path.stem == "last":
+            starts.append(state["optimizer"]["averaging"]["start"])
+        else:  # after the last one of the same evaluation
+            kept.append((len(iterates), starts[-1], next(model.parameters()).detach().clone()))
         save_checkpoint(path, model, state)
 
     monkeypatch.setattr(AveragedSgd, "step", watched)
