@@ -80,7 +80,11 @@ class SweepJobs:
         """Return the pool, which the first job opens; raises as `add`."""
         sweep = config.sweep
         if self._pool is None:
-            own = [WHOLE] if self.is_launched else slots("sweep.jobs", sweep.jobs, sweep.devices, config.device)
+            own = (
+                [WHOLE]
+                if self.is_launched
+                else slots("sweep.jobs", sweep.jobs, sweep.devices, config.device, config.ranks)
+            )
             self._pool = Pool(own)
             if self._pool.is_parallel:
                 log.info(describe(self._pool.slots, "sweep.jobs"))

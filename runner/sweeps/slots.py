@@ -39,16 +39,18 @@ class Slot:
 WHOLE = Slot()
 
 
-def slots(key: str, jobs: int, devices: Devices, device: str) -> list[Slot]:
+def slots(key: str, jobs: int, devices: Devices, device: str, ranks: int = 1) -> list[Slot]:
     """Return a slot for each of `jobs`: a GPU each if there are any, and an equal part of the cores.
 
     Args:
         key: the option that says how many, for messages.
         devices: numbers of GPUs among those that this process sees; one named twice takes two jobs. auto: all, once.
         device: the option `device` of the jobs.
+        ranks: the option `ranks` of the jobs.
 
     Raises:
-        HydromelError: there are fewer GPUs, or on a CPU fewer cores, than jobs; or a GPU that does not exist is named.
+        HydromelError: there are fewer GPUs, or on a CPU fewer cores, than jobs; a GPU that does not exist is named; or
+            several ranks would share the one GPU of a slot.
     """
     named = None if isinstance(devices, str) else list(devices)
     if named is not None and device == "cpu":
@@ -66,6 +68,11 @@ def slots(key: str, jobs: int, devices: Devices, device: str) -> list[Slot]:
         raise HydromelError(
             f"{key}={jobs} is more than {_count(len(gpus), 'GPU')}; give {key}={len(gpus)}, or name a GPU for each "
             f"job, such as sweep.devices={numbers}"
+        )
+    if gpus and ranks > 1:
+        raise HydromelError(
+            f"{key}={jobs}: each job has one GPU, and ranks={ranks} need one each; give {key}=1 without sweep.devices, "
+            "or ranks=1"
         )
     if not gpus and jobs > cores():
         raise HydromelError(

@@ -133,7 +133,8 @@ def _run(search: Search, study: Study, plots: Plots | None) -> int:
     most_seconds = math.inf if options.timeout_minutes is None else 60 * options.timeout_minutes
     most_trials = math.inf if options.trials is None else options.trials
     began = time.monotonic()
-    pool = Pool(slots("search.jobs", options.jobs, search.config.sweep.devices, search.config.device))
+    config = search.config
+    pool = Pool(slots("search.jobs", options.jobs, config.sweep.devices, config.device, config.ranks))
     if pool.is_parallel:
         log.info(describe(pool.slots, "search.jobs"))
     asking = threading.Lock()  # held while the study is asked, configs are composed and records delivered

@@ -151,6 +151,13 @@ def test_slots_divide_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         slots.slots("sweep.jobs", 3, "auto", "auto")
     with pytest.raises(HydromelError, match=r"has GPUs 0 to 1, and no number 7"):
         slots.slots("search.jobs", 2, [0, 7], "auto")
+    for jobs, devices in ((2, "auto"), (1, [1])):
+        with pytest.raises(
+            HydromelError, match=rf"^sweep\.jobs={jobs}: each job has one GPU, and ranks=2 need one each"
+        ):
+            slots.slots("sweep.jobs", jobs, devices, "auto", 2)
+    assert slots.slots("sweep.jobs", 1, "auto", "auto", 2) == [Slot()]
+    assert slots.slots("sweep.jobs", 2, "auto", "cpu", 2) == [Slot(None, 2)] * 2
     with pytest.raises(HydromelError, match="which jobs with device=cpu do not use"):
         slots.slots("sweep.jobs", 2, [0, 1], "cpu")
 
