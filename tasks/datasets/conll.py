@@ -17,7 +17,7 @@ from runner.text.formats.columns import MARKS, Columns, LineKinds, Separator, sp
 from tasks.datasets.base import HasTags, LocalCorpus
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import GROUP, path_of
-from tasks.datasets.text_blocks import BlockEnd, text_blocks
+from tasks.datasets.text_blocks import BlockEnd, last_blank_line, text_blocks
 from tasks.spans.finding import TagRules, check_tags
 
 DOCSTART = "-DOCSTART-"
@@ -159,7 +159,7 @@ class TokenLines(LocalCorpus):
 
     @property
     def block_end(self) -> BlockEnd | None:
-        return "blank line"
+        return last_blank_line
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         return self.parse_cells(self.cells(file), split)
@@ -250,7 +250,7 @@ class ColumnsFile(HasTags, TokenLines):
 
     @property
     def block_end(self) -> BlockEnd | None:
-        return None if self.group_documents else "blank line"
+        return None if self.group_documents else last_blank_line
 
     def parse_cells(self, cells: Cells, split: str) -> pa.Table:
         file = cells.file

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -27,10 +29,10 @@ from runner.text.arrow import (
 )
 from runner.text.formats.delimited import Delimited as DelimitedText
 from tasks.datasets.base import LocalCorpus, RawText
-from tasks.datasets.files import TextFile, read_text
+from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
-from tasks.datasets.text_blocks import BlockEnd, text_blocks
+from tasks.datasets.text_blocks import BlockEnd, last_line, text_blocks
 
 Column = Position | Text
 Columns = Column | Annotated[list[Column], Field(min_length=1)]
@@ -53,11 +55,11 @@ Escape = Annotated[str, AfterValidator(_escape)]
 Mark = Annotated[Text, Field(min_length=1)]
 
 
-def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
+def split_rows(file: TextFile, delimiter: str, width: int) -> tuple[list[pa.Array], IntArray]:
     """Split rows without quotes and escapes, one per line; return the columns and the 1-based line of each row."""
+    file = file.body()
     fields = pc.split_pattern(file.lines, delimiter)
     widths = lengths_of(fields)
-    width = file.first_line.count(delimiter) + 1
     refuse(widths != width, lambda row: wrong_width(file, file.numbers[row], int(widths[row]), width))
     return [pc.list_element(fields, place) for place in range(width)], file.numbers
 
@@ -70,18 +72,25 @@ class Dialect:
     quoting: bool  # fields may be in double quotes, with quotes inside doubled
     escape: str | None  # makes the next character a plain one
 
-    def rows(self, file: TextFile) -> tuple[list[pa.Array], IntArray]:
-        """Split rows into columns; return the columns and the 1-based first line of each row."""
-        data = file.text.encode() + b"\n"  # Arrow ignores a single line without a line end
-        # The default limit rejects documents above 128 KiB. It is global to the process, so it is only ever raised.
-        csv.field_size_limit(max(csv.field_size_limit(), len(data)))
+    def first_row(self, file: TextFile) -> list[str]:
+        """Return the fields of the first row of a text."""
         try:
-            width = len(next(self._reader(file))) or 1
+            return next(self._reader(file)) or [""]
         except csv.Error as reason:
             raise HydromelError(f"{file.at(1)}: {reason}") from reason
-        strings = {f"f{place}": pa.string() for place in range(width)}
+
+    def last_row(self, text: str) -> int:
+        """Return the end of the last row that is whole and not empty; 0: there is none."""
+        end = self._whole_rows().match(text)
+        return end.end() if end else 0
+
+    def rows(self, file: TextFile, width: int) -> tuple[list[pa.Array], IntArray]:
+        """Split rows into columns; return the columns and the 1-based first line of each row."""
+        file = self._body(file)
+        data = file.text.encode() + b"\n"  # Arrow ignores a single line without a line end
+        names = [f"f{place}" for place in range(width)]
         # A single block: a row may have any length, and Arrow requires a row to fit into a block.
-        block = arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, autogenerate_column_names=True)
+        block = arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names)
         syntax = arrow_csv.ParseOptions(
             delimiter=self.delimiter,
             quote_char=self.quoting and '"',
@@ -89,37 +98,61 @@ class Dialect:
             newlines_in_values=True,
             ignore_empty_lines=False,
         )
-        types = arrow_csv.ConvertOptions(column_types=strings, strings_can_be_null=False)
+        types = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
         try:
             table = arrow_csv.read_csv(pa.py_buffer(data), block, syntax, types)
         except pa.ArrowInvalid as error:
-            raise self._explain(file, error) from error
+            raise self._explain(file, width, str(error)) from error
         columns = [array(column) for column in table.columns]
         # A row takes one line, and one more for each line end inside its fields.
         n_lines = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
-        line = 1 + np.cumsum(n_lines) - n_lines
-        if n_lines.sum() != len(file.lines):  # Arrow ends a row at a CR
-            raise HydromelError(f"{file.path}: a CR outside quotes, in a file whose lines end in LF; quote the field")
-        return columns, line
+        if n_lines.sum() != data.count(b"\n"):  # Arrow ends a row at a CR, and leaves out a last one that is not whole
+            raise self._explain(file, width, "a CR outside quotes, in a file whose lines end in LF; quote the field")
+        return columns, file.before + 1 + np.cumsum(n_lines) - n_lines
+
+    def _whole_rows(self) -> re.Pattern[str]:
+        """Return a pattern of as many whole rows as possible, each with the empty ones before it, as Arrow reads them.
+
+        A quote only begins a quoted part at the start of a field. Nothing is matched twice, since all repeats are
+        possessive.
+        """
+        end, escaped = re.escape(self.delimiter), ""
+        if self.escape is not None:
+            escaped = f"|{re.escape(self.escape)}."
+        special = re.escape(self.escape or "")
+        field = f"(?:[^{end}\\n{special}]++{escaped})*+"
+        if self.quoting:
+            field = f'(?:"(?:[^"{special}]++|""{escaped})*+"|(?!")){field}'
+        return re.compile(f"(?:(?: *\\n)*+{field}(?:{end}{field})*+\\n)*+", re.DOTALL)
+
+    def _body(self, file: TextFile) -> TextFile:
+        """Return the file without empty rows at its end."""
+        body = file.body()
+        if self.escape is None or not body.text.endswith(self.escape):
+            return body
+        text = file.text + "\n"  # what looks like the end of the last row may belong to its last field
+        place = self.last_row(text)
+        return body if text[place:].strip("\n ") else replace(file, text=text[: place - 1])
 
     def _reader(self, file: TextFile, strict: bool = False) -> Iterator[list[str]]:
+        # The default limit rejects documents above 128 KiB. It is global to the process, so it is only ever raised.
+        csv.field_size_limit(max(csv.field_size_limit(), len(file.text)))
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE
         lines = io.StringIO(file.text, newline="")
         return csv.reader(lines, delimiter=self.delimiter, quoting=quoting, escapechar=self.escape, strict=strict)
 
-    def _explain(self, file: TextFile, error: pa.ArrowInvalid) -> HydromelError:
+    def _explain(self, file: TextFile, width: int, otherwise: str) -> HydromelError:
         """Return an error with the line at which a file is malformed, found row by row since Arrow does not say."""
-        width, line = 0, 1
+        line = file.before + 1
         try:
-            for row in self._reader(file, strict=True):
+            for row in self._reader(replace(file, text=file.text + "\n"), strict=True):
                 got = len(row) or 1  # an empty line has one empty field
-                width = width or got
                 if got != width:
                     return HydromelError(wrong_width(file, line, got, width))
                 line += 1 + sum(field.count("\n") for field in row)
         except csv.Error as reason:
             return HydromelError(f"{file.at(line)}: {reason}; double the quotes inside quoted fields")
-        return HydromelError(f"{file.path}: {' '.join(str(error).split())[:200]}")
+        return HydromelError(f"{file.path}: {' '.join(otherwise.split())[:200]}")
 
 
 def split_labels(fields: pa.Array, separator: str) -> pa.ListArray:
@@ -171,16 +204,26 @@ class Delimited(RawText, LocalCorpus):
         check_pair(self.text_columns, "dataset.text_columns")
 
     @property
-    def block_end(self) -> BlockEnd | None:
-        return None if self.quoting or self.escape is not None else "line"
+    def block_end(self) -> BlockEnd:
+        return last_line if self._dialect is None else self._dialect.last_row
+
+    def read_file_blocks(self, path: Path, split: str) -> Iterator[pa.Table]:
+        first: list[str] = []
+        for block in text_blocks(path, self.encoding, self.block_end):
+            first = first or self._first_row(block)
+            yield self._table(block, split, first)
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
-        columns, line = self._rows(file)
-        names = None
-        if self.header and file.before:
-            names = file.first_line.split(self.delimiter)
-        elif self.header:
-            names = [column[0].as_py() for column in columns]
+        return self._table(file, split, self._first_row(file))
+
+    def _table(self, file: TextFile, split: str, first: list[str]) -> pa.Table:
+        """Return the examples of a block of a file, the first row of which is given."""
+        if self._dialect is None:
+            columns, line = split_rows(file, self.delimiter, len(first))
+        else:
+            columns, line = self._dialect.rows(file, len(first))
+        names = first if self.header else None
+        if self.header and not file.before:
             columns, line = [column[1:] for column in columns], line[1:]
 
         def named(column: Column, key: str) -> pa.Array:
@@ -212,19 +255,22 @@ class Delimited(RawText, LocalCorpus):
             table[GROUP] = filled(self.group_column, "group")
         return example_table(table, line, file.path)
 
-    def _rows(self, file: TextFile) -> tuple[list[pa.Array], IntArray]:
-        """Return all columns of a file, and the 1-based first line of each row."""
-        if self.quoting or self.escape is not None:
-            return Dialect(self.delimiter, self.quoting, self.escape).rows(file.body())
-        return split_rows(file.body(), self.delimiter)
+    @property
+    def _dialect(self) -> Dialect | None:
+        """The dialect of rows that a plain split at delimiters and line ends does not read."""
+        if not self.quoting and self.escape is None:
+            return None
+        return Dialect(self.delimiter, self.quoting, self.escape)
+
+    def _first_row(self, file: TextFile) -> list[str]:
+        return file.first_line.split(self.delimiter) if self._dialect is None else self._dialect.first_row(file)
 
     def describe_files(self) -> dict[str, int]:
         places = [place for own in self._text_columns().values() for place in own if isinstance(place, int)]
         if self.width is not None or min(places, default=0) >= 0:
             return {}
-        path = self.paths()["train"][0]
-        block = next(text_blocks(path, self.encoding, "line")) if self.block_end else read_text(path, self.encoding)
-        return {"width": len(self._rows(block)[0])}
+        block = next(text_blocks(self.paths()["train"][0], self.encoding, self.block_end))
+        return {"width": len(self._first_row(block))}
 
     def text_format(self) -> DelimitedText:
         """Return the format of this data set's files, the default for text given to models trained on it."""

@@ -18,7 +18,7 @@ from tasks.datasets.base import HasTags, LocalCorpus, RawText, check_tag_lists, 
 from tasks.datasets.files import TextFile
 from tasks.datasets.pairs import TOKENS, PairOf, check_pair
 from tasks.datasets.split import GROUP
-from tasks.datasets.text_blocks import BlockEnd, text_blocks
+from tasks.datasets.text_blocks import BlockEnd, last_line, text_blocks
 
 STRINGS = pa.list_(pa.string())
 NOTHING = pa.list_(pa.null())  # type of lists of labels that are all empty
@@ -72,7 +72,7 @@ class Jsonl(HasTags, RawText, LocalCorpus):
 
     @property
     def block_end(self) -> BlockEnd:
-        return "line"
+        return last_line
 
     def read_blocks(self) -> dict[str, Blocks]:
         try:

@@ -13,7 +13,7 @@ from runner.text.formats.lines import Lines
 from runner.text.tokenizers import WHITE_SPACE, split_words
 from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile
-from tasks.datasets.text_blocks import BlockEnd
+from tasks.datasets.text_blocks import BlockEnd, last_line
 
 MARK = "__label__"  # prefix of labels in fastText's files
 
@@ -34,7 +34,7 @@ class Labelled(RawText, LocalCorpus):
 
     @property
     def block_end(self) -> BlockEnd:
-        return "line"
+        return last_line
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()

@@ -10,7 +10,7 @@ from runner.text.arrow import example_table, lengths_of
 from runner.text.tokenizers import WHITESPACE, CharacterTokenizer
 from tasks.datasets.base import LocalCorpus, RawText
 from tasks.datasets.files import TextFile
-from tasks.datasets.text_blocks import BlockEnd
+from tasks.datasets.text_blocks import BlockEnd, last_line
 
 
 @dataclass(kw_only=True)
@@ -35,7 +35,7 @@ class PlainText(RawText, LocalCorpus):
 
     @property
     def block_end(self) -> BlockEnd:
-        return "line"
+        return last_line
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         tokens = self.split(file.lines)

@@ -2,10 +2,9 @@
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from runner.common.bounded import Readable, open_expanded
 from runner.common.errors import HydromelError
@@ -22,12 +21,13 @@ from tasks.datasets.files import (
 )
 
 BLOCK_BYTES = 2**24  # of a file that are read at once
-BlockEnd = Literal["line", "blank line"]  # blocks end at any line, or at blank lines, which end sentences
+# Returns the last place in a text, which begins with a row, at which a block may end; 0: there is none.
+BlockEnd = Callable[[str], int]
 _BLANK_LINE = re.compile(r"\n[ \t\v\f\r]*\n")
 
 
 def text_blocks(path: Path, encoding: str, end: BlockEnd) -> Iterator[TextFile]:
-    """Yield a file in blocks. Only the last one may end with lines that are empty, if any line is an end.
+    """Yield a file in blocks, which end where `end` says. Empty lines that end the file are in the last one.
 
     Standard input, and a file whose line ends are CR, is a single block.
 
@@ -81,7 +81,8 @@ class _PartlyRead:
             self._next = self.source.read(BLOCK_BYTES)
             check_start(self.path, self._next, self.encoding)
             self._decoder = codecs.getincrementaldecoder(self.encoding)()
-        data, self._next = self._next, self.source.read(BLOCK_BYTES)
+        # A row that is longer than a block is read in ever larger pieces, so that its text is not searched often.
+        data, self._next = self._next, self.source.read(max(BLOCK_BYTES, len(self.text)))
         self.is_whole = not self._next
         try:
             text = self._decoder.decode(data, self.is_whole)
@@ -100,7 +101,7 @@ class _PartlyRead:
             rest = self.text[len(text) :]
         text = CR_AT_END.sub(r"\1", text) if "\r" in text else text
         if not self.is_whole:
-            place = _last_line(text) if end == "line" else _last_blank_line(text)
+            place = end(text)
             text, rest = text[:place], text[place:] + rest
         check_characters(self.path, text, self._lines)
         self.text = rest
@@ -113,14 +114,14 @@ class _PartlyRead:
         return not_decoded(self.path, self.encoding, data, error, self.text, self._lines, self._bytes - kept)
 
 
-def _last_line(text: str) -> int:
+def last_line(text: str) -> int:
     """Return the end of the last line that is whole and not empty; 0: there is none."""
     whole = text[: text.rfind("\n") + 1].rstrip("\n ")
     return text.find("\n", len(whole)) + 1 if whole else 0
 
 
-def _last_blank_line(text: str) -> int:
-    """Return the end of the last blank line; 0: there is none."""
+def last_blank_line(text: str) -> int:
+    """Return the end of the last blank line, which ends a sentence; 0: there is none."""
     size = 2**12
     while True:
         ends = [match.end() for match in _BLANK_LINE.finditer(text, max(0, len(text) - size))]

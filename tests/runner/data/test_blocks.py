@@ -28,6 +28,7 @@ LINES = "".join(f"w{n % 11} é{n} <unk> w{n % 3}\n" if n % 5 else "\n" for n in 
 LABELLED = "".join(f"{'no' if n % 3 else 'yes'} w{n % 11} w{n}\r\n" for n in range(90)) + "\r\n"
 TSV = "text\tlabel\n" + "".join(f"w{n % 11} w{n}\t{n % 3}\n" for n in range(90))
 SETS = ("task=classify", "task.labels=many")
+ESCAPES = ("dataset.quoting=false", r"dataset.escape='\\'", "dataset.delimiter='|'")
 PAIRS = ("task.pairs=apart", "dataset.text_field=null", "dataset.text_columns={a: text, b: b}")
 LONG = " ".join(f"w{n}" for n in range(200))  # a row longer than a block
 
@@ -37,6 +38,9 @@ def objects(labels: Iterable[object]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+CSV = '"text","label"\r\n' + "".join(f'"w{n % 11}\n""w{n}"",\n",{n % 3}\n' for n in range(90))
+CSV += f'"{LONG}\n\n",1\n'
+ESCAPED = "text|label\n" + "".join(f'"w{n} \\|w{n % 11}\\\n|{n % 3}\\\n\n' for n in range(90))
 JSON = objects(n % 3 for n in range(90))
 FILES = {
     "conll": (CONLL, ("task=tag", "dataset=columns_file", "dataset.separator=tab", "dataset.comment_prefix='#'")),
@@ -49,6 +53,12 @@ FILES = {
     "numbers": (objects([1] * 60 + [2.5] * 30), ("task=regress", "dataset=jsonl")),
     "label sets": (objects([[]] * 60 + [["x"], ["y", "x"], []] * 10), (*SETS, "dataset=jsonl")),
     "pairs": (JSON + " \n\n", ("task=classify", "dataset=jsonl", *PAIRS)),
+    "csv": (CSV, ("task=classify", "dataset=csv")),
+    "positions": (
+        CSV + " \n\n",
+        ("task=classify", "dataset=csv", "dataset.text_columns=-2", "dataset.label_column=-1"),
+    ),
+    "escaped": (ESCAPED, ("task=classify", "dataset=csv", *ESCAPES)),
     "tsv": (TSV, ("task=classify", "dataset=tsv", "dataset.quoting=false", "dataset.text_columns=text")),
 }
 
@@ -110,6 +120,10 @@ def test_blocks_give_the_same_data_in_memory_and_mapped(kind: str, small: Callab
         ("conll", "Ann\tB-PER\tX\n\n", ": 3 tab-separated columns; the file's other lines have 2"),
         ("conll", "Ann\tI-PER\n\n", ": tag 'I-PER' at the start of a sentence is illegal in IOB2"),
         ("tsv", "three\tcolumns\there\n", ": 3 columns; the file's first line has 2"),
+        ("csv", '"one column"\n', ": 1 columns; the file's first line has 2"),
+        ("csv", '"text\n","more","columns"\n', ": 3 columns; the file's first line has 2"),
+        ("csv", '"text\n",\n', ": column label: the label is empty"),
+        ("escaped", "text|\n", ": column label: the label is empty"),
         ("tsv", "text\t\n", ": column label: the label is empty"),
         ("lines", "a NUL: \0\n", ":8: a NUL character"),
         ("jsonl", "[1]\n", ": got [1]; each line must hold one JSON object"),
@@ -137,7 +151,7 @@ def test_bytes_that_are_no_text_in_a_later_block(small: Callable[[], None], tmp_
     with pytest.raises(
         HydromelError, match=rf"1.txt:{LINES.count(chr(10)) * 3 + 1}:3: byte {at} \(0xff\) is not utf-8"
     ):
-        [*text_blocks.text_blocks(tmp_path / "1.txt", "utf-8", "line")]
+        [*text_blocks.text_blocks(tmp_path / "1.txt", "utf-8", text_blocks.last_line)]
 
 
 def test_a_file_that_changes_while_it_is_read(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
 from runner.text.arrow import notes_of
-from tasks.datasets import sst_trees
+from tasks.datasets import sst_trees, text_blocks
 from tasks.datasets.delimited import Dialect
 from tasks.datasets.files import read_text
 from tasks.targets import place
@@ -412,8 +412,50 @@ def test_escaped_fields_are_those_that_were_written(tmp_path, fields):
         with (tmp_path / "file").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, quoting=style, escapechar="\\", doublequote=False, lineterminator="\n")
             writer.writerows(fields)
-        columns, _ = Dialect(",", quoting, "\\").rows(read_text(tmp_path / "file", "utf-8").body())
+        columns, _ = Dialect(",", quoting, "\\").rows(read_text(tmp_path / "file", "utf-8"), 2)
         assert [*zip(*(column.to_pylist() for column in columns), strict=True)] == fields
+
+
+FIELD = st.text('ab ,"\n\\', max_size=6)
+DIALECTS = [Dialect(",", True, None), Dialect(",", True, "\\"), Dialect(",", False, "\\")]
+
+
+def read_rows(dialect, blocks):
+    found, first = [], None
+    for block in blocks:
+        first = first or dialect.first_row(block)
+        columns, line = dialect.rows(block, len(first))
+        found += zip(*(column.to_pylist() for column in columns), line.tolist(), strict=True)
+    return found
+
+
+def written(field, style, dialect):
+    """Return a field in quotes, with escapes, or as it is, as far as the dialect can."""
+    if style == "quoted" and dialect.quoting:
+        field = field if dialect.escape is None else field.replace("\\", "\\\\")
+        return '"' + field.replace('"', '""') + '"'
+    if style == "escaped" and dialect.escape is not None:
+        return "".join("\\" + character if character in ',"\n\\' else character for character in field)
+    return "a" + "".join(character for character in field if character in 'ab "')  # a quote within is plain
+
+
+@given(
+    st.lists(st.lists(st.tuples(FIELD, st.sampled_from(["quoted", "escaped", "plain"])), min_size=2, max_size=2)),
+    st.sampled_from(DIALECTS),
+    st.sampled_from([1, 5, 30]),
+    st.sampled_from(["", "\n", "\n \n\n"]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+def test_blocks_of_quoted_and_escaped_rows_are_the_file(tmp_path, rows, dialect, size, end):
+    text = "\n".join(["first,row", *(",".join(written(*field, dialect) for field in row) for row in rows)]) + end
+    (tmp_path / "file").write_text(text, encoding="utf-8", newline="")
+    whole = read_rows(dialect, [read_text(tmp_path / "file", "utf-8")])
+    assert len(whole) == 1 + len(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_blocks, "BLOCK_BYTES", size)
+        blocks = [*text_blocks.text_blocks(tmp_path / "file", "utf-8", dialect.last_row)]
+    assert "".join(block.text for block in blocks) == text
+    assert read_rows(dialect, blocks) == whole
 
 
 def test_csv_documents_of_any_length(read):
@@ -437,6 +479,7 @@ def test_csv_documents_of_any_length(read):
             {"label_column": None},
             "FILE: a CR outside quotes, in a file whose lines end in",
         ),
+        ("csv", 'text,label\na,1\nb,"1', {}, "FILE:3: unexpected end of data"),
         ("csv", 'text,label\n"a,b\\",1\n', {"escape": "\\"}, "FILE:2: unexpected end of data"),
         ("csv", "text,label\n", {"escape": ","}, "dataset.escape=, is the delimiter; give another character, or null"),
         (
