@@ -35,12 +35,20 @@ def train(
         HydromelError: bad input, in which case nothing is left behind; or a run that failed, whose records so far are
             kept.
     """
-    from runner.config.compose import compose_config
+    from runner.config.arguments import as_overrides
+    from runner.config.compose import compose_config, parsed
     from runner.config.schema import RunConfig
 
     started, given = time.time(), [] if isinstance(overrides, RunConfig) else list(_as_text(overrides))
     if own := [override for override in given if override.lstrip("+").startswith("hydra.")]:
         raise HydromelError(f"{own[0]}: hydra is not used here; give folder=... for the run's folder")
+    for override in given:
+        # the text of `data=`, which may name several files, is no override of Hydra
+        is_sweep = not override.startswith(("-", "data=")) and parsed(as_overrides([override])[0]).is_sweep_override()
+        if override.startswith("-") or is_sweep:
+            raise HydromelError(
+                f"{override}: api.train makes one run; sweeps and flags are for the command, hydromel -m"
+            )
     directory = None if config_dir is None else Path(config_dir)
     asked = overrides if isinstance(overrides, RunConfig) else compose_config(given, directory)
     if asked.search is not None or asked.repeat != 1:

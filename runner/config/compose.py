@@ -221,6 +221,10 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue) or isinstance(cause, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
         return f"{key} is missing; give {key}=VALUE"
+    if match := re.search(r"(Ambiguous value for argument|Sweep parameters) '(.*)'(\n| requires)", str(error)):
+        key, _, values = match[2].partition("=")
+        one = f"""; one value is {key}=[{values}], or {key}='"{values}"' as text""" if match[3] == "\n" else ""
+        return shortened(f"{match[2]}: several values need -m: hydromel -m ... {match[2]}{one}", _LONGEST_LINE)
     override = match[1] if (match := re.search(r"To append to your config use \+(.+)", str(error))) else ""
     for candidate in (error, cause):
         if isinstance(candidate, OmegaConfBaseException) and (line := _unknown_key(candidate, override)):

@@ -89,6 +89,9 @@ def test_options_may_be_a_mapping(tmp_path: Path) -> None:
         ({"plugins": ["it's"]}, "plugins"),
         ({"train": {"epochs": object()}}, "is no value of an option"),
         ({"repeat": 3}, "api.train makes one run"),
+        (["seed=1,2"], "seed=1,2: api.train makes one run; sweeps and flags are for the command, hydromel -m"),
+        (["encoder.hidden=range(1,3)"], "api.train makes one run; sweeps"),
+        (["-m", "seed=1,2"], "-m: api.train makes one run; sweeps"),
         (["hydra.run.dir=x"], "give folder="),
         ("task=tag", "options are given as a list"),
     ):

@@ -41,6 +41,9 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
     [
         ("--multi-run seed=1", "flags come before all options; see hydromel train --help"),
         ("seed=1 -m repeat=2 batching=packed", "repeat=2: a sweep takes seed=1,2,3 instead"),  # flags amid options
+        ("seed=1,2", "seed=1,2: several values need -m: hydromel -m ... seed=1,2; one value is seed=[1,2], or"),
+        ("data_dir=a,b", "or data_dir='\"a,b\"' as text"),
+        ("seed=range(1,3)", "seed=range(1,3): several values need -m: hydromel -m ... seed=range(1,3)\n"),
         ("encoder=rn", "encoder=rn: unknown; did you mean 'rnn'?"),
         ("encoders=rnn", "encoders"),
         ("encoder.hiden=3", "encoder.hiden: unknown option; did you mean 'hidden'?"),
