@@ -3,8 +3,9 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -70,7 +71,7 @@ class HubDataset(HasTags, RawText):
     cut: Cut
     valid_fraction: Fraction
     test_fraction: Fraction
-    _loaded: dict[str, pa.Table] | None = field(default=None, init=False, repr=False)
+    _loaded: dict[str, Blocks] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for split in self.splits:
@@ -82,8 +83,8 @@ class HubDataset(HasTags, RawText):
             )
         check_names(self.columns, self.name)
 
-    def load(self) -> dict[str, pa.Table]:
-        """Return the needed columns of the configured splits; they are loaded once.
+    def load(self) -> dict[str, Blocks]:
+        """Return the needed columns of the configured splits, as they are published; they are loaded once.
 
         Raises:
             HydromelError: `datasets` cannot load the data (the message has its reason), or there is no such split.
@@ -94,7 +95,7 @@ class HubDataset(HasTags, RawText):
             for split, own in split_names.items():
                 if own not in published:
                     raise unknown("split", own, published, f"dataset.splits.{split}, {self.path}; null: cut from train")
-            self._loaded = {split: self._columns(published[own], split) for split, own in split_names.items()}
+            self._loaded = {split: Blocks(self._columns(published[own], split)) for split, own in split_names.items()}
         return self._loaded
 
     def fingerprint(self) -> str:
@@ -102,25 +103,32 @@ class HubDataset(HasTags, RawText):
         tags, cuts = (self.span_scheme, self.strict_tags), (self.cut, self.valid_fraction, self.test_fraction)
         options = [RULES_VERSION, repr(self.tokenizer), self.columns, *tags, *cuts]
         digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-        for split, table in self.load().items():
+        for split, blocks in self.load().items():
             digest.update(split.encode())
-            names = class_names(table.schema)
+            names = class_names(blocks.schema)
             for name, own in sorted(self.columns.items()):
                 digest.update(f"{name} {names.get(own)}".encode())
-                _digest_column(column_of(table, own), digest)
+                _digest_column(partial(_column_blocks, blocks, own), digest)
         return digest.hexdigest()
 
     def read(self) -> dict[str, pa.Table]:
-        """Return one table per split.
+        """Return one table per split, all in memory; otherwise as `read_blocks`."""
+        return {split: blocks.whole() for split, blocks in self.read_blocks().items()}
+
+    def read_blocks(self) -> dict[str, Blocks]:
+        """Return the rows of each split.
 
         Raises:
             HydromelError: as for `load`; or a column that is missing or of an unsupported type, or an illegal tag.
         """
-        options = (self.columns, self.tag_rules, self.tokenizer)
-        tables = {split: corpus_table(table, *options, self._where(split)) for split, table in self.load().items()}
-        splits = {split: Blocks([table]) for split, table in tables.items()}
-        cut = cut_missing(splits, self.cut, self.valid_fraction, self.test_fraction, self.name)
-        return {split: blocks.whole() for split, blocks in cut.items()}
+        splits = {split: Blocks(self._examples(blocks, split)) for split, blocks in self.load().items()}
+        return cut_missing(splits, self.cut, self.valid_fraction, self.test_fraction, self.name)
+
+    def _examples(self, blocks: Blocks, split: str) -> Iterator[pa.Table]:
+        before = 0
+        for table in blocks:
+            yield corpus_table(table, self.columns, self.tag_rules, self.tokenizer, self._where(split), before)
+            before += table.num_rows
 
     def _published(self) -> Mapping[str, PublishedSplit]:
         # Imported here because it takes seconds, and few runs need it.
@@ -166,27 +174,40 @@ class HubDataset(HasTags, RawText):
             f"{Path(self.path).name}; leave data_dir out to read the Hub (embedding.data_dir is for vectors alone)"
         )
 
-    def _columns(self, data: PublishedSplit, split: str) -> pa.Table:
+    def _columns(self, data: PublishedSplit, split: str) -> Iterator[pa.Table]:
         where = self._where(split)
         names = data.column_names or list(next(iter(data), {}))  # a stream may know them only from its first row
         needed = data.select_columns(top_columns(names, self.columns, where)).with_format("arrow")
-        batches = [*needed.iter(batch_size=BATCH_ROWS)]  # in Arrow: no Python object per row
-        if not batches:
+        n_rows = 0
+        for table in needed.iter(batch_size=BATCH_ROWS):  # in Arrow: no Python object per row
+            check_columns(table.schema, self.columns, where)
+            yield table
+            n_rows += table.num_rows
+        if not n_rows:
             raise HydromelError(f"{where}: no examples in the split")
-        table = pa.concat_tables(batches)
-        check_columns(table.schema, self.columns, where)
-        return table
 
     def _where(self, split: str) -> str:
         return f"{self.path}:{self.splits[split]}"
 
 
-def _digest_column(column: pa.Array, digest: "hashlib._Hash") -> None:
-    """Add a column's contents to a digest, independently of its Arrow buffers."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        digest.update(offsets_of(column).tobytes())
-        _digest_column(column.flatten(), digest)
-    else:
-        data, offsets = utf8_bytes(column.cast(pa.string()))
-        digest.update(offsets.tobytes())
-        digest.update(data.data)
+def _column_blocks(blocks: Blocks, own: str) -> Iterator[pa.Array]:
+    return (column_of(table, own) for table in blocks)
+
+
+def _items(parts: Callable[[], Iterator[pa.Array]]) -> Iterator[pa.Array]:
+    return (part.flatten() for part in parts())
+
+
+def _digest_column(parts: Callable[[], Iterator[pa.Array]], digest: "hashlib._Hash") -> None:
+    """Add a column's contents to a digest, independently of its Arrow buffers; `parts` gives its blocks anew."""
+    is_list, before = False, 0
+    for number, part in enumerate(parts()):
+        is_list = pa.types.is_list(part.type) or pa.types.is_large_list(part.type)
+        offsets = offsets_of(part) if is_list else utf8_bytes(part.cast(pa.string()))[1]
+        digest.update((offsets[min(number, 1) :] + before).tobytes())
+        before += int(offsets[-1])
+    if is_list:
+        _digest_column(partial(_items, parts), digest)
+        return
+    for part in parts():
+        digest.update(utf8_bytes(part.cast(pa.string()))[0].data)

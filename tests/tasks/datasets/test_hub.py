@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from runner.common.errors import HydromelError
+from runner.text import blocks
 from tasks.datasets import hub
 
 datasets = pytest.importorskip("datasets")
@@ -91,6 +92,40 @@ def test_text_is_split_labels_are_named_and_valid_is_cut(corpus, classified):
         number = int(row["tokens"][0].removeprefix("word"))
         assert row.pop("line") == number + 1
         assert row == {"tokens": [f"word{number}", "two"], "label": ["neg", "pos"][number % 2]}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_blocks_give_the_same_rows_and_fingerprint(corpus, folder, monkeypatch, tmp_path, streaming):
+    features = datasets.Features({"text": datasets.Value("string"), "words": datasets.List(datasets.Value("string"))})
+    columns = {"text": [f"é{n}" * (n % 3) for n in range(100)], "words": [[f"w{n}", "x"] * (n % 4) for n in range(100)]}
+    path = folder(features, train=columns)
+    options = {"path": path, "columns": {"tokens": "words", "own": "text"}, "splits": {"train": "train"}}
+
+    def read():
+        reader = corpus("hub", None, **options, streaming=streaming, valid_fraction=0.2, test_fraction=0.0)
+        return reader.read(), reader.fingerprint()
+
+    whole, fingerprint = read()
+    assert fingerprint == "caa953a8547c29296b11c09d0549f491de6647f3080b1a961e7f993adfdf09cf", (
+        "caches of earlier versions stay valid"
+    )
+    monkeypatch.setenv("HYDROMEL_CACHE", str(tmp_path / "cache of blocks"))
+    monkeypatch.setattr(hub, "BATCH_ROWS", 7)
+    monkeypatch.setattr(blocks, "IN_MEMORY_BYTES", 100)
+    parts, same = read()
+    assert same == fingerprint
+    assert {split: table.to_pylist() for split, table in parts.items()} == {
+        split: table.to_pylist() for split, table in whole.items()
+    }
+
+
+def test_a_bad_row_in_a_later_block(corpus, folder, monkeypatch):
+    monkeypatch.setattr(hub, "BATCH_ROWS", 7)
+    texts = [f"w{n}" for n in range(99)]
+    path = folder(datasets.Features({"text": datasets.Value("string")}), train={"text": [*texts, None]})
+    options = {"columns": {"tokens": "text"}, "splits": {"train": "train"}}
+    message = fails(lambda: corpus("hub", None, path=path, **options))
+    assert message == f"{path}:train: column text: row 100 has no value; every row needs one"
 
 
 def test_sequences_of_class_names_are_several_labels(tmp_path, corpus):
