@@ -24,14 +24,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.cli.train_help import print_help
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, shortened
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.imports import importing
 from runner.common.run_names import find_run
 from runner.common.run_schema import CHECKPOINTS, RUN
 from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
 from runner.config.arguments import as_overrides
-from runner.config.compose import as_written, explain, for_hydra, resolve
+from runner.config.compose import as_written, compose_from, explain, for_hydra, resolve
+from runner.config.instantiate import find_plugin
 from runner.config.keys import check_keys_of_files
 from runner.config.saved import saved_options, with_option
 from runner.config.schema import Plain, RunConfig
@@ -46,6 +48,7 @@ from runner.tracking.run_folder import discard_unbegun
 
 log = logging.getLogger(__name__)
 _OF_CONFIGS = HydraException | OmegaConfBaseException | HydromelError
+_CONFIG = "train"
 _SCHEMA_FLAG = "--schema"
 _FOLDERS = ("data_dir", "cache_dir", "runs_dir")
 
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         _check_arguments()
         with jobs:
-            hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")(job)()
+            hydra.main(version_base="1.3", config_path="pkg://configs", config_name=_CONFIG)(job)()
     except KeyboardInterrupt:
         sweep = (
             jobs.sweep and f"; {len(jobs.finished)} finished run(s) are kept; continue with sweep.id={jobs.sweep.name}"
@@ -284,6 +287,30 @@ def _with_value(options: Plain, key: str, asked: Plain, override: str) -> dict[s
     return {**options, name: _with_value(below, inner, value, override)}
 
 
+def _tell_mistakes(folders: list[str]) -> None:
+    """Check the config of a job for each swept value, before the first job starts, and warn of those that will fail.
+
+    A mistake that all of them have is left to the first job.
+    """
+    samples, Interleave.samples = Interleave.samples, {}
+    if len(samples) < 2:
+        return
+    with importing():
+        from runner.components.run_components import Components
+    mistakes = {}
+    for name, overrides in samples.items():
+        try:
+            asked = compose_from(overrides, folders)
+            for plugin in asked.plugins:
+                find_plugin(plugin)
+            Components.before_data(asked)
+        except HydromelError as error:
+            mistakes[name] = str(error)
+    if len({*mistakes.values()}) > 1 or len(mistakes) < len(samples):
+        for name, why in mistakes.items():
+            log.warning("warning: a job with %s will fail: %s", shortened(name), why)
+
+
 def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> None:
     """Run one job in a new process, unless this sweep has finished it; a failure is recorded, not raised."""
     overrides = " ".join(as_written(hydra_config.overrides.task))
@@ -294,6 +321,8 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
         show_messages(bars=False)
         jobs = SweepJobs()
         jobs.sweep = sweep
+    elif hydra_config.job.config_name == _CONFIG:
+        _tell_mistakes(_folders(hydra_config))
     try:
         choices = dict(hydra_config.runtime.choices)
         check_keys_of_files(_folders(hydra_config), choices)

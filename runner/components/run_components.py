@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +45,14 @@ class Components:
         Raises:
             HydromelError: as `ModelParts.of`, or as `completed`.
         """
+        built = cls.before_data(config)
+        config, parts = completed(config, built.parts, config.plugins)
+        parts.measures.check(config.train.metric, "train.metric")
+        return replace(built, config=config, parts=parts)
+
+    @classmethod
+    def before_data(cls, config: RunConfig) -> Components:
+        """Return the objects that `of` builds before it may read data; raises as `ModelParts.of`."""
         plugins = config.plugins
         parts = ModelParts.of(config, plugins)
         batching = build_batching(config.batching, plugins)
@@ -53,9 +61,6 @@ class Components:
         schedule = Factory[Schedule].of(config.schedule, "schedule", plugins, Schedule)
         tracker: Tracker = build(config.tracker, "tracker", {}, plugins, Tracker)
         plots = None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins, Plots)
-        # This comes last, since it may read data: other mistakes should be reported before.
-        config, parts = completed(config, parts, plugins)
-        parts.measures.check(config.train.metric, "train.metric")
         return cls(config, parts, batching, optimizer, schedule, tracker, plots)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -60,7 +62,7 @@ def compose_from(
             raise HydromelError(f"{shortened(override)}: one value is taken here; only batching=a,b names several")
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:
-        with initialize_config_module("configs", version_base="1.3"):
+        with _without_hydra(), initialize_config_module("configs", version_base="1.3"):
             composed = compose("train", [*given, *search], return_hydra_config=True)
             choices = dict(composed.hydra.runtime.choices)
             with open_dict(composed):
@@ -71,6 +73,16 @@ def compose_from(
         raise HydromelError(explain(error)) from error
     check_keys_of_files(folders, choices)
     return resolve(composed, choices, [*given, *(values or {})])
+
+
+@contextmanager
+def _without_hydra() -> Iterator[None]:
+    """Set aside a Hydra that runs, such as that of a sweep or of a user's own program: it composes other configs."""
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def as_written(overrides: Sequence[str]) -> list[str]:

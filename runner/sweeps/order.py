@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import Glob, Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
@@ -27,6 +28,7 @@ class Interleave(Callback):
     jobs = 0  # number of jobs of this process's sweep; 0: none, or unknown
     launcher = BASIC  # of this process's sweep
     sweep = Path()  # its folder
+    samples: Mapping[str, list[str]] = {}  # as `samples_of` its overrides
 
     def on_multirun_start(self, config: DictConfig, **given: object) -> None:
         """Reorder the values of the named experiment (`params`) and the command (`task`), which the sweeper reads."""
@@ -39,7 +41,9 @@ class Interleave(Callback):
         params, task = reordered(dict(hydra.sweeper.params or {}), as_written(hydra.overrides.task))
         with flag_override(hydra, ["readonly", "struct"], False):
             hydra.sweeper.params, hydra.overrides.task = params, task
-        Interleave.jobs = count_jobs([*(f"{key}={value}" for key, value in params.items()), *task])
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *task]
+        Interleave.jobs = count_jobs(overrides)
+        Interleave.samples = samples_of(overrides) if Interleave.jobs else {}
         if Interleave.launcher != BASIC:
             os.environ[COUNT] = str(Interleave.jobs)
 
@@ -60,8 +64,33 @@ def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, obj
 
 def count_jobs(overrides: list[str]) -> int:
     """Return the number of jobs that Hydra's basic sweeper makes of these overrides; 0 for a glob."""
-    parsed = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(overrides)}
-    swept = [override for override in parsed.values() if override.is_sweep_override()]
+    parsed = _parsed(overrides)
+    swept = [override for override in parsed if override.is_sweep_override()]
     if any(isinstance(override.value(), Glob) or not override.is_discrete_sweep() for override in swept):
         return 0
     return math.prod(len(list(override.sweep_string_iterator())) for override in swept)
+
+
+def samples_of(overrides: list[str]) -> dict[str, list[str]]:
+    """Return the overrides of jobs that together have each swept value: the first job, and one for each further value.
+
+    Their names are the values in which they differ from the first job, whose name is its swept values. The sweep is
+    discrete and has no glob.
+    """
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in _parsed(overrides)
+    ]
+    first = [values[0] for values in choices]
+    samples = {" ".join(values[0] for values in choices if len(values) > 1): first}
+    for place, values in enumerate(choices):
+        samples |= {value: [*first[:place], value, *first[place + 1 :]] for value in values[1:]}
+    return samples
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
+    """Return overrides as Hydra's basic sweeper takes them: of several for one key the last."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [*{override.get_key_element(): override for override in parsed}.values()]

@@ -19,7 +19,7 @@ from runner.common import run_schema
 from runner.config.hashes import comparison_hash, config_hash, job_hash
 from runner.config.schema import RunConfig
 from runner.sweeps.jobs import folder_name
-from runner.sweeps.order import count_jobs, reordered
+from runner.sweeps.order import count_jobs, reordered, samples_of
 from runner.sweeps.repeat import spread
 from runner.sweeps.slots import Slot
 from tests.helpers.composed import run_config
@@ -185,6 +185,32 @@ def test_the_spread_is_that_of_scipy() -> None:
         "real tokens/s: 10 (of one run)",
     ]
     assert spread([]) == []
+
+
+def test_mistakes_of_later_jobs_are_told_before_the_first(
+    monkeypatch: pytest.MonkeyPatch, done: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    mistyped = "optimizer.lr=bad will fail: optimizer.lr='bad': Input should be a valid number"
+    with caplog.at_level("INFO"):
+        assert hydromel(monkeypatch, "-m", "optimizer.lr=0.1,bad", "seed=1,x", "sweep.id=s", "encoder=bow,conv") == 1
+    messages = [record.getMessage() for record in caplog.records]
+    first = next(place for place, message in enumerate(messages) if message.startswith("--- job 1/8"))
+    told = [message.partition("warning: a job with ")[2] for message in messages[:first] if "warning" in message]
+    assert told == [mistyped, "seed=x will fail: seed='x': Input should be a valid integer"]
+    assert {item["seed"] for item in done} == {1}
+    caplog.clear()
+    hydromel(monkeypatch, "-m", "optimizer.lr=bad", "seed=3,4", "sweep.id=all")
+    assert "--- job 2/2" in caplog.text
+    assert "will fail" not in caplog.text  # the first job says it at once
+
+
+def test_samples_have_every_value_of_a_sweep() -> None:
+    assert samples_of(["seed=7", "task=tag", "seed=1,2", "+a.b=range(0,3)", "~metric"]) == {
+        "seed=1 +a.b=0": ["seed=1", "task=tag", "+a.b=0", "~metric"],
+        "seed=2": ["seed=2", "task=tag", "+a.b=0", "~metric"],
+        "+a.b=1": ["seed=1", "task=tag", "+a.b=1", "~metric"],
+        "+a.b=2": ["seed=1", "task=tag", "+a.b=2", "~metric"],
+    }
 
 
 @pytest.mark.parametrize(
