@@ -201,10 +201,15 @@ def _schedule(components: Components, settings: TrainSettings, per_epoch: int) -
 def _prepare_machine(machine: MachineSettings, seed: int, ranks: Ranks) -> torch.device:
     """Set the options of the whole process (threads, arithmetic, allocator, seed), and return the device."""
     device = choose_device(machine.device, machine.precision, machine.dtype)
+    cores = os.cpu_count() or 1
     if machine.threads is not None:
+        if machine.threads > cores:
+            log.warning(
+                "warning: threads=%d, but this machine has %d cores: threads wait for others", machine.threads, cores
+            )
         torch.set_num_threads(machine.threads)
     elif ranks.world > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.world))
+        torch.set_num_threads(max(1, cores // ranks.world))
     if machine.precision == "bf16" and device.type == "cpu":
         warn_if_slow(torch.bfloat16)
     choose_matmul(machine.matmul)

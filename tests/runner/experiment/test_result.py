@@ -290,3 +290,15 @@ def test_bf16_and_threads(tmp_path: Path) -> None:
     )
     assert result["provenance"]["threads"] == before
     assert result["metrics"]["test"]["accuracy"] > 60
+
+
+def test_more_threads_than_cores_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.cpu_count", lambda: before)
+    for threads in (before, before + 1):
+        run(tmp_path / f"{threads}", *tag_files(tmp_path), *SMALL, "train.max_updates=1", f"threads={threads}")
+        warned = f"warning: threads={threads}, but this machine has {before} cores" in caplog.text
+        assert warned == (threads > before)
+    torch.set_num_threads(before)
