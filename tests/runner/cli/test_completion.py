@@ -22,7 +22,7 @@ MODULES = {name: module for name, (module, _) in COMMANDS.items()}
         ("hydromel ", list(MODULES), "hydromel "),
         ("hydromel au", ["audit"], "hydromel au"),
         ("hydromel audit --ht", ["--html"], None),
-        ("hydromel predict --format ", ["lines", "columns", "csv", "tsv", "jsonl"], None),
+        ("hydromel predict --format ", ["lines", "columns", "conllu", "csv", "tsv", "jsonl"], None),
         ("hydromel predict --output ", [], None),
         ("hydromel predict r", ["runs/first"], None),
         ("hydromel compare runs/first r", ["runs/first"], None),
