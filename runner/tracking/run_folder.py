@@ -26,12 +26,13 @@ from filelock import FileLock, Timeout
 
 from runner.common import records, run_schema
 from runner.common.bounded import MOST_METRICS_BYTES, check_size, read_bytes, read_lines
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, shortened
 from runner.common.files import CannotWrite, append, cannot_write, cut_torn_line, remove_leftovers, to_json, write_json
 from runner.common.records import AdviceRecord, ChangeRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
 from runner.common.seal import folder_is_made_here, seal_of
 
 log = logging.getLogger(__name__)
+_LONGEST_REASON = 600  # most characters of the reason why a run failed in a message
 _PROBE_SECONDS = 1.0  # a process that checks a run holds its lock for a moment
 
 
@@ -244,8 +245,8 @@ def read_run(folder: Path) -> RunRecord:
 def how_it_ended(run: RunRecord) -> str:
     """Return how a run ended, with the reason: `failed (the loss is nan at update 3)`."""
     said = {run_schema.RUNNING: "is running, or its process died", run_schema.INTERRUPTED: "was interrupted"}
-    reason = f" ({run['error']})" if run.get("error") else ""
-    return said.get(run["status"], run["status"]) + reason
+    reason = f" ({shortened(str(run['error']), _LONGEST_REASON)})" if run.get("error") else ""
+    return said.get(run["status"], shortened(run["status"])) + reason
 
 
 def read_result(folder: Path) -> ResultRecord | None:

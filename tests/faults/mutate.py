@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -60,7 +61,7 @@ NASTY: tuple[Any, ...] = (
 def value(old: object, rng: Random) -> object:
     """Return another value for `old`: a nasty one, or one that is near."""
     if rng.random() < 0.7:
-        return rng.choice(NASTY)
+        return _nasty(rng)
     if isinstance(old, bool):
         return not old
     if isinstance(old, int | float) and math.isfinite(old):
@@ -71,6 +72,10 @@ def value(old: object, rng: Random) -> object:
             [old[:place], old + old, old.upper(), old[:place] + rng.choice("é\t/.\u202e") + old[place:], [old]]
         )
     return rng.choice([[old], {"a": old}, str(old)])
+
+
+def _nasty(rng: Random) -> Any:
+    return copy.deepcopy(rng.choice(NASTY))  # a further change may be within it
 
 
 def places(plain: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -96,9 +101,9 @@ def structure(plain: Any, rng: Random) -> str:
     elif kind == "drop":
         del holder[key]
     elif isinstance(holder, list):
-        holder.insert(rng.randrange(len(holder) + 1), rng.choice(NASTY))
+        holder.insert(rng.randrange(len(holder) + 1), _nasty(rng))
     elif kind == "add":
-        holder[rng.choice(["extra", "_target_", "", key + "2" if isinstance(key, str) else 7])] = rng.choice(NASTY)
+        holder[rng.choice(["extra", "_target_", "", key + "2" if isinstance(key, str) else 7])] = _nasty(rng)
     else:
         holder[str(key) + "_"] = holder.pop(key)
     return f"{kind} {'.'.join(str(part)[:40] for part in path)[:100]}"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,15 @@ from runner.common.errors import HydromelError
 from runner.common.files import cut_torn_line, write_json
 from runner.common.records import RESULT_KEYS
 from runner.tracking.fields import artifacts
-from runner.tracking.run_folder import RunFolder, is_alive, mark_dead, read_metrics, read_result, read_run
+from runner.tracking.run_folder import (
+    RunFolder,
+    how_it_ended,
+    is_alive,
+    mark_dead,
+    read_metrics,
+    read_result,
+    read_run,
+)
 from tests.helpers.run_folders import log_epoch, result, start
 
 
@@ -198,3 +207,11 @@ def test_the_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HydromelError, match=r"cannot write .*file/run: Not a directory"):
         RunFolder.open(tmp_path / "file" / "run")
+
+
+def test_damaged_words_about_an_end_stay_short() -> None:
+    damaged: Any = {"run_id": "a", "status": "fin" + "9" * 5000, "error": "\x1b[2J" + "8" * 5000}
+    said = how_it_ended(damaged)
+    assert said.startswith("fin999")
+    assert said.isprintable()
+    assert len(said) < 1000
