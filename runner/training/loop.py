@@ -142,8 +142,8 @@ def _add_own_gradients(t: Training, update: IntArray, lap: Callable[[str], objec
     lap("data")
     divisor = count if t.ranks.world == 1 else 1  # several ranks divide by the targets of all
     loss, t.progress.carried = backward(t.model, micro_batches, divisor, t.progress.carried, t.bf16, lap)
-    for batch in _micro_batches(t, update[:1]) * missing:  # every pass exchanges shards, so all ranks take part in it
-        backward(t.model, [batch], math.inf, START, t.bf16, lap)  # divided by infinity, it adds nothing
+    for _ in range(missing):  # every pass exchanges shards, so all ranks take part in it
+        backward(t.model, _micro_batches(t, update[:1]), math.inf, START, t.bf16, lap)  # it adds nothing
     return loss, count
 
 
