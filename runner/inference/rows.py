@@ -37,12 +37,12 @@ def _objects(rows: Rows, is_pairs: bool) -> Iterator[Mapping[str, object]]:
     """Yield an object for each row, without its missing values."""
     if isinstance(rows, str | Mapping):
         raise HydromelError(f"got {rows!r:.60}; rows are given as a list: [{rows!r:.60}]")
-    if not isinstance(rows, Iterable) and not hasattr(rows, "to_dict"):
-        raise HydromelError(f"got {rows!r:.60}; rows are given as a list of texts")
     if isinstance(rows, pa.Table):
         rows = rows.to_pylist()
     elif (to_dict := getattr(rows, "to_dict", None)) is not None:  # a data frame, without importing pandas
         rows = to_dict("records")
+    if not isinstance(rows, Iterable):
+        raise HydromelError(f"got {rows!r:.60}; rows are given as a list of texts")
     for number, row in enumerate(rows):
         if isinstance(row, Mapping):
             yield {str(name): _plain(value) for name, value in row.items() if not _is_absent(value)}

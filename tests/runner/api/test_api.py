@@ -107,6 +107,7 @@ def test_mistakes_in_rows_are_told(runs_of_tasks: dict[str, Path], tmp_path: Pat
         (lambda: model.predict(["a", 1]), "row 1: field 'tokens' is 1"),
         (lambda: model.predict(pd.DataFrame({"text": ["a", None]})), "row 1: no field tokens or text"),
         (lambda: model.predict([{"words": "x"}]), "fields: words; rename that of the text to text"),
+        (lambda: model.predict(None), "got None; rows are given as a list of texts"),
         (lambda: model.predict(["\ud800"]), "row 0: an unpaired surrogate"),
         (lambda: model.predict(["a"], spans=True), "predicts no spans"),
         (lambda: model.predict(["a"], batch_size=0), "batch_size=0"),

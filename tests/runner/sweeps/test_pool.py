@@ -35,6 +35,7 @@ def ended(*_):
     os._exit(130)
 for number in (signal.SIGUSR1, signal.SIGTERM):
     signal.signal(number, ended)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())  # a job starts with signals that wait
 threading.Thread(target=lambda: (os.read(0, 1), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
 threads, gpu = (os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"))
 with open(folder.parent / "started", "a") as file:
