@@ -1,14 +1,13 @@
 """The check of memory before training: the largest micro-batch of the whole plan is run once.
 
-A lack of memory then shows at once instead of after hours, on a CPU before the system would end the process. Plans are
-functions of seed and epoch, so all micro-batches are known from the start. The check changes nothing: gradients are
-dropped, random states and statistics restored.
+A lack of memory then shows at once instead of after hours. Plans are functions of seed and epoch, so all micro-batches
+are known from the start. The check changes nothing: gradients are dropped, random states and statistics restored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from runner.common.records import PeakBatchRecord
 from runner.compat.torch import content_version
 from runner.interfaces import PADDED, BatchingStrategy, HasStatistics
 from runner.ragged.shapes import Updates
-from runner.training.free_memory import within_free_memory
 from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
@@ -93,9 +91,9 @@ def _plan(t: Training) -> Iterator[Updates]:
 def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArray], object]) -> Exception | None:
     """Run these rows as an update and return the error, or None if memory sufficed."""
     t.model.train()
-    carried, on_cpu = t.progress.carried, t.clock.device.type == "cpu"
+    carried = t.progress.carried
     try:
-        with unchanged(t.model, t.clock.device), within_free_memory() if on_cpu else nullcontext():
+        with unchanged(t.model, t.clock.device):
             for _ in range(times):
                 backward(rows)
     except (RuntimeError, MemoryError) as error:
