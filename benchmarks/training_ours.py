@@ -61,7 +61,7 @@ class Ours:
         self.train = arrange(parts, self.batching, self.data.splits["train"].to(device), typed.max_length)
         torch.manual_seed(typed.seed)
         self.model = build_model(parts, self.data.vocabs).to(device)
-        self.optimizer = build_optimizer(optimizer_factory(typed), self.model)
+        self.optimizer = build_optimizer(optimizer_factory(typed), self.model, typed.train.decay_vectors)
         self.epochs: dict[int, list[Any]] = {}
         self.carried: Any = START
 

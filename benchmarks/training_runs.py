@@ -41,6 +41,7 @@ def run_worker(pipe: Connection, threads: int, epochs: int, work: str, data: str
             "baselines=false",
             "run_plots=null",
             f"train.epochs={epochs}",
+            f"threads={threads}",
             "train.log_every=1",
         ]
         config = compose(work, data, *store, *extras, *more)
