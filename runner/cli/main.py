@@ -105,11 +105,9 @@ def _run(name: str, arguments: list[str]) -> int:
 
 def _about(flag: str) -> int:
     commands = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
-    is_version = flag == "--version"
+    text = f"hydromel {metadata.version('hydromel')}\n" if flag == "--version" else _HELP.format(commands=commands)
     with stdout_errors():
-        sys.stdout.write(
-            f"hydromel {metadata.version('hydromel')}\n" if is_version else _HELP.format(commands=commands)
-        )
+        sys.stdout.write(text)
         sys.stdout.flush()
     return 0
 

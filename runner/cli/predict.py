@@ -117,13 +117,12 @@ def _format_of_name(options: argparse.Namespace, run: Predictor) -> str | None:
     Raises:
         HydromelError: the name is that of a table in a binary format.
     """
-    from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns
     from runner.text.formats.conllu import ConlluColumns
     from runner.text.formats.delimited import Delimited
     from runner.text.formats.lines import JsonLines
 
-    ending, corpus = _ending(str(options.input)), run.trained.corpus
+    ending = _ending(str(options.input))
     if options.format or ending is None:
         return None
     if ending in _TABLES:
@@ -131,8 +130,8 @@ def _format_of_name(options: argparse.Namespace, run: Predictor) -> str | None:
             f"{options.input}: a table in {ending.capitalize()} is not text; write its rows as JSON Lines or CSV, or "
             "predict in Python (docs/api.md)"
         )
-    train = getattr(corpus, "train", None)  # readers of local files have it
-    own = corpus.text_format() if isinstance(corpus, HasTextFormat) else None
+    train = getattr(run.trained.corpus, "train", None)  # readers of local files have it
+    own = _own_format(run)
     kind = "lines"
     if isinstance(own, Delimited):
         kind = "tsv" if own.delimiter == "\t" else "csv"
@@ -148,6 +147,14 @@ def _format_of_name(options: argparse.Namespace, run: Predictor) -> str | None:
     return f"{options.input}: read as --format {options.format}, for its name; the run's own format is {kind}"
 
 
+def _own_format(run: Predictor) -> TextFormat | None:
+    """Return the format of the files that the run was trained on; None if their reader names none."""
+    from runner.text.formats.base import HasTextFormat
+
+    corpus = run.trained.corpus
+    return corpus.text_format() if isinstance(corpus, HasTextFormat) else None
+
+
 def _ending(name: str) -> str | None:
     """Return the ending of a file's name, without that of its compression, if it stands for a format."""
     found = re.search(r"\.(\w+)(\.gz)?$", name)
@@ -161,12 +168,10 @@ def _plain_lines(options: argparse.Namespace, run: Predictor, lines: Iterator[st
     text must be a file `*.txt`, or standard input without a delimiter in its first line: a header may be mistyped.
     """
     from runner.terminal.rich_tables import PlainConsole
-    from runner.text.formats.base import HasTextFormat
     from runner.text.formats.delimited import Delimited
     from runner.text.formats.lines import JsonLines
 
-    corpus, is_stdin = run.trained.corpus, options.input == STDIO
-    own = corpus.text_format() if isinstance(corpus, HasTextFormat) else None
+    own, is_stdin = _own_format(run), options.input == STDIO
     if options.format or options.columns or not isinstance(own, JsonLines | Delimited):
         return lines
     if not is_stdin and not re.search(r"\.txt(\.gz)?$", options.input.name):
@@ -185,7 +190,6 @@ def _plain_lines(options: argparse.Namespace, run: Predictor, lines: Iterator[st
 
 def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     """Return the format that the command names, otherwise that of the run's data set."""
-    from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns
     from runner.text.formats.conllu import ConlluColumns
     from runner.text.formats.delimited import Delimited
@@ -195,7 +199,7 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
 
     tokenizer = BY_NAME[options.tokenizer] if options.tokenizer else tokenizer_of(run.trained.corpus)
     lines = Lines(tokenizer)
-    own: TextFormat = run.trained.corpus.text_format() if isinstance(run.trained.corpus, HasTextFormat) else lines
+    own: TextFormat = _own_format(run) or lines
     delimiter = {"csv": ",", "tsv": "\t"}.get(options.format)
     if options.format == "lines" and not isinstance(own, Lines):
         own = lines
