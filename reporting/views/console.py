@@ -54,7 +54,7 @@ def show(comparison: ComparisonReport) -> None:
                 console.print(_bullet(line, style))
     if not is_whole:
         more = len(comparison.groups) - SHORT_GROUPS
-        rest = f"... and {more} more groups; " if more > 0 else ""
+        rest = f"... and {more} more group{'s' * (more > 1)}; " if more > 0 else ""
         console.print(Text(f"\n{rest}all tables, notes and warnings are in the report", style="bold"))
     console.print()
     for line in report.last_lines(comparison):

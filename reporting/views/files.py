@@ -28,7 +28,8 @@ LONGEST_NAME = 80  # characters of a file name made from the names on the comman
 def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
     """Write index.html, report.md, report.json and PNG plots over older ones; return their paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
-    groups = track(comparison.groups[:DRAWN_GROUPS], "drawing plots", len(comparison.groups[:DRAWN_GROUPS]))
+    first = comparison.groups[:DRAWN_GROUPS]
+    groups = track(first, "drawing plots", len(first))
     drawn = [plots(group, place < PNG_GROUPS) for place, group in enumerate(groups)]
     drawn += [[] for _ in comparison.groups[DRAWN_GROUPS:]]
     images: list[Path] = []

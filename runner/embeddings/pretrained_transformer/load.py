@@ -6,15 +6,11 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    NotRequired,  # pydantic cannot check that of `typing` before Python 3.12
-)
+from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from torch import nn
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
 
 from runner.common.errors import HydromelError
 from runner.common.types import MOST, Fraction, PositiveFloat, PositiveInt, Text
