@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ def as_split(lengths: IntArray, words: IntArray, classes: IntArray) -> Batch:
     return Batch(features, torch.from_numpy(classes), np.arange(len(lengths)))
 
 
-def select_all(batching: Batching, split: Batch, updates: list[IntArray]) -> None:
+def select_all(batching: Batching, split: Batch, updates: Sequence[IntArray]) -> None:
     for update in updates:
         for _ in batching.micro_batches(split, update):
             pass

@@ -626,7 +626,7 @@ class BatchingStrategy(ArrangesRows, Protocol):
     def layout(self) -> Layout:
         """The layout of batches in memory."""
 
-    def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
+    def updates(self, lengths: IntArray, seed: int, epoch: int) -> Sequence[IntArray]:
         """Return the updates of an epoch; a pure function, so that a run can resume in the middle of an epoch."""
 
     def learning_rate_factor(self, update: IntArray) -> float:
@@ -638,13 +638,13 @@ class BatchingStrategy(ArrangesRows, Protocol):
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield all rows of a split (not arranged) in batches of `batch_size` rows, laid out for the model."""
 
-    def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
+    def longest(self, lengths: IntArray, updates: Sequence[IntArray]) -> IntArray:
         """Return the longest text of each of U >= 1 updates as the model reads it, in tokens, (U,)."""
 
-    def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
+    def padding(self, lengths: IntArray, updates: Sequence[IntArray]) -> dict[str, int]:
         """Return the number of padded tokens of some updates by cause (`runner.common.records.PADDING_CAUSES`)."""
 
-    def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
+    def shapes(self, lengths: IntArray, updates: Sequence[IntArray], blocks: bool = False) -> Shapes:
         """Return the shapes of the micro-batches of some updates, in their order, without building them.
 
         With `blocks`, the model runs packed rows in blocks, which all stay in memory for the gradients.

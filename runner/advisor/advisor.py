@@ -25,6 +25,7 @@ from runner.interfaces import StrategyChooser, Task
 from runner.model import Model, assume_read, device_of, with_pieces
 from runner.profiling import accounting
 from runner.ragged.shapes import tokens_in
+from runner.ragged.updates import Updates
 from runner.terminal.progress import show_seconds, stage
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import checkpoint_path
@@ -133,7 +134,7 @@ def _advise(config: RunConfig, task: Task, auto: StrategyChooser, model: Model, 
     train, *others = (with_pieces(model, data.splits[name].to(device)) for name in names)
     begin = time.perf_counter()
     candidates = [
-        Candidate(name, batching, train, batching.updates(train.cost_lengths, config.seed, 0))
+        Candidate(name, batching, train, Updates.of(batching.updates(train.cost_lengths, config.seed, 0)))
         for name, batching in auto.strategies()
     ]
     estimator = memory_estimator(config, task, data, copied)

@@ -6,7 +6,7 @@ Small batches run forward and backward on the CPU, and a model of their peaks ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from runner.model import Model, has_attention, with_pieces
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.shapes import Shapes, Together, Updates, concatenate, places_in, shapes_of, with_blocks
+from runner.ragged.shapes import Shapes, Together, concatenate, places_in, shapes_of, with_blocks
 from runner.training.evaluation import evaluate
 from runner.training.loop import backward
 
@@ -92,7 +92,7 @@ class MemoryEstimator:
         self._memory_models: dict[tuple[type, str, bool, bool], MemoryModel] = {}
 
     def estimate_or_missing_kernel(
-        self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates
+        self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Sequence[IntArray]
     ) -> MemoryUse | str:
         """Return the estimate, or torch's message about the missing kernel if this machine cannot run the strategy."""
         try:
@@ -102,7 +102,9 @@ class MemoryEstimator:
                 return missing
             raise
 
-    def estimate(self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates) -> MemoryUse:
+    def estimate(
+        self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Sequence[IntArray]
+    ) -> MemoryUse:
         """Return the estimate for one strategy, from the updates of all planned epochs.
 
         `train` is the training set as `batching.arrange` returns it, `others` are the splits that are evaluated.

@@ -33,7 +33,8 @@ from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
 from runner.ragged.scored import scored_predictions
-from runner.ragged.shapes import Updates, tokens_in
+from runner.ragged.shapes import tokens_in
+from runner.ragged.updates import Updates
 from runner.terminal.progress import track
 from runner.training.setup import choose_device
 
@@ -103,9 +104,11 @@ def plan_strategies(
         except HydromelError as error:
             unfit[str(variant.choices["batching"])] = str(error)
             continue
-        updates = [batching.updates(arranged.cost_lengths, variant.seed, epoch) for epoch in range(epochs)]
+        updates = [Updates.of(batching.updates(arranged.cost_lengths, variant.seed, epoch)) for epoch in range(epochs)]
         of_rows = classes if arranged.rows is train.rows else None
-        candidate = Candidate(batching.name, batching, arranged, [update for epoch in updates for update in epoch])
+        candidate = Candidate(
+            batching.name, batching, arranged, Updates.of([update for epoch in updates for update in epoch])
+        )
         memory = estimator.estimate_or_missing_kernel(batching, arranged, others, candidate.updates)
         planned.append(_planned(candidate, of_rows, updates, memory))
         candidates.append(replace(candidate, train=arranged.to(device)))

@@ -33,7 +33,8 @@ from runner.interfaces import START, BatchingStrategy, Task
 from runner.model import Model, device_of, has_attention
 from runner.profiling.kernels import now
 from runner.ragged.batch import Batch
-from runner.ragged.shapes import Shapes, Updates, concatenate, places_in, tokens_in
+from runner.ragged.shapes import Shapes, concatenate, places_in, tokens_in
+from runner.ragged.updates import Updates
 from runner.training.loop import backward
 from runner.training.optimizers import clip_gradients
 from runner.training.threads import faster_number, most_threads
@@ -128,7 +129,7 @@ class SpeedProbe:
         for candidate, shapes, key in zip(candidates, all_shapes, keys, strict=True):
             adds = len(shapes.rows) > len(candidate.updates)
             kind = kinds.setdefault(key, MicroBatchKind(candidate.batching, candidate.train, adds, []))
-            kind.pool += np.split(np.concatenate(candidate.updates), np.cumsum(shapes.rows)[:-1])
+            kind.pool += np.split(candidate.updates.rows, np.cumsum(shapes.rows)[:-1])
         self._choose_threads(candidates)
         step = self._measure(list(kinds.values()), seconds)
         weights = {key: kind.weights() for key, kind in kinds.items() if not kind.not_run}

@@ -12,6 +12,7 @@ import numpy as np
 from runner.batching.plan import cut_groups, shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
+from runner.ragged.updates import RowNumbers, Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +22,16 @@ class Bucketed:
     batch_size: PositiveInt  # maximum number of rows of an update
     buckets: PositiveInt  # maximum number of buckets
 
-    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
+    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
         bucket = buckets_of(lengths, self.buckets)
         order = shuffle_within(bucket, rng)
         return shuffle_updates(cut_groups(order, bucket[order], self.batch_size), rng)
 
 
-def buckets_of(lengths: IntArray, buckets: int) -> IntArray:
+def buckets_of(lengths: IntArray, buckets: int) -> RowNumbers:
     """Return the bucket of each row, (B,), from 0 for the shortest rows."""
-    return np.searchsorted(boundaries(lengths, buckets), lengths)
+    bucket = np.searchsorted(boundaries(lengths, buckets), np.arange(lengths.max(initial=0) + 1))  # of each length
+    return bucket.astype(np.min_scalar_type(buckets))[lengths]
 
 
 def boundaries(lengths: IntArray, buckets: int) -> IntArray:

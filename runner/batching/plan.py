@@ -6,14 +6,16 @@ Shapes: B rows of the split. Plans need no torch, and their Python loops run ove
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.records import PADDING_CAUSES
+from runner.ragged.updates import RowNumbers, Updates, row_numbers
+
+_AT_ONCE = 2**20  # rows that are sorted or moved at once, to bound the memory of a plan
 
 
 @runtime_checkable  # so that a config value that is not a plan is rejected by name
@@ -24,65 +26,90 @@ class Plan(Protocol):
     def batch_size(self) -> int | None:
         """The maximum number of rows of an update; None if something else limits updates."""
 
-    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
+    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Sequence[IntArray]:
         """Return the row numbers of each update for rows of `lengths` (B,): each row exactly once, no empty update."""
 
 
-def stable_order(keys: IntArray) -> IntArray:
+def shuffled_rows(n_rows: int, rng: np.random.Generator) -> RowNumbers:
+    """Return the numbers of `n_rows` rows in random order: those of `rng.permutation(n_rows)`."""
+    order = row_numbers(n_rows)
+    rng.shuffle(order)
+    return order
+
+
+def stable_order(keys: RowNumbers) -> RowNumbers:
     """Return row numbers sorted by key (at least 0), (B,); ties keep their order."""
     if keys.max(initial=0) < 2**16:
         keys = keys.astype(np.uint16)  # numpy sorts 16-bit keys by radix, in linear time
-    return np.argsort(keys, kind="stable")
+    order = row_numbers(len(keys))
+    if len(keys) <= _AT_ONCE or keys.dtype != np.uint16:
+        return np.argsort(keys, kind="stable").astype(order.dtype)
+    blocks = [keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE)]
+    counts = [np.bincount(block, minlength=2**16) for block in blocks]
+    free = np.cumsum(sum(counts)) - sum(counts)  # the place of the next row of each key
+    for number, (block, count) in enumerate(zip(blocks, counts, strict=True)):
+        sorted_rows = np.argsort(block, kind="stable")
+        places = np.arange(len(block)) + np.repeat(free - (np.cumsum(count) - count), count)
+        order[places] = sorted_rows + number * _AT_ONCE
+        free += count
+    return order
 
 
-def shuffle_within(groups: IntArray, rng: np.random.Generator) -> IntArray:
+def shuffle_within(groups: RowNumbers, rng: np.random.Generator) -> RowNumbers:
     """Return row numbers sorted by group, (B,), in random order within each group."""
-    order = rng.permutation(len(groups))
+    order = shuffled_rows(len(groups), rng)
     return order[stable_order(groups[order])]
 
 
-def shuffle_updates(updates: list[IntArray], rng: np.random.Generator) -> list[IntArray]:
+def shuffle_updates(updates: Updates, rng: np.random.Generator) -> Updates:
     """Return the updates in random order."""
-    return [updates[place] for place in rng.permutation(len(updates))]
+    order = rng.permutation(len(updates))
+    starts, sizes = updates.starts[order], updates.sizes[order]
+    ends = np.cumsum(sizes)
+    rows = np.empty_like(updates.rows)
+    for part in np.array_split(np.arange(len(order)), 1 + len(rows) // _AT_ONCE):
+        first, end = ends[part[0]] - sizes[part[0]], ends[part[-1]]
+        rows[first:end] = updates.rows[np.arange(first, end) + np.repeat((starts - ends + sizes)[part], sizes[part])]
+    return Updates(rows, ends)
 
 
-def group_starts(groups: IntArray) -> IntArray:
+def group_starts(groups: RowNumbers) -> IntArray:
     """Return the index at which each run of equal values starts, (G,)."""
-    return np.flatnonzero(np.concatenate(([True], groups[1:] != groups[:-1]))) if len(groups) else groups
+    return np.flatnonzero(np.concatenate(([len(groups) > 0], groups[1:] != groups[:-1])))
 
 
-def cut_at(order: IntArray, starts: IntArray) -> list[IntArray]:
+def cut_at(order: RowNumbers, starts: IntArray) -> Updates:
     """Cut `order` before each of `starts`, of which the first is 0 (no starts if `order` is empty)."""
-    return [order[start:end] for start, end in pairwise([*starts.tolist(), len(order)])]
+    return Updates(order, np.append(starts[1:], len(order)) if len(starts) else starts)
 
 
-def cut(order: IntArray, batch_size: int) -> list[IntArray]:
+def cut(order: RowNumbers, batch_size: int) -> Updates:
     """Cut `order` into pieces of `batch_size`; the last may be shorter."""
     return cut_at(order, np.arange(0, len(order), batch_size))
 
 
-def cut_groups(order: IntArray, groups: IntArray, batch_size: int) -> list[IntArray]:
+def cut_groups(order: RowNumbers, groups: RowNumbers, batch_size: int) -> Updates:
     """Cut `order` into pieces of at most `batch_size` within each run of equal `groups` (of the same shape)."""
-    starts = group_starts(groups)
-    place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return cut_at(order, np.flatnonzero(place % batch_size == 0))
+    firsts = group_starts(groups)
+    pieces = -(-np.diff(firsts, append=len(order)) // batch_size)  # of each group
+    within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    return cut_at(order, np.repeat(firsts, pieces) + within * batch_size)
 
 
-def batches_by_length(lengths: IntArray, batch_size: int) -> list[IntArray]:
+def batches_by_length(lengths: IntArray, batch_size: int) -> Updates:
     """Return batches of rows from short to long (ties in file order), for evaluation: little padding, no randomness."""
     return cut(stable_order(lengths), batch_size)
 
 
-def longest_of(lengths: IntArray, updates: list[IntArray]) -> IntArray:
+def longest_of(lengths: IntArray, updates: Sequence[IntArray]) -> IntArray:
     """Return the longest row of each of U >= 1 updates in tokens, (U,), for rows of `lengths` (B,)."""
-    sizes = np.array([len(update) for update in updates])
-    return np.maximum.reduceat(lengths[np.concatenate(updates)], np.cumsum(sizes) - sizes)
+    planned = Updates.of(updates)
+    return np.maximum.reduceat(lengths[planned.rows], planned.starts)
 
 
-def fill_rate(updates: list[IntArray], batch_size: int) -> float:
+def fill_rate(updates: Sequence[IntArray], batch_size: int) -> float:
     """Return how full updates are, rows / (updates x batch_size), 0 to 1; 1 if there are no updates."""
-    rows = sum(len(update) for update in updates)
-    return rows / (len(updates) * batch_size) if updates else 1.0
+    return len(Updates.of(updates).rows) / (len(updates) * batch_size) if updates else 1.0
 
 
 def digest(updates: Iterable[IntArray], before: str = "") -> str:

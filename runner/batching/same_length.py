@@ -9,6 +9,7 @@ import numpy as np
 from runner.batching.plan import cut_groups, shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
+from runner.ragged.updates import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,6 @@ class SameLength:
 
     batch_size: PositiveInt  # maximum number of rows of an update
 
-    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
+    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
         order = shuffle_within(lengths, rng)
         return shuffle_updates(cut_groups(order, lengths[order], self.batch_size), rng)

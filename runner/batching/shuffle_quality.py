@@ -16,7 +16,8 @@ import numpy as np
 
 from runner.batching.plan import fill_rate, group_starts, stable_order
 from runner.common.arrays import FloatArray, IntArray
-from runner.ragged.shapes import Updates, shapes_of
+from runner.ragged.shapes import shapes_of
+from runner.ragged.updates import Updates
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,13 @@ def measure(
 
 def membership(updates: Updates, n_rows: int) -> IntArray:
     """Return the number of the update of each row, (B,); raise a ValueError if a row is in none or in several."""
-    rows = np.concatenate(updates)
+    rows = updates.rows
     if len(rows) != n_rows or (np.bincount(rows, minlength=n_rows) != 1).any():
         raise ValueError(
             f"updates hold {len(rows)} row numbers for {n_rows} rows; a plan must have each row exactly once"
         )
     member = np.empty(n_rows, dtype=np.int64)
-    member[rows] = np.repeat(np.arange(len(updates)), [len(update) for update in updates])
+    member[rows] = np.repeat(np.arange(len(updates)), updates.sizes)
     return member
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.batching.plan import cut
+from runner.batching.plan import cut, shuffled_rows
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
+from runner.ragged.updates import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,5 +18,5 @@ class Shuffled:
 
     batch_size: PositiveInt  # rows of an update
 
-    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
-        return cut(rng.permutation(len(lengths)), self.batch_size)
+    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
+        return cut(shuffled_rows(len(lengths), rng), self.batch_size)

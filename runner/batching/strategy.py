@@ -19,11 +19,13 @@ from runner.ragged.shapes import (
     Together,
     concatenate,
     longest_in,
+    micro_batch_sizes,
     places_in,
     shapes_of,
     texts_in,
     with_blocks,
 )
+from runner.ragged.updates import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,10 @@ class Batching:
     def arrange(self, split: Batch) -> Batch:
         return split
 
-    def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
-        return self.plan(places_in(lengths), np.random.default_rng([seed, epoch]))
+    def updates(self, lengths: IntArray, seed: int, epoch: int) -> Updates:
+        return Updates.of(self.plan(places_in(lengths), np.random.default_rng([seed, epoch])))
 
-    def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
+    def longest(self, lengths: IntArray, updates: Sequence[IntArray]) -> IntArray:
         return longest_of(longest_in(lengths), updates)
 
     def learning_rate_factor(self, update: IntArray) -> float:
@@ -80,18 +82,19 @@ class Batching:
         for rows in batches_by_length(places_in(split.cost_lengths), batch_size):
             yield self._lay_out(split, rows)
 
-    def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
+    def padding(self, lengths: IntArray, updates: Sequence[IntArray]) -> dict[str, int]:
         if not self.pads or not updates:
             return no_padding()
         # with a token budget an update is full whatever its number of rows
         full = 0 if self.batch_size is None or isinstance(self.plan, TokenBudget) else self.batch_size
-        pieces = [(len(rows), len(update) < full) for update in updates for rows in self._cut(update)]
-        sizes, is_last = (np.array(column) for column in zip(*pieces, strict=True))
-        ordered = lengths[np.concatenate(updates)]
+        planned = Updates.of(updates)
+        sizes, n_pieces = micro_batch_sizes(planned.sizes, self.micro_batch)
+        is_last = np.repeat(planned.sizes < full, n_pieces)
+        ordered = lengths[planned.rows]
         texts = np.add.reduceat(texts_in(ordered), np.cumsum(sizes) - sizes)
         return padding_by_cause(ordered[ordered >= 0], texts, is_last, self.width_multiple)
 
-    def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
+    def shapes(self, lengths: IntArray, updates: Sequence[IntArray], blocks: bool = False) -> Shapes:
         return self._shapes(lengths, updates, self.micro_batch, "all" if blocks else None)
 
     def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
@@ -110,17 +113,17 @@ class Batching:
     def with_micro_batch(self, micro_batch: int | None) -> Self:
         return replace(self, micro_batch=micro_batch)
 
-    def _cut(self, update: IntArray) -> list[IntArray]:
+    def _cut(self, update: IntArray) -> Sequence[IntArray]:
         return [update] if self.micro_batch is None else cut(update, self.micro_batch)
 
     def _shapes(
-        self, lengths: IntArray, batches: list[IntArray], micro_batch: int | None, blocks: Together | None
+        self, lengths: IntArray, batches: Sequence[IntArray], micro_batch: int | None, blocks: Together | None
     ) -> Shapes:
         """Return the shapes of batches, cut to `micro_batch` rows; packed rows may run in `blocks` (`with_blocks`)."""
         if self.pads:
             return shapes_of(batches, lengths, micro_batch, self.width_multiple)
         whole = shapes_of(batches, lengths, micro_batch)
-        return with_blocks(whole, lengths[np.concatenate(batches)], blocks) if blocks else whole
+        return with_blocks(whole, lengths[Updates.of(batches).rows], blocks) if blocks else whole
 
     def _lay_out(self, split: Batch, rows: IntArray) -> Batch:
         """Return the chosen rows in this strategy's layout."""

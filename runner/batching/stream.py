@@ -18,6 +18,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
 from runner.ragged.shapes import Shapes, shapes_of
+from runner.ragged.updates import Updates, row_numbers
 
 _MIN_WINDOW = 5  # fewest tokens of a window of varying length, as in the code of Merity et al.
 
@@ -70,23 +71,23 @@ class Stream:
         total = per_stream * self.batch_size
         return replace(self, window=1)._windows(split, np.array([total]), total)
 
-    def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
+    def updates(self, lengths: IntArray, seed: int, epoch: int) -> Updates:
         """Return the rows of each update, in the text's order, for the `lengths` of the rows from `arrange`.
 
         Seed and epoch matter only if window lengths vary. The lengths are drawn from the seed alone, and each epoch
         permutes them, so all epochs have the same number of updates.
         """
         if not self.varies:
-            return cut(np.arange(len(lengths)), self.batch_size)
+            return cut(row_numbers(len(lengths)), self.batch_size)
         per_stream = len(lengths) // self.batch_size
         shuffled = np.random.default_rng([seed, epoch]).permutation(self._window_lengths(per_stream, seed))
         starts = np.arange(self.batch_size)[:, None] * per_stream
         ends = [0, *np.cumsum(shuffled).tolist()]
-        return [(starts + np.arange(first, end)).ravel() for first, end in pairwise(ends)]
+        return Updates.of([(starts + np.arange(first, end)).ravel() for first, end in pairwise(ends)])
 
-    def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
+    def longest(self, lengths: IntArray, updates: Sequence[IntArray]) -> IntArray:
         if self.varies:
-            return np.array([len(update) // self.batch_size for update in updates])
+            return Updates.of(updates).sizes // self.batch_size
         return longest_of(lengths, updates)
 
     def learning_rate_factor(self, update: IntArray) -> float:
@@ -123,13 +124,13 @@ class Stream:
         per_stream = -(-split.real_tokens // self.evaluation_streams)
         starts = np.minimum(np.arange(self.evaluation_streams + 1) * per_stream, split.real_tokens)
         arranged = self._windows(split, np.diff(starts), per_stream)
-        for rows in cut(np.arange(arranged.rows.n_rows), self.evaluation_streams):
+        for rows in cut(row_numbers(arranged.rows.n_rows), self.evaluation_streams):
             yield self._lay_out(arranged.select(rows, carries_state=True))
 
-    def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
+    def padding(self, lengths: IntArray, updates: Sequence[IntArray]) -> dict[str, int]:
         return no_padding()
 
-    def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
+    def shapes(self, lengths: IntArray, updates: Sequence[IntArray], blocks: bool = False) -> Shapes:
         """Return the shapes of some updates; windows of equal lengths never run in blocks."""
         return shapes_of(updates, lengths)
 

@@ -11,6 +11,7 @@ from runner.batching.bucketed import buckets_of
 from runner.batching.plan import cut_at, group_starts, shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
+from runner.ragged.updates import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +26,15 @@ class TokenBudget:
     batch_size: PositiveInt | None  # maximum number of rows of an update (None: only the budget limits it)
     buckets: PositiveInt  # maximum number of buckets; fewer buckets mix rows better and need more padding
 
-    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
+    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
         bucket = buckets_of(lengths, self.buckets)
         order = shuffle_within(bucket, rng)
-        widths = np.maximum(1, lengths[order])
         edges = [*group_starts(bucket[order]).tolist(), len(order)]
-        starts = [start for first, end in pairwise(edges) for start in self._grow(widths[first:end], first)]
+        starts = [
+            start
+            for first, end in pairwise(edges)
+            for start in self._grow(np.maximum(1, lengths[order[first:end]]), first)
+        ]
         return shuffle_updates(cut_at(order, np.array(starts, dtype=np.int64)), rng)
 
     def _grow(self, widths: IntArray, offset: int) -> list[int]:

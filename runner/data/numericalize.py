@@ -217,6 +217,9 @@ def _numericalize(
         data.oov_rate[split] = {name: unknown[name] / n_values if n_values else 0.0 for name in features}
         data.counts[split] = {**counts.record(), "rows": len(data.splits[split].index)}  # one row if it is one text
         data.notes[split] = {note: count for note, count in splits[split].notes.items() if count}
+    for name, vocab in vocabs.items():
+        if vocab.forgotten and name not in known:
+            data.notes["train"][f"occurrences of a rare string of features.{name} may not be counted"] = vocab.forgotten
     return data, arrays
 
 

@@ -6,7 +6,8 @@ import os
 
 from runner.common.errors import HydromelError
 
-RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"  # variables of the environment
+RANK, WORLD = "RANK", "WORLD_SIZE"  # variables of the environment
+LOCAL_RANK, LOCAL_WORLD = "LOCAL_RANK", "LOCAL_WORLD_SIZE"  # those of one machine
 LOST = 75  # exit code of a rank that stops because another one has ended
 
 
@@ -17,6 +18,11 @@ class LostRank(HydromelError):
 def is_rank() -> bool:
     """Return True if this process is one of several that train together."""
     return RANK in os.environ and WORLD in os.environ
+
+
+def ranks_on_this_machine() -> int:
+    """Return the number of ranks that this machine runs, this one included."""
+    return int(os.environ.get(LOCAL_WORLD, "1")) if is_rank() else 1
 
 
 def is_first_rank() -> bool:

@@ -15,11 +15,13 @@ from runner.compat.torch import DispatchMode, Operator, storage_key, tree_leaves
 class LiveBytes(DispatchMode):
     """A context that follows the memory of tensors created within it, until the last tensor that shares it is gone.
 
-    Neither the `known` tensors, which exist already, nor views of them count.
+    Neither the `known` tensors, which exist already, nor views of them count. If more than `limit` bytes are alive, a
+    MemoryError is raised (None: no limit).
     """
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
+    def __init__(self, known: Iterable[Tensor], limit: int | None = None) -> None:
         super().__init__()
+        self.alive, self.limit = 0, limit
         # storage -> its number; storages with number 0 do not count
         self._numbers = {storage_key(tensor.untyped_storage()): 0 for tensor in known}
         self._events: list[tuple[int, int]] = [(0, 0)]  # number of a storage, bytes allocated (negative: freed)
@@ -57,7 +59,11 @@ class LiveBytes(DispatchMode):
         self._numbers[key] = number
         self._events.append((number, storage.nbytes()))
         weakref.finalize(storage, self._forget, key, number, storage.nbytes())
+        self.alive += storage.nbytes()
+        if self.limit is not None and self.alive > self.limit:
+            raise MemoryError(f"{self.alive:,} bytes needed at once, {self.limit:,} available")
 
     def _forget(self, key: int, number: int, n_bytes: int) -> None:
         del self._numbers[key]
+        self.alive -= n_bytes
         self._events.append((number, -n_bytes))

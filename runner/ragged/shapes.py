@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from runner.common.arrays import IntArray
+from runner.ragged.updates import Updates
 
-Updates = list[IntArray]
 Together = Literal["all", "largest"]
 BLOCK_PAIRS = 2**14  # cost of one more block, in pairs of a query and a key (docs/notes/performance.md)
 
@@ -62,18 +62,27 @@ def places_in(lengths: IntArray) -> IntArray:
     return texts_in(lengths) * longest_in(lengths)
 
 
-def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = None, width_multiple: int = 1) -> Shapes:
+def micro_batch_sizes(updates: IntArray, micro_batch: int | None) -> tuple[IntArray, IntArray]:
+    """Return the rows of all micro-batches, (M,), and the micro-batches of each update, (U,), from its rows (U,)."""
+    if micro_batch is None:
+        return updates, np.ones_like(updates)
+    pieces = -(-updates // micro_batch)
+    rows = np.full(pieces.sum(), micro_batch)
+    rows[np.cumsum(pieces) - 1] = updates - (pieces - 1) * micro_batch
+    return rows, pieces
+
+
+def shapes_of(
+    updates: Sequence[IntArray], lengths: IntArray, micro_batch: int | None = None, width_multiple: int = 1
+) -> Shapes:
     """Return the shapes of micro-batches: whole updates, or pieces of `micro_batch` rows.
 
     `lengths` are those of rows, (B,), or of their texts, (B, texts).
     """
-    whole = np.array([len(update) for update in updates])
-    most = int(whole.max()) if micro_batch is None else micro_batch
-    pieces = -(-whole // most)
-    rows = np.full(pieces.sum(), most)
-    rows[np.cumsum(pieces) - 1] = whole - (pieces - 1) * most
+    planned = Updates.of(updates)
+    rows, _ = micro_batch_sizes(planned.sizes, micro_batch)
     starts = np.cumsum(rows) - rows
-    ordered = lengths[np.concatenate(updates)]
+    ordered = lengths[planned.rows]
     texts = np.add.reduceat(texts_in(ordered), starts)
     widths = np.maximum(1, np.maximum.reduceat(longest_in(ordered), starts))
     tokens = np.add.reduceat(tokens_in(ordered), starts)

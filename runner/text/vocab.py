@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,8 +24,6 @@ SPECIALS = (PAD, UNK, EOS)
 MOST_COUNTED = 2**23  # distinct strings that are counted exactly, where rare ones are not needed
 MERGED_TOGETHER = 2**20  # counts of new strings that wait for being added to those before
 
-log = logging.getLogger(__name__)
-
 
 class PlainVocab(TypedDict):
     """The JSON form of a `Vocab`; `merges` and `tokenizer` are left out if they do not split words."""
@@ -39,6 +36,7 @@ class PlainVocab(TypedDict):
     unicode: UnicodeForm
     merges: NotRequired[list[str]]
     tokenizer: NotRequired[str]
+    forgotten: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ class Vocab:
         merges: the merges that split words into `strings` (`runner.text.bpe`); None if they do not.
         tokenizer: the tokenizer of a pretrained model that splits text into `strings`, as its file `tokenizer.json`;
             None if it does not. See `runner.text.pieces` for both.
+        forgotten: occurrences of a string that may not have been counted, at most (`count_strings`).
     """
 
     strings: tuple[str, ...]
@@ -68,6 +67,7 @@ class Vocab:
     unicode: UnicodeForm = "none"
     merges: tuple[str, ...] | None = None
     tokenizer: str | None = None
+    forgotten: int = 0
 
     def __len__(self) -> int:
         return len(self.specials) + len(self.strings)
@@ -129,7 +129,7 @@ class Vocab:
     @classmethod
     def labels(cls, strings: Iterable[pa.Array]) -> Vocab:
         """Return a vocabulary of all distinct strings of some arrays, sorted, with counts, without special ids."""
-        counted = count_strings(strings).sort_by("string")
+        counted = count_strings(strings)[0].sort_by("string")
         return cls(tuple(counted["string"].to_pylist()), counts=tuple(counted["count"].to_pylist()))
 
     def with_counts(self, ids: Iterable[npt.NDArray[np.integer]]) -> Vocab:
@@ -147,14 +147,14 @@ class Vocab:
 
         Nulls are left out. `unicode` is the normal form that the strings are in.
         """
-        table = count_strings(strings, may_prune=min_count > 1 or max_size is not None)
+        table, forgotten = count_strings(strings, may_prune=min_count > 1 or max_size is not None)
         table = table.filter(pc.greater_equal(table["count"], min_count))
         table = table.sort_by([("count", "descending"), ("string", "ascending")])
-        return cls(tuple(table["string"].to_pylist()[:max_size]), SPECIALS, unicode=unicode)
+        return cls(tuple(table["string"].to_pylist()[:max_size]), SPECIALS, unicode=unicode, forgotten=forgotten)
 
     def extend(self, strings: Iterable[pa.Array]) -> Vocab:
         """Return a copy with all new strings, sorted, appended as `extra`; existing ids do not change."""
-        distinct = count_strings(strings)["string"]
+        distinct = count_strings(strings)[0]["string"]
         new = distinct.filter(pc.invert(pc.is_in(distinct, value_set=self._values)))
         return self.with_extra(sorted(new.to_pylist()))
 
@@ -176,6 +176,8 @@ class Vocab:
             plain["merges"] = [*self.merges]
         if self.tokenizer is not None:
             plain["tokenizer"] = self.tokenizer
+        if self.forgotten:
+            plain["forgotten"] = self.forgotten
         return plain
 
     @classmethod
@@ -193,17 +195,18 @@ class Vocab:
             unicode=plain["unicode"],
             merges=merges,
             tokenizer=plain.get("tokenizer"),
+            forgotten=plain.get("forgotten", 0),
         )
 
 
-def count_strings(arrays: Iterable[pa.Array], may_prune: bool = False) -> pa.Table:
+def count_strings(arrays: Iterable[pa.Array], may_prune: bool = False) -> tuple[pa.Table, int]:
     """Return the distinct strings of some arrays, without nulls, in the column `string`, and their `count` (int64).
 
     With `may_prune`, memory is bounded: if there are more than `MOST_COUNTED`, the rarest ones so far are forgotten,
-    and if they occur again they are counted from there (lossy counting, Manku and Motwani 2002). A warning says how far
-    counts may then be too small.
+    and if they occur again they are counted from there (lossy counting, Manku and Motwani 2002). The number returned
+    says by how much a count may then be too small. A string that occurs more often than that is never missing.
     """
-    counted, pending, n_pending, missed = _counts(pa.array([], pa.string())), list[pa.Table](), 0, 0
+    counted, pending, n_pending, forgotten = _counts(pa.array([], pa.string())), list[pa.Table](), 0, 0
     for strings in arrays:
         pending.append(_counts(strings.drop_null()))
         n_pending += pending[-1].num_rows
@@ -211,16 +214,9 @@ def count_strings(arrays: Iterable[pa.Array], may_prune: bool = False) -> pa.Tab
             counted, pending, n_pending = _merged([counted, *pending]), [], 0
             while may_prune and counted.num_rows > MOST_COUNTED:
                 least = pc.min(counted["count"]).as_py()
-                missed += least
+                forgotten += least
                 counted = counted.filter(pc.greater(counted["count"], least))
-    if missed:
-        log.warning(
-            "warning: more than %s distinct strings were counted; rare ones were forgotten on the way, so that counts "
-            "may be too small by up to %s (words seen more often than that and min_count are not affected)",
-            f"{MOST_COUNTED:,}",
-            f"{missed:,}",
-        )
-    return _merged([counted, *pending])
+    return _merged([counted, *pending]), forgotten
 
 
 def _counts(strings: pa.Array) -> pa.Table:

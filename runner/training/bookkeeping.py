@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class NotFinite(HydromelError):
 
 
 def add_costs(
-    t: Training, updates: list[IntArray], supervised: int, seconds: float, update_seconds: list[float]
+    t: Training, updates: Sequence[IntArray], supervised: int, seconds: float, update_seconds: list[float]
 ) -> None:
     """Add a segment's updates to the costs and to the digest.
 
@@ -120,7 +121,7 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
         deliver_or_warn(t.tracker, t.run.path)
 
 
-def check_finite(t: Training, first: int, losses: list[float], norms: list[float], updates: list[IntArray]) -> None:
+def check_finite(t: Training, first: int, losses: list[float], norms: list[float], updates: Sequence[IntArray]) -> None:
     """Check losses and gradient norms of some updates, the first of which has the number `first`, counted from 1.
 
     Whoever watches the run sees the losses from here on.

@@ -7,7 +7,7 @@ nothing is logged, counted or waited for, so that a GPU never idles; all bookkee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -67,7 +67,7 @@ def fit(t: Training) -> None:
             interruption.check()
 
 
-def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
+def train_segment(t: Training, updates: Sequence[IntArray]) -> list[float]:
     """Make some updates, then do their bookkeeping, and return the mean loss of each.
 
     The segment ends early if the run is asked to stop, or if memory runs out: then the next one starts with the same
@@ -101,8 +101,9 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         if interruption.reason:
             break
     seconds = t.clock.synchronize() - start
-    t.costs.add_joules(joules, t.meter.joules())
-    t.costs.add_counters(counts, counters(t.model))
+    for before, after in t.ranks.gathered(((joules, counts), (t.meter.joules(), counters(t.model)))):
+        t.costs.add_joules(before[0], after[0])
+        t.costs.add_counters(before[1], after[1])
     values, norm_values = _read(losses), _read(norms)  # training waits for the device only from here on
     if values:
         check_finite(t, t.progress.updates - len(values) + 1, values, norm_values, updates)

@@ -7,7 +7,7 @@ are known from the start. The check changes nothing: gradients are dropped, rand
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -18,12 +18,17 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.records import PeakBatchRecord
 from runner.compat.torch import content_version
+from runner.distributed.environment import ranks_on_this_machine
 from runner.interfaces import PADDED, BatchingStrategy, HasStatistics
-from runner.ragged.shapes import Updates
+from runner.profiling.host_memory import available_bytes
+from runner.profiling.live_memory import LiveBytes
+from runner.ragged.ragged import Ragged
+from runner.ragged.updates import Updates
 from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
 PLANNED_ROWS = 20_000_000  # most rows to search, of all epochs; takes about two seconds
+ROWS_AT_ONCE = 2**20  # of a plan, to bound the memory of the search
 
 
 def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
@@ -61,7 +66,7 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
         index = int(np.lexsort((shapes.tokens, places))[-1])
         if (size := (int(places[index]), int(shapes.tokens[index]))) > largest:
             start = int(shapes.rows[:index].sum())
-            chosen = np.concatenate(updates)[start : start + int(shapes.rows[index])]
+            chosen = updates.rows[start : start + int(shapes.rows[index])].astype(np.int64)
             largest, times = size, 1 + (len(shapes.rows) > len(updates))
     return chosen, times
 
@@ -73,7 +78,7 @@ def _of_all_ranks(t: Training) -> BatchingStrategy:
 
 
 def _plan(t: Training) -> Iterator[Updates]:
-    """Yield the updates of each epoch to come; one epoch of a stream, since all have the same shapes."""
+    """Yield the updates of each epoch to come, in parts; one epoch of a stream, since all have the same shapes."""
     done, limit = t.progress.updates, t.settings.max_updates
     lengths = t.train.cost_lengths
     most = 1 if t.batching.carries_state else max(1, PLANNED_ROWS // max(1, len(lengths)))
@@ -82,7 +87,7 @@ def _plan(t: Training) -> Iterator[Updates]:
         updates = updates[t.progress.update if epoch == t.progress.epoch else 0 :]
         updates = updates if limit is None else updates[: max(0, limit - done)]
         if updates:
-            yield updates
+            yield from Updates.of(updates).parts(ROWS_AT_ONCE)
             done += len(updates)
         elif epoch > t.progress.epoch:  # the first epoch may be over except for its evaluation
             return
@@ -93,7 +98,7 @@ def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArr
     t.model.train()
     carried = t.progress.carried
     try:
-        with unchanged(t.model, t.clock.device):
+        with unchanged(t.model, t.clock.device), _within_memory(t):
             for _ in range(times):
                 backward(rows)
     except (RuntimeError, MemoryError) as error:
@@ -102,6 +107,16 @@ def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArr
         t.progress.carried = carried
         t.optimizer.zero_grad()
     return None
+
+
+def _within_memory(t: Training) -> AbstractContextManager[object]:
+    """Return a context that raises a MemoryError before this machine's memory is full; a GPU raises one by itself."""
+    available = available_bytes() if t.clock.device.type == "cpu" else None
+    if available is None:
+        return nullcontext()
+    columns = [t.train.target, *t.train.features.values()]
+    split = [column.values if isinstance(column, Ragged) else column for column in columns]
+    return LiveBytes([*t.model.parameters(), *t.model.buffers(), *split], available // ranks_on_this_machine())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Self
@@ -150,7 +150,7 @@ class Training:
         """Return this training with the whole model, which each rank can use by itself. All ranks must call this."""
         return self if self.shards is None else replace(self, model=self.shards.gather(), shards=None)
 
-    def epoch_updates(self) -> list[IntArray]:
+    def epoch_updates(self) -> Sequence[IntArray]:
         """Return the updates of the current epoch: the rows of each."""
         updates = self.batching.updates(self.train.cost_lengths, self.seed, self.progress.epoch)
         self.live.before_epoch, self.live.epoch_updates = self.progress.updates - self.progress.update, len(updates)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.batching.plan import cut, stable_order
+from runner.batching.plan import cut, shuffled_rows, stable_order
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
+from runner.ragged.updates import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class ShortFirst:
 
     batch_size: PositiveInt
 
-    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
+    def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
         """Return the row numbers of each update; each row occurs exactly once."""
-        order = rng.permutation(len(lengths))
+        order = shuffled_rows(len(lengths), rng)
         return cut(order[stable_order(lengths[order])], self.batch_size)

@@ -203,6 +203,16 @@ def test_live_bytes_of_hand_made_tensors() -> None:
     assert view.numel() + again.numel() == 13
 
 
+def test_live_bytes_have_a_limit() -> None:
+    with LiveBytes([], limit=1000) as live:
+        for _ in range(9):
+            torch.zeros(200)  # 800 bytes, freed at once
+        kept = [torch.zeros(200)]
+        with pytest.raises(MemoryError, match=r"^1,600 bytes needed at once, 1,000 available$"):
+            kept.append(torch.zeros(200))
+    assert live.alive == 800
+
+
 def test_live_bytes_are_those_of_the_allocator(tmp_path: Path) -> None:
     """Where no kernel has a workspace of its own, to the percent."""
     estimate, strategy, train, _ = made(*label_files(tmp_path), "encoder=transformer", "batching=padmask")

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from runner.batching import plan as plan_module
 from runner.batching.bucketed import Bucketed, boundaries, row_minima
-from runner.batching.plan import batches_by_length, digest, fill_rate
+from runner.batching.plan import batches_by_length, cut_groups, digest, fill_rate, shuffle_updates, stable_order
 from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
 from runner.batching.token_budget import TokenBudget
+from runner.ragged.updates import Updates
 
 PLANS = {
     "shuffled": Shuffled(batch_size=4),
@@ -194,3 +195,38 @@ def test_plans_do_not_import_torch(name):
     assert not any(module.startswith("torch") for module in imported)
     allowed = ("runner.batching.", *(f"runner.common.{basic}" for basic in ("arrays", "types", "records")))
     assert all(module.startswith(allowed) for module in ours)
+
+
+@given(
+    keys=st.lists(st.integers(0, 5) | st.sampled_from([2**16 - 1, 2**16, 2**40]), max_size=40),
+    at_once=st.integers(1, 50),
+)
+def test_stable_order_is_a_stable_sort_also_in_blocks(keys, at_once):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runner.batching.plan._AT_ONCE", at_once)
+        assert stable_order(np.array(keys, dtype=np.int64)).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
+
+
+@given(sizes=st.lists(st.integers(1, 6), max_size=15), at_once=st.integers(1, 50), seed=st.integers(0, 9))
+def test_updates_are_shuffled_whole_also_in_blocks(sizes, at_once, seed):
+    listed = [list(range(end - size, end)) for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runner.batching.plan._AT_ONCE", at_once)
+        shuffled = shuffle_updates(Updates.of([np.array(update) for update in listed]), np.random.default_rng(seed))
+    order = np.random.default_rng(seed).permutation(len(listed))
+    assert [update.tolist() for update in shuffled] == [listed[place] for place in order]
+
+
+@given(groups=st.lists(st.integers(0, 3), max_size=40), batch_size=st.integers(1, 6))
+def test_groups_are_cut_into_full_updates(groups, batch_size):
+    expected = []
+    for _, run in itertools.groupby(range(len(groups)), key=groups.__getitem__):
+        rows = list(run)
+        expected += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    cut = cut_groups(np.arange(len(groups)), np.array(groups, dtype=np.int64), batch_size)
+    assert [update.tolist() for update in cut] == expected
+
+
+def test_plans_hold_four_bytes_a_row():
+    for plan in PLANS.values():
+        assert plan(MANY, np.random.default_rng(0)).rows.dtype == np.int32

@@ -15,12 +15,12 @@ from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.config.compose import compose_config
 from runner.data import columns
-from runner.data.numericalize import Data, load_data
+from runner.data.numericalize import Data, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.ragged.ragged import Ragged
 from runner.text import blocks, vocab
 from runner.text.blocks import Blocks
-from runner.text.vocab import count_strings
+from runner.text.vocab import Vocab, count_strings
 from tasks.datasets import text_blocks
 
 CONLL = "".join(f"# text\nAnn{n % 7}\tB-PER\nLee\tI-PER\nsaid\tO\nw{n}\tO\n\n" for n in range(60)) + "\n\n"
@@ -211,17 +211,20 @@ def test_the_hash_of_a_large_file_is_computed_once(
 
 
 def test_rare_strings_are_forgotten_only_where_they_are_not_needed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(vocab, "MERGED_TOGETHER", 10)
     monkeypatch.setattr(vocab, "MOST_COUNTED", 50)
     parts = [pa.array([f"w{n}", "often", "often"]) for n in range(500)]
-    assert count_strings(parts).num_rows == 501
-    assert not caplog.records
-    counted = count_strings(parts, may_prune=True)
+    counted, forgotten = count_strings(parts)
+    assert (counted.num_rows, forgotten) == (501, 0)
+    counted, forgotten = count_strings(parts, may_prune=True)
     assert counted.num_rows < 120
     assert dict(zip(counted["string"].to_pylist(), counted["count"].to_pylist(), strict=True))["often"] == 1000
-    assert "counts may be too small by up to" in caplog.text
+    assert forgotten > 0
+    made = Vocab.words(parts, min_count=2, max_size=None)
+    assert (made.strings, made.forgotten) == (("often",), forgotten)
+    assert Vocab.from_plain(made.to_plain()) == made
 
 
 def test_blocks_with_other_columns_are_told() -> None:
@@ -230,3 +233,19 @@ def test_blocks_with_other_columns_are_told() -> None:
     with pytest.raises(HydromelError, match=r"^FILE:2: the rows from here on have the columns tokens \(string\)"):
         Blocks(tables)
     assert np.array_equal(Blocks(tables[:1]).whole()["line"], [1])
+
+
+def test_a_vocabulary_that_forgot_strings_says_so_also_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocab, "MERGED_TOGETHER", 10)
+    monkeypatch.setattr(vocab, "MOST_COUNTED", 50)
+    text = "".join(f"often often w{number}\n" for number in range(2000))
+    options = ("task=lm", "dataset=text_file", "features.words.min_count=2")
+    for cached in (False, True):
+        data = read(tmp_path, text, options, cache=tmp_path / "cache")
+        assert data.cached == cached
+        (note,) = data.notes["train"]
+        assert note == "occurrences of a rare string of features.words may not be counted"
+        assert data.notes["train"][note] == data.vocabs["words"].forgotten > 0
+        assert note in describe_data("text", data)

@@ -155,6 +155,9 @@ def test_ranks_make_the_updates_of_one_process(case: str, alone: Path, together:
     one, several = record_of(alone / case), record_of(together / case)
     assert one["updates"] == several["updates"]
     assert one["tokens"]["real"] == several["tokens"]["real"]
+    assert several.get("counters", {}).keys() == one.get("counters", {}).keys()
+    if pieces := one.get("counters", {}).get("pieces"):
+        assert several["counters"]["pieces"]["real"] == pieces["real"]
     for split in ("valid", "test"):
         figures = {name: value for name, value in one["metrics"][split].items() if isinstance(value, float)}
         assert {name: several["metrics"][split][name] for name in figures} == pytest.approx(figures, rel=1e-9)

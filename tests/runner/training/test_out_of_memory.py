@@ -69,6 +69,24 @@ def test_updates_in_smaller_pieces_reach_the_same_parameters(
         torch.testing.assert_close(parameters(tmp_path / "cut")[name], tensor, rtol=0, atol=1e-12, msg=name)
 
 
+def test_a_lack_of_memory_on_a_cpu_is_found_before_the_system_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*tag_files(tmp_path), *EXACT, *CONV, "batching=packed", "device=cpu"]
+    whole = run(tmp_path / "whole", *options)
+    limits = iter([100, 10**9])  # bytes that are left at each attempt
+    monkeypatch.setattr("runner.training.memory_check.available_bytes", lambda: next(limits))
+    cut = run(tmp_path / "cut", *options)
+    assert cut["memory"]["micro_batch"] == {"asked": None, "used": 4, "halved_at": [0]}
+    assert cut["updates"] == whole["updates"]
+    for name, tensor in parameters(tmp_path / "whole").items():
+        torch.testing.assert_close(parameters(tmp_path / "cut")[name], tensor, rtol=0, atol=1e-12, msg=name)
+
+    monkeypatch.setattr("runner.training.memory_check.available_bytes", lambda: 100)
+    with pytest.raises(HydromelError, match=r"^out of memory at the rehearsal before training with one row at once"):
+        run(tmp_path / "never", *options)
+
+
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_rehearsing_changes_nothing(tmp_path: Path, norm: str) -> None:
     model = [
