@@ -49,7 +49,7 @@ PLANS: dict[str, Plan] = {
     "shuffled": Shuffled(batch_size=BATCH_SIZE),
     "same_length": SameLength(batch_size=BATCH_SIZE),
     "bucketed": Bucketed(batch_size=BATCH_SIZE, buckets=10),
-    "token_budget": TokenBudget(max_tokens=1024, batch_size=None, buckets=10),
+    "token_budget": TokenBudget(max_tokens=1024, batch_size=None, buckets=None),
 }
 
 

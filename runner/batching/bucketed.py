@@ -5,27 +5,58 @@ Symbols: B rows; L distinct lengths v_1 < ... < v_L; C_j the number of rows with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
-from runner.batching.plan import cut_groups, shuffle_updates, shuffle_within
+from runner.batching.plan import Plan, cut, longest_of, shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
 from runner.ragged.updates import RowNumbers, Updates
 
+MOST_PADDING = 0.03  # share of padding, 0 to 1, up to which more buckets are tried
+_SAMPLE = 2**16  # rows of the data set that a trial plans
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketed:
-    """A plan that shuffles rows within each bucket, and then all updates; a bucket's last update may be small."""
+    """A plan that shuffles rows within each bucket, cuts them in order of buckets, and shuffles the updates.
 
-    batch_size: PositiveInt  # maximum number of rows of an update
-    buckets: PositiveInt  # maximum number of buckets
+    Only one update may be small: what is left of a bucket begins an update that the next bucket fills.
+    """
+
+    batch_size: PositiveInt  # number of rows of an update
+    buckets: PositiveInt | None  # maximum number of buckets; None: `fewest_buckets`
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
-        bucket = buckets_of(lengths, self.buckets)
-        order = shuffle_within(bucket, rng)
-        return shuffle_updates(cut_groups(order, bucket[order], self.batch_size), rng)
+        order = shuffle_within(buckets_of(lengths, self.buckets or fewest_buckets(self, lengths)), rng)
+        return shuffle_updates(cut(order, self.batch_size), rng)
+
+
+def fewest_buckets(plan: Plan, lengths: IntArray) -> int:
+    """Return the fewest buckets (1, 2, 4, ...) with which a plan pads at most `MOST_PADDING`.
+
+    Fewer buckets mix rows better. The padding is that of a trial with these `lengths` (B,), or a sample of them. If no
+    number suffices, each length has a bucket.
+    """
+    return _fewest_buckets(plan, np.bincount(lengths).tobytes())  # type: ignore[arg-type]  # plans are hashable
+
+
+@lru_cache(maxsize=64)
+def _fewest_buckets(plan: Plan, histogram: bytes) -> int:
+    ends = np.cumsum(np.frombuffer(histogram, dtype=np.int64))
+    n_rows = int(ends[-1]) if len(ends) else 0
+    lengths = np.searchsorted(ends, np.arange(0, n_rows, 1 + n_rows // _SAMPLE), side="right")
+    distinct, buckets = len(np.unique(lengths)), 1
+    while buckets < distinct:
+        tried = replace(plan, buckets=buckets)  # type: ignore[type-var]  # plans are dataclasses
+        updates = Updates.of(tried(lengths, np.random.default_rng(0)))
+        places = int((updates.sizes * np.maximum(1, longest_of(lengths, updates))).sum())
+        if places - int(lengths.sum()) <= MOST_PADDING * places:
+            return buckets
+        buckets *= 2
+    return max(1, distinct)
 
 
 def buckets_of(lengths: IntArray, buckets: int) -> RowNumbers:

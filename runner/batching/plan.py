@@ -67,7 +67,8 @@ def shuffle_updates(updates: Updates, rng: np.random.Generator) -> Updates:
     starts, sizes = updates.starts[order], updates.sizes[order]
     ends = np.cumsum(sizes)
     rows = np.empty_like(updates.rows)
-    for part in np.array_split(np.arange(len(order)), 1 + len(rows) // _AT_ONCE):
+    parts = np.array_split(np.arange(len(order)), 1 + len(rows) // _AT_ONCE)
+    for part in filter(len, parts):
         first, end = ends[part[0]] - sizes[part[0]], ends[part[-1]]
         rows[first:end] = updates.rows[np.arange(first, end) + np.repeat((starts - ends + sizes)[part], sizes[part])]
     return Updates(rows, ends)

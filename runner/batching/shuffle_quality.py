@@ -58,7 +58,7 @@ class ShuffleQuality:
 
 
 def measure(
-    epochs: Sequence[Updates], lengths: IntArray, classes: FloatArray | None, batch_size: int | None
+    epochs: Sequence[Sequence[IntArray]], lengths: IntArray, classes: FloatArray | None, batch_size: int | None
 ) -> ShuffleQuality:
     """Return the statistics of some epochs of a plan (at least one), each with every row exactly once.
 
@@ -83,15 +83,16 @@ def measure(
     )
 
 
-def membership(updates: Updates, n_rows: int) -> IntArray:
+def membership(updates: Sequence[IntArray], n_rows: int) -> IntArray:
     """Return the number of the update of each row, (B,); raise a ValueError if a row is in none or in several."""
-    rows = updates.rows
+    planned = Updates.of(updates)
+    rows = planned.rows
     if len(rows) != n_rows or (np.bincount(rows, minlength=n_rows) != 1).any():
         raise ValueError(
             f"updates hold {len(rows)} row numbers for {n_rows} rows; a plan must have each row exactly once"
         )
     member = np.empty(n_rows, dtype=np.int64)
-    member[rows] = np.repeat(np.arange(len(updates)), updates.sizes)
+    member[rows] = np.repeat(np.arange(len(updates)), planned.sizes)
     return member
 
 

@@ -34,7 +34,7 @@ class Batching:
 
     Args:
         name: name of the strategy in reports.
-        batch_size: examples per update; None if the plan has another limit.
+        batch_size: examples per update, with `TokenBudget` on average; None if the plan has another limit.
         plan: decides which rows form one update; its batch size must equal `batch_size`.
         micro_batch: rows that go through the model at once; their gradients are summed (None: the whole update).
         layout: `packed`; `timestep`: packed, and recurrent layers step through time; `padded`, with a mask; or
@@ -51,7 +51,9 @@ class Batching:
     width_multiple: PositiveInt
 
     def __post_init__(self) -> None:
-        if self.plan.batch_size != self.batch_size:
+        if isinstance(self.plan, TokenBudget) and self.plan.max_tokens is not None:
+            object.__setattr__(self, "batch_size", None)
+        elif self.plan.batch_size != self.batch_size:
             raise ValueError(
                 f"plan.batch_size={self.plan.batch_size} but batch_size={self.batch_size}; set batch_size only"
             )

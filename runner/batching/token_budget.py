@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from runner.batching.bucketed import buckets_of
-from runner.batching.plan import cut_at, group_starts, shuffle_updates, shuffle_within
+from runner.batching.bucketed import buckets_of, fewest_buckets
+from runner.batching.plan import cut_at, shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
-from runner.ragged.updates import Updates
+from runner.ragged.updates import RowNumbers, Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,30 +22,34 @@ class TokenBudget:
     `width_multiple`, and counts as at least 1.
     """
 
-    max_tokens: PositiveInt  # maximum number of positions of an update, with padding
-    batch_size: PositiveInt | None  # maximum number of rows of an update (None: only the budget limits it)
-    buckets: PositiveInt  # maximum number of buckets; fewer buckets mix rows better and need more padding
+    max_tokens: PositiveInt | None  # maximum number of positions of an update, with padding
+    batch_size: PositiveInt | None  # without `max_tokens` the budget is so many rows of mean length
+    buckets: PositiveInt | None  # maximum number of buckets; None: `fewest_buckets`
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is None and self.batch_size is None:
+            raise ValueError("max_tokens=null and batch_size=null: give one of them, which limits updates")
+
+    def budget(self, lengths: IntArray) -> int:
+        """Return the maximum number of positions of an update of rows of these `lengths` (B,)."""
+        if self.max_tokens is not None:
+            return self.max_tokens
+        assert self.batch_size is not None
+        return math.ceil(self.batch_size * float(np.maximum(1, lengths).mean())) if len(lengths) else 1
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
-        bucket = buckets_of(lengths, self.buckets)
-        order = shuffle_within(bucket, rng)
-        edges = [*group_starts(bucket[order]).tolist(), len(order)]
-        starts = [
-            start
-            for first, end in pairwise(edges)
-            for start in self._grow(np.maximum(1, lengths[order[first:end]]), first)
-        ]
-        return shuffle_updates(cut_at(order, np.array(starts, dtype=np.int64)), rng)
+        order = shuffle_within(buckets_of(lengths, self.buckets or fewest_buckets(self, lengths)), rng)
+        widths = np.maximum(1, lengths.astype(np.int32)[order])
+        return shuffle_updates(cut_at(order, starts_within(self.budget(lengths), widths)), rng)
 
-    def _grow(self, widths: IntArray, offset: int) -> list[int]:
-        """Return the starts of one bucket's updates, counted from `offset`."""
-        starts, place = [], 0
-        while place < len(widths):
-            starts.append(offset + place)
-            # the longest row is no shorter than the first, so no more rows than this can fit
-            most = self.max_tokens // int(widths[place])
-            most = most if self.batch_size is None else min(most, self.batch_size)
-            longest = np.maximum.accumulate(widths[place : place + most])
-            fits = longest * np.arange(1, len(longest) + 1) <= self.max_tokens  # true up to some row, then false
-            place += max(1, int(np.count_nonzero(fits)))
-        return starts
+
+def starts_within(budget: int, widths: RowNumbers) -> IntArray:
+    """Return the starts, (U,), of updates that hold as many rows of `widths` (B,), in order, as the budget allows."""
+    starts, place = [], 0
+    while place < len(widths):
+        starts.append(place)
+        most = budget // int(widths[place])  # the longest row is no shorter than the first, so no more rows can fit
+        longest = np.maximum.accumulate(widths[place : place + most])
+        fits = longest * np.arange(1, len(longest) + 1) <= budget  # true up to some row, then false
+        place += max(1, int(np.count_nonzero(fits)))
+    return np.array(starts, dtype=np.int64)

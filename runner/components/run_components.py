@@ -57,6 +57,7 @@ class Components:
         parts = ModelParts.of(config, plugins)
         batching = build_batching(config.batching, plugins)
         check_fit(parts.task, batching, config.max_length)
+        check_limits(config)
         optimizer = optimizer_factory(config)
         schedule = Factory[Schedule].of(config.schedule, "schedule", plugins, Schedule)
         tracker: Tracker = build(config.tracker, "tracker", {}, plugins, Tracker)
@@ -86,6 +87,13 @@ def check_fit(task: Task, batching: BatchingStrategy | StrategyChooser, max_leng
         )
     if one_text and max_length is not None:
         raise HydromelError(f"max_length={max_length} cuts rows, and a stream has only one; use max_length=null")
+
+
+def check_limits(config: RunConfig) -> None:
+    """Raise HydromelError if both a number of rows and a number of tokens are given as the limit of updates."""
+    rows, tokens = "batching.batch_size", "batching.plan.max_tokens"
+    if {rows, tokens} <= {*config.given}:
+        raise HydromelError(f"{tokens} limits updates, so {rows} has no effect; give one of them")
 
 
 def build_strategy(

@@ -67,16 +67,19 @@ class Ranks:
             loss, count = compute()
         except BaseException as error:
             with contextlib.suppress(LostRank):
-                self._sums([_RAN_OUT if ran_out(error) else _LOST, 0, 0, *[0] * len(parameters)])
+                self._sums([_RAN_OUT if ran_out(error) else _LOST, 0, 0, 0, *[0] * len(parameters)])
             raise
-        targets, *anywhere = self.agree_on_update([count, *(_kind(parameter.grad) for parameter in parameters)])
+        on_host = loss.device.type == "cpu"  # a GPU's loss travels with the gradients, so that nothing waits for it
+        kinds = [_kind(parameter.grad) for parameter in parameters]
+        targets, total, *anywhere = self.agree_on_update([count, loss.item() if on_host else 0.0, *kinds])
         for parameter, ranks in zip(parameters, anywhere, strict=True):
             if ranks and parameter.grad is None:
                 zeros = torch.zeros_like(parameter)
                 parameter.grad = zeros.to_sparse(1) if ranks >= _SPARSE else zeros
-        loss = loss.double()  # the same type in a rank without rows
+        # the same type in a rank without rows
+        loss = torch.tensor(total, dtype=torch.float64) if on_host else loss.double()
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self.add([*gradients, loss])
+        self.add(gradients if on_host else [*gradients, loss])
         for tensor in (*gradients, loss):
             tensor.mul_(1 / max(1.0, targets))
         return loss, int(targets)
@@ -207,7 +210,8 @@ def _touched_rows(gradient: Tensor) -> Tensor | None:
     """
     if gradient.dim() != 2 or gradient.numel() < _TABLE or gradient.device.type != "cpu":
         return None
-    touched = gradient.any(dim=1).to(torch.uint8)
+    # four times as fast as `any`
+    touched = ((gradient.amax(dim=1) != 0) | (gradient.amin(dim=1) != 0)).to(torch.uint8)
     distributed.all_reduce(touched, distributed.ReduceOp.MAX)
     rows = touched.nonzero()[:, 0]
     return rows if 2 * len(rows) < len(gradient) else None

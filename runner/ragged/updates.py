@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -44,9 +45,8 @@ class Updates(Sequence[IntArray]):
 
     def parts(self, rows: int) -> Iterator[Updates]:
         """Yield consecutive updates together, with at most about this number of `rows` at once."""
-        starts = self.starts
-        firsts = np.flatnonzero(np.diff(starts // rows, prepend=-1)).tolist()
-        for first, end in zip(firsts, [*firsts[1:], len(self)], strict=True):
+        firsts = np.flatnonzero(np.diff(self.starts // rows, prepend=-1)).tolist()
+        for first, end in pairwise([*firsts, len(self)]):
             yield self[first:end]
 
     def __len__(self) -> int:

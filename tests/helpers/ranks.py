@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import sys
@@ -9,8 +10,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from runner.distributed.environment import LOCAL_RANK, RANK, WORLD
 from runner.distributed.ranks import Ranks, joined
+
+_MOST_S = 240.0  # far more than any test takes
 
 
 def in_ranks(world: int, work: Callable[[Ranks], int | None], said: Path) -> list[int]:
@@ -40,9 +45,11 @@ def _start(rank: int, world: int, port: int, work: Callable[[Ranks], int | None]
         file = os.open(said / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        faulthandler.dump_traceback_later(_MOST_S, exit=True, file=2)  # a rank that hangs says where
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.environ |= {RANK: str(rank), WORLD: str(world), LOCAL_RANK: str(rank)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        torch.set_num_threads(1)  # the parent's pool of threads does not survive a fork: work for it would never end
         with joined(world, "cpu") as ranks:
             code = work(ranks) or 0
     except BaseException:

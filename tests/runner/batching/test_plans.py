@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.batching import plan as plan_module
-from runner.batching.bucketed import Bucketed, boundaries, row_minima
+from runner.batching.bucketed import Bucketed, boundaries, fewest_buckets, row_minima
 from runner.batching.plan import batches_by_length, cut_groups, digest, fill_rate, shuffle_updates, stable_order
 from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
-from runner.batching.token_budget import TokenBudget
+from runner.batching.token_budget import TokenBudget, starts_within
 from runner.ragged.updates import Updates
 
 PLANS = {
@@ -22,7 +23,8 @@ PLANS = {
     "same_length": SameLength(batch_size=4),
     "bucketed": Bucketed(batch_size=4, buckets=3),
     "token_budget": TokenBudget(max_tokens=24, batch_size=None, buckets=3),
-    "token_budget_of_rows": TokenBudget(max_tokens=24, batch_size=3, buckets=3),
+    "token_budget_of_rows": TokenBudget(max_tokens=None, batch_size=3, buckets=3),
+    "bucketed_by_itself": Bucketed(batch_size=4, buckets=None),
 }
 LENGTHS = st.lists(st.integers(0, 30), max_size=60).map(lambda lengths: np.array(lengths, dtype=np.int64))
 MANY = np.random.default_rng(5).integers(0, 30, 400)
@@ -36,7 +38,7 @@ def test_each_row_exactly_once_and_no_empty_update(plan, lengths, seed):
     updates = plan(lengths, np.random.default_rng(seed))
     assert sorted(row for update in updates for row in update.tolist()) == list(range(len(lengths)))
     assert all(len(update) > 0 for update in updates)
-    assert plan.batch_size is None or all(len(update) <= plan.batch_size for update in updates)
+    assert isinstance(plan, TokenBudget) or all(len(update) <= plan.batch_size for update in updates)
 
 
 @BY_NAME
@@ -69,13 +71,15 @@ def test_same_length_holds_one_length_an_update_and_is_as_full_as_can_be():
     assert lengths != sorted(lengths), "updates of different lengths must be shuffled"
 
 
-def test_bucketed_never_mixes_buckets_and_shuffles_within_and_across():
+def test_bucketed_mixes_only_neighbours_and_shuffles_within_and_across():
     bounds = boundaries(MANY, 3)
-    updates = Bucketed(batch_size=16, buckets=3)(MANY, np.random.default_rng(0))
+    updates = Bucketed(batch_size=16, buckets=3)(MANY[:390], np.random.default_rng(0))
     buckets = [np.unique(np.searchsorted(bounds, MANY[update])).tolist() for update in updates]
-    assert all(len(bucket) == 1 for bucket in buckets)
+    assert sorted(bucket for bucket in buckets if len(bucket) > 1) == [[0, 1], [1, 2]]
     assert buckets != sorted(buckets)
+    assert sorted(len(update) for update in updates) == [6] + [16] * 24, "only one update is small"
     assert any(len(set(MANY[update])) > 1 and (np.diff(MANY[update]) < 0).any() for update in updates)
+    updates = Bucketed(batch_size=16, buckets=3)(MANY, np.random.default_rng(0))
     other = Bucketed(batch_size=16, buckets=3)(MANY, np.random.default_rng(1))
     assert {frozenset(update.tolist()) for update in updates} != {frozenset(update.tolist()) for update in other}
 
@@ -125,12 +129,41 @@ def test_more_buckets_never_cost_area():
     assert costs[-1] == 0
 
 
-def grown_slowly(widths, max_tokens, batch_size):
+@pytest.mark.parametrize("longest", [1, 30, 400])
+def test_a_plan_chooses_the_fewest_buckets_that_pad_little(longest):
+    lengths = np.random.default_rng(1).integers(1, longest + 1, 3000)
+    for plan in (Bucketed(batch_size=10, buckets=None), TokenBudget(max_tokens=None, batch_size=10, buckets=None)):
+        chosen = fewest_buckets(plan, lengths)
+
+        def padding(buckets, plan=plan):
+            updates = replace(plan, buckets=buckets)(lengths, np.random.default_rng(7))
+            return 1 - lengths.sum() / sum(len(update) * lengths[update].max() for update in updates)
+
+        assert padding(chosen) < 0.035
+        assert chosen == 1 or padding(chosen // 2) > 0.025
+        made = [updates.tolist() for updates in plan(lengths, np.random.default_rng(3))]
+        assert made == [rows.tolist() for rows in replace(plan, buckets=chosen)(lengths, np.random.default_rng(3))]
+
+
+def test_few_rows_have_a_bucket_for_each_length():
+    assert fewest_buckets(Bucketed(batch_size=10, buckets=None), np.array([1, 5, 9])) == 3
+    assert fewest_buckets(Bucketed(batch_size=10, buckets=None), np.zeros(0, dtype=np.int64)) == 1
+
+
+def test_a_budget_without_a_number_has_room_for_rows_of_mean_length():
+    plan = TokenBudget(max_tokens=None, batch_size=4, buckets=2)
+    assert plan.budget(np.array([1, 2, 4])) == 10  # 4 x 7 / 3, rounded up
+    assert replace(plan, max_tokens=7).budget(np.array([1, 2, 4])) == 7
+    with pytest.raises(ValueError, match="give one of them"):
+        replace(plan, batch_size=None)
+
+
+def grown_slowly(widths, max_tokens):
     """Reference implementation: add one row after another to the update while it fits."""
     sizes, inside = [], []
     for width in widths:
         longer = [*inside, width]
-        if inside and (len(longer) * max(longer) > max_tokens or len(longer) > (batch_size or len(longer))):
+        if inside and len(longer) * max(longer) > max_tokens:
             sizes.append(len(inside))
             inside = [width]
         else:
@@ -139,14 +172,10 @@ def grown_slowly(widths, max_tokens, batch_size):
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    widths=st.lists(st.integers(1, 40), max_size=50), max_tokens=st.integers(1, 60), cap=st.none() | st.integers(1, 6)
-)
-def test_budget_grows_updates_as_far_as_they_go(widths, max_tokens, cap):
-    plan = TokenBudget(max_tokens=max_tokens, batch_size=cap, buckets=1)
-    starts = plan._grow(np.array(widths, dtype=np.int64), 100)
-    sizes = np.diff([*starts, 100 + len(widths)]).tolist()
-    assert sizes == grown_slowly(widths, max_tokens, cap)
+@given(widths=st.lists(st.integers(1, 40), max_size=50), max_tokens=st.integers(1, 60))
+def test_budget_grows_updates_as_far_as_they_go(widths, max_tokens):
+    starts = starts_within(max_tokens, np.array(widths, dtype=np.int64))
+    assert np.diff([*starts, len(widths)]).tolist() == grown_slowly(widths, max_tokens)
 
 
 @settings(max_examples=60, deadline=None)
@@ -160,7 +189,7 @@ def test_budget_is_kept_and_longer_rows_stand_alone(lengths, max_tokens):
 def test_by_length_is_stable():
     lengths = np.array([5, 1, 5, 0, 1])
     assert [update.tolist() for update in batches_by_length(lengths, 2)] == [[3, 1], [4, 0], [2]]
-    assert batches_by_length(lengths[:0], 2) == []
+    assert not batches_by_length(lengths[:0], 2)
 
 
 @pytest.mark.parametrize("longest", [10, 2**16 - 1, 2**16, 2**17])
@@ -193,7 +222,11 @@ def test_plans_do_not_import_torch(name):
     ours = {module for module in imported if module.startswith("runner")}
     assert "numpy" in imported
     assert not any(module.startswith("torch") for module in imported)
-    allowed = ("runner.batching.", *(f"runner.common.{basic}" for basic in ("arrays", "types", "records")))
+    allowed = (
+        "runner.batching.",
+        "runner.ragged.updates",
+        *(f"runner.common.{basic}" for basic in ("arrays", "types", "records")),
+    )
     assert all(module.startswith(allowed) for module in ours)
 
 

@@ -1,5 +1,6 @@
 """Strategies: layouts against a row-by-row reference, micro-batches, padding by cause, evaluation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,12 +179,13 @@ def test_updates_come_from_seed_and_epoch_alone():
 
 
 def test_a_budget_has_no_short_updates():
-    plan = TokenBudget(max_tokens=20, batch_size=4, buckets=2)
+    plan, lengths = TokenBudget(max_tokens=None, batch_size=4, buckets=2), np.array(LENGTHS)
     batching = Batching(name="x", batch_size=4, plan=plan, micro_batch=None, layout="padded", width_multiple=1)
-    lengths = np.array(LENGTHS)
     updates = batching.updates(lengths, 1, 0)
     assert min(len(update) for update in updates) < 4
     assert batching.padding(lengths, updates)["last_batch"] == 0
+    assert batching.with_batch_size(9).plan.budget(lengths) > plan.budget(lengths)
+    assert replace(batching, plan=replace(plan, max_tokens=20)).batch_size is None
 
 
 def test_rows_are_arranged_as_they_are():
@@ -226,7 +228,7 @@ def test_the_configs_of_the_table():
     assert "KNOWN TO BE WRONG" in (CONFIGS / "unmasked.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", ["size1", "bucketed", "same_length", "token_budget"])
+@pytest.mark.parametrize("name", ["size1", "bucketed", "same_length"])
 def test_batch_size_limits_every_update(name):
     batching = build(node(name, batch_size=5), "batching", {})
     lengths = np.random.default_rng(0).integers(1, 30, 200)

@@ -149,7 +149,9 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ranks_make_the_updates_of_one_process(case: str, alone: Path, together: Path) -> None:
+def test_ranks_make_the_updates_of_one_process(
+    case: str, alone: Path, together: Path, request: pytest.FixtureRequest
+) -> None:
     expected, got = (load_file(root / case / "checkpoints" / "last.safetensors") for root in (alone, together))
     assert_equal(got, expected)
     one, several = record_of(alone / case), record_of(together / case)
@@ -157,7 +159,9 @@ def test_ranks_make_the_updates_of_one_process(case: str, alone: Path, together:
     assert one["tokens"]["real"] == several["tokens"]["real"]
     assert several.get("counters", {}).keys() == one.get("counters", {}).keys()
     if pieces := one.get("counters", {}).get("pieces"):
-        assert several["counters"]["pieces"]["real"] == pieces["real"]
+        computed = several["counters"]["pieces"]["real"]
+        # with divided parameters a rank without rows computes one, to take part
+        assert computed >= pieces["real"] if "full" in request.node.name else computed == pieces["real"]
     for split in ("valid", "test"):
         figures = {name: value for name, value in one["metrics"][split].items() if isinstance(value, float)}
         assert {name: several["metrics"][split][name] for name in figures} == pytest.approx(figures, rel=1e-9)

@@ -49,7 +49,7 @@ def test_parts_are_all_updates_in_order_and_few_rows_at_once(sizes, rows):
     parts = list(updates.parts(rows))
     assert [update for part in parts for update in as_lists(part)] == as_lists(listed)
     assert all(len(part) > 0 for part in parts)
-    assert all(len(part.rows) < rows + max(sizes) for part in parts)
+    assert all(len(part.rows) < rows + max(sizes, default=0) for part in parts)
 
 
 def test_updates_are_wide_integers_whatever_the_plan_holds():
