@@ -10,28 +10,54 @@ from functools import lru_cache
 
 import numpy as np
 
-from runner.batching.plan import Plan, cut, longest_of, shuffle_updates, shuffle_within
+from runner.batching.plan import Plan, longest_of, shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
 from runner.ragged.updates import RowNumbers, Updates
 
-MOST_PADDING = 0.03  # share of padding, 0 to 1, up to which more buckets are tried
-_SAMPLE = 2**16  # rows of the data set that a trial plans
+MOST_PADDING = 0.038  # share of padding up to which more buckets are tried: every epoch then stays under 4 %
+_MOST_FILLED = 0.015  # share of an update's places for which it is not filled with longer rows
+_SAMPLE, _MOST_TRIED = 2**16, 512  # rows of the data set that a trial plans, and buckets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketed:
     """A plan that shuffles rows within each bucket, cuts them in order of buckets, and shuffles the updates.
 
-    Only one update may be small: what is left of a bucket begins an update that the next bucket fills.
+    What is left of a bucket begins an update that the next one fills, unless that would pad too much (`update_ends`).
     """
 
     batch_size: PositiveInt  # number of rows of an update
     buckets: PositiveInt | None  # maximum number of buckets; None: `fewest_buckets`
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
-        order = shuffle_within(buckets_of(lengths, self.buckets or fewest_buckets(self, lengths)), rng)
-        return shuffle_updates(cut(order, self.batch_size), rng)
+        longest = boundaries(lengths, self.buckets or fewest_buckets(self, lengths))
+        order = shuffle_within(buckets_of(lengths, longest), rng)
+        rows_up_to = np.cumsum(np.bincount(lengths))[longest]
+        return shuffle_updates(Updates(order, update_ends(rows_up_to, longest, self.batch_size)), rng)
+
+
+def update_ends(rows_up_to: IntArray, longest: IntArray, batch_size: int) -> IntArray:
+    """Return the ends of updates, (U,), of rows in order of their buckets.
+
+    An update has `batch_size` rows. It has fewer if the rows of the next bucket are so much longer that they would pad
+    its own by more than `_MOST_FILLED` of the places of a full update.
+
+    Args:
+        rows_up_to: (K,) number of rows of each bucket and of those before it.
+        longest: (K,) length of the longest row of each bucket, ascending.
+    """
+    ends, start, before, places = list[int](), 0, 0, 0  # of the open update: its start, and its places if it ended here
+    for end, width, wider in zip(rows_up_to.tolist(), longest.tolist(), [*longest[1:].tolist(), 0], strict=True):
+        ends += range(start + batch_size, end + 1, batch_size)
+        if ends and ends[-1] > start:
+            start, places = ends[-1], 0
+        places += (end - max(start, before)) * width
+        before = end
+        if (end - start) * wider - places > _MOST_FILLED * batch_size * wider:
+            ends.append(end)
+            start, places = end, 0
+    return np.array(ends if start == before else [*ends, before], dtype=np.int64)
 
 
 def fewest_buckets(plan: Plan, lengths: IntArray) -> int:
@@ -49,7 +75,7 @@ def _fewest_buckets(plan: Plan, histogram: bytes) -> int:
     n_rows = int(ends[-1]) if len(ends) else 0
     lengths = np.searchsorted(ends, np.arange(0, n_rows, 1 + n_rows // _SAMPLE), side="right")
     distinct, buckets = len(np.unique(lengths)), 1
-    while buckets < distinct:
+    while buckets < min(distinct, _MOST_TRIED):
         tried = replace(plan, buckets=buckets)  # type: ignore[type-var]  # plans are dataclasses
         updates = Updates.of(tried(lengths, np.random.default_rng(0)))
         places = int((updates.sizes * np.maximum(1, longest_of(lengths, updates))).sum())
@@ -59,10 +85,10 @@ def _fewest_buckets(plan: Plan, histogram: bytes) -> int:
     return max(1, distinct)
 
 
-def buckets_of(lengths: IntArray, buckets: int) -> RowNumbers:
-    """Return the bucket of each row, (B,), from 0 for the shortest rows."""
-    bucket = np.searchsorted(boundaries(lengths, buckets), np.arange(lengths.max(initial=0) + 1))  # of each length
-    return bucket.astype(np.min_scalar_type(buckets))[lengths]
+def buckets_of(lengths: IntArray, longest: IntArray) -> RowNumbers:
+    """Return the bucket of each row, (B,), from 0 for the shortest, by the `longest` length of each bucket, (K,)."""
+    bucket = np.searchsorted(longest, np.arange(lengths.max(initial=0) + 1))  # of each length
+    return bucket.astype(np.min_scalar_type(len(longest)))[lengths]
 
 
 def boundaries(lengths: IntArray, buckets: int) -> IntArray:

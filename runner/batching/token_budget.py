@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.batching.bucketed import buckets_of, fewest_buckets
+from runner.batching.bucketed import boundaries, buckets_of, fewest_buckets
 from runner.batching.plan import cut_at, shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
@@ -38,7 +38,8 @@ class TokenBudget:
         return math.ceil(self.batch_size * float(np.maximum(1, lengths).mean())) if len(lengths) else 1
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
-        order = shuffle_within(buckets_of(lengths, self.buckets or fewest_buckets(self, lengths)), rng)
+        longest = boundaries(lengths, self.buckets or fewest_buckets(self, lengths))
+        order = shuffle_within(buckets_of(lengths, longest), rng)
         widths = np.maximum(1, lengths.astype(np.int32)[order])
         return shuffle_updates(cut_at(order, starts_within(self.budget(lengths), widths)), rng)
 

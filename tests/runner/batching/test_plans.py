@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.batching import plan as plan_module
-from runner.batching.bucketed import Bucketed, boundaries, fewest_buckets, row_minima
+from runner.batching.bucketed import Bucketed, boundaries, fewest_buckets, row_minima, update_ends
 from runner.batching.plan import batches_by_length, cut_groups, digest, fill_rate, shuffle_updates, stable_order
 from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
@@ -75,9 +75,8 @@ def test_bucketed_mixes_only_neighbours_and_shuffles_within_and_across():
     bounds = boundaries(MANY, 3)
     updates = Bucketed(batch_size=16, buckets=3)(MANY[:390], np.random.default_rng(0))
     buckets = [np.unique(np.searchsorted(bounds, MANY[update])).tolist() for update in updates]
-    assert sorted(bucket for bucket in buckets if len(bucket) > 1) == [[0, 1], [1, 2]]
+    assert all(bucket in ([0], [1], [2], [0, 1], [1, 2]) for bucket in buckets)
     assert buckets != sorted(buckets)
-    assert sorted(len(update) for update in updates) == [6] + [16] * 24, "only one update is small"
     assert any(len(set(MANY[update])) > 1 and (np.diff(MANY[update]) < 0).any() for update in updates)
     updates = Bucketed(batch_size=16, buckets=3)(MANY, np.random.default_rng(0))
     other = Bucketed(batch_size=16, buckets=3)(MANY, np.random.default_rng(1))
@@ -129,6 +128,34 @@ def test_more_buckets_never_cost_area():
     assert costs[-1] == 0
 
 
+def ended_slowly(rows, longest, batch_size):
+    """Reference implementation: add row after row, each as long as its bucket's longest."""
+    ends, inside, place = [], [], 0
+    widths = [width for n_rows, width in zip(rows, longest, strict=True) for _ in range(n_rows)]
+    for place, width in enumerate(widths):
+        if inside and width > inside[-1] and len(inside) * width - sum(inside) > 0.015 * batch_size * width:
+            ends.append(place)
+            inside = []
+        inside.append(width)
+        if len(inside) == batch_size:
+            ends.append(place + 1)
+            inside = []
+    return ends + [len(widths)] * bool(inside)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.lists(st.integers(1, 30), max_size=8),
+    steps=st.lists(st.integers(1, 40), min_size=8),
+    batch=st.integers(1, 12),
+)
+def test_a_bucket_fills_the_update_of_the_one_before_where_that_pads_little(rows, steps, batch):
+    longest = np.cumsum(steps)[: len(rows)]
+    assert update_ends(np.cumsum(rows, dtype=np.int64), longest, batch).tolist() == ended_slowly(
+        rows, longest.tolist(), batch
+    )
+
+
 @pytest.mark.parametrize("longest", [1, 30, 400])
 def test_a_plan_chooses_the_fewest_buckets_that_pad_little(longest):
     lengths = np.random.default_rng(1).integers(1, longest + 1, 3000)
@@ -139,8 +166,8 @@ def test_a_plan_chooses_the_fewest_buckets_that_pad_little(longest):
             updates = replace(plan, buckets=buckets)(lengths, np.random.default_rng(7))
             return 1 - lengths.sum() / sum(len(update) * lengths[update].max() for update in updates)
 
-        assert padding(chosen) < 0.035
-        assert chosen == 1 or padding(chosen // 2) > 0.025
+        assert padding(chosen) < 0.04
+        assert chosen == 1 or padding(chosen // 2) > 0.035
         made = [updates.tolist() for updates in plan(lengths, np.random.default_rng(3))]
         assert made == [rows.tolist() for rows in replace(plan, buckets=chosen)(lengths, np.random.default_rng(3))]
 
