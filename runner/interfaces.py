@@ -616,7 +616,7 @@ class BatchingStrategy(ArrangesRows, Protocol):
 
     @property
     def batch_size(self) -> int | None:
-        """The maximum number of rows of an update; None if something else limits updates."""
+        """The number of rows of an update: at most, or about if tokens limit it; None if it follows from neither."""
 
     @property
     def micro_batch(self) -> int | None:

@@ -14,7 +14,13 @@ import yaml
 from torch import nn
 
 from runner.batching.auto import Auto
-from runner.components.run_components import Components
+from runner.batching.bucketed import Bucketed
+from runner.batching.same_length import SameLength
+from runner.batching.strategy import Batching
+from runner.batching.stream import Stream
+from runner.batching.token_budget import TokenBudget
+from runner.common.errors import HydromelError
+from runner.components.run_components import Components, build_batching, check_fit, check_limits
 from runner.config.instantiate import build
 from runner.config.saved import locate_classes
 from runner.config.schema import RunConfig
@@ -166,6 +172,38 @@ def test_every_strategy_plans_each_row_once(batching: str) -> None:
         updates = item.updates(lengths, 1, 0)
         assert sorted(np.concatenate(updates)) == list(range(300))
         assert all(len(update) for update in updates)
+
+
+@pytest.mark.parametrize("batching", options("batching"))
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_an_experiment_leaves_a_strategy_what_it_is(experiment: str, batching: str) -> None:
+    """Or its options do not fit, which is an error."""
+    wanted = [f"{key}=FILE" for key in left_to_the_user(experiment)]
+    try:
+        chosen = run_config(experiment, batching, *wanted)
+        made = build_batching(chosen.batching, [])
+        check_fit(parts(chosen).task, made, chosen.max_length)
+        check_limits(chosen)
+    except HydromelError as error:
+        message = str(error)
+        fits = "go together" in message or "batching." in message  # streams and rows; an option that others lack
+        assert fits, message
+        return
+    lengths, size = np.random.default_rng(1).integers(1, 40, 300), chosen.batching["batch_size"]
+    for item in made.candidates.values() if isinstance(made, Auto) else [made]:
+        if isinstance(item, Stream):
+            assert item.batch_size == size
+            continue
+        assert isinstance(item, Batching)
+        assert item.micro_batch == 1 or item.name != "size1"
+        rows = np.array([len(update) for update in item.updates(lengths, 1, 0)])
+        if isinstance(item.plan, TokenBudget):
+            places = rows * item.longest(lengths, item.updates(lengths, 1, 0))
+            assert places.max() <= np.ceil(size * lengths.mean())
+            assert rows.max() > size or size > 300
+        else:
+            most = min(size, np.bincount(lengths).max() if isinstance(item.plan, SameLength) else 300)
+            assert most / 2 < rows.max() <= most if isinstance(item.plan, Bucketed) else rows.max() == most
 
 
 @pytest.mark.parametrize("choice", [item for item in CHOICES if not item.startswith("experiment=")])

@@ -139,7 +139,8 @@ NARROWER = {
     "runner.profiling.kernels": "runner.common.dtypes runner.compat.torch",
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
-    "runner.ragged.shapes": "runner.common.arrays",
+    "runner.ragged.updates": "runner.common.arrays",
+    "runner.ragged.shapes": "runner.common.arrays runner.ragged.updates",
     "runner.text.vocab": "runner.common.errors runner.common.types runner.text.normal_forms",
     "runner.text.characters": "runner.text.vocab",
     "runner.tracking.mlflow_store": (
@@ -148,7 +149,7 @@ NARROWER = {
 }
 _PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "shuffle_quality")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}
-BELOW_PLANS = {*BASICS.split(), "runner.common.records", "runner.ragged.shapes"}
+BELOW_PLANS = {*BASICS.split(), "runner.common.records", "runner.ragged.shapes", "runner.ragged.updates"}
 
 
 def name_of(path: Path) -> str:

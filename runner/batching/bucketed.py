@@ -5,84 +5,125 @@ Symbols: B rows; L distinct lengths v_1 < ... < v_L; C_j the number of rows with
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from itertools import product
 
 import numpy as np
 
-from runner.batching.plan import Plan, longest_of, shuffle_updates, shuffle_within
+from runner.batching.plan import shuffle_updates, shuffle_within
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
 from runner.ragged.updates import RowNumbers, Updates
 
-MOST_PADDING = 0.038  # share of padding up to which more buckets are tried: every epoch then stays under 4 %
-_MOST_FILLED = 0.015  # share of an update's places for which it is not filled with longer rows
-_SAMPLE, _MOST_TRIED = 2**16, 512  # rows of the data set that a trial plans, and buckets
+MOST_PADDING = 0.04  # share of padding, 0 to 1, up to which more buckets are tried
+_MOST_BUCKETS = 512  # that are tried, and at most two for each update, since fewer mix rows better
+_FILLED = (1.0, 0.25, 0.1, 0.05, 0.025, 0.01)  # shares of padding for which an update is not filled (`update_ends`)
+_MOST_UPDATES = 1.5  # times the fewest that are possible
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketed:
     """A plan that shuffles rows within each bucket, cuts them in order of buckets, and shuffles the updates.
 
-    What is left of a bucket begins an update that the next one fills, unless that would pad too much (`update_ends`).
+    What is left of a bucket begins an update that the next one fills, unless that pads too much (`chosen_buckets`).
     """
 
-    batch_size: PositiveInt  # number of rows of an update
-    buckets: PositiveInt | None  # maximum number of buckets; None: `fewest_buckets`
+    batch_size: PositiveInt  # maximum number of rows of an update
+    buckets: PositiveInt | None  # maximum number of buckets; None: as many as are needed
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
-        longest = boundaries(lengths, self.buckets or fewest_buckets(self, lengths))
+        longest, ends = chosen_buckets(lengths, self.batch_size, self.buckets)
         order = shuffle_within(buckets_of(lengths, longest), rng)
-        rows_up_to = np.cumsum(np.bincount(lengths))[longest]
-        return shuffle_updates(Updates(order, update_ends(rows_up_to, longest, self.batch_size)), rng)
+        return shuffle_updates(Updates(order, ends), rng)
 
 
-def update_ends(rows_up_to: IntArray, longest: IntArray, batch_size: int) -> IntArray:
+def chosen_buckets(lengths: IntArray, batch_size: int, buckets: int | None) -> tuple[IntArray, IntArray]:
+    """Return the longest length of each bucket, (K,) ascending, and the ends of updates, (U,), of rows in their order.
+
+    Small updates cost time, and many buckets mix rows less. So the fewest buckets (1, 2, 4, ...) are chosen with which
+    full updates pad less than `MOST_PADDING`. If no number suffices, updates may be small: first where filling them
+    pads most, and at most half as many again as full ones. If that does not suffice either, it is what pads least.
+
+    All depends on how many rows have which length, and not on chance: padding is counted as if every update had a row
+    as long as its last bucket.
+    """
+    return _chosen_buckets(np.bincount(lengths).tobytes(), batch_size, buckets)
+
+
+@lru_cache(maxsize=16)
+def _chosen_buckets(histogram: bytes, batch_size: int, buckets: int | None) -> tuple[IntArray, IntArray]:
+    counts = np.frombuffer(histogram, dtype=np.int64)
+    rows_up_to = np.cumsum(counts)
+    n_rows, tokens = int(counts.sum()), int(counts @ np.arange(len(counts)))
+    least, chosen = math.inf, (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    if not n_rows:
+        return chosen
+    tried = cache(partial(boundaries, counts))
+    fewest = math.ceil(n_rows / batch_size)
+    for filled, number in product(_FILLED, [buckets] if buckets else _numbers(counts, 2 * fewest)):
+        bounds = tried(number)
+        ends = update_ends(rows_up_to[bounds], bounds, batch_size, filled)
+        places = _places(ends, rows_up_to[bounds], np.maximum(1, bounds))
+        if places < least and len(ends) <= _MOST_UPDATES * fewest:
+            least, chosen = places, (bounds, ends)
+            if places - tokens < MOST_PADDING * places:
+                break
+    return chosen
+
+
+def fewest_buckets(lengths: IntArray, padding: float) -> IntArray:
+    """Return the longest length of each of the fewest buckets (1, 2, 4, ...) that pad less than this share.
+
+    Padding is counted as if every row were as long as the longest of its bucket.
+    """
+    counts = np.bincount(lengths)
+    bounds = np.zeros(0, dtype=np.int64)
+    for number in _numbers(counts, _MOST_BUCKETS) if len(lengths) else ():
+        bounds = boundaries(counts, number)
+        places = int((np.diff(np.cumsum(counts)[bounds], prepend=0) * bounds).sum())
+        if places - int(lengths.sum()) < padding * places:
+            break
+    return bounds
+
+
+def _numbers(counts: IntArray, most: int) -> list[int]:
+    """Return the numbers of buckets to try, ascending, up to the first that gives each length its own."""
+    distinct = int(np.count_nonzero(counts))
+    powers = [2**power for power in range(min(most, _MOST_BUCKETS).bit_length())]
+    return [*(power for power in powers if power < distinct), *([distinct] if distinct <= powers[-1] else [])]
+
+
+def _places(ends: IntArray, rows_up_to: IntArray, longest: IntArray) -> int:
+    """Return the positions of all updates, if each is as wide as the bucket of its last row."""
+    return int((np.diff(ends, prepend=0) * longest[np.searchsorted(rows_up_to, ends)]).sum())
+
+
+def update_ends(rows_up_to: IntArray, longest: IntArray, batch_size: int, filled: float) -> IntArray:
     """Return the ends of updates, (U,), of rows in order of their buckets.
 
     An update has `batch_size` rows. It has fewer if the rows of the next bucket are so much longer that they would pad
-    its own by more than `_MOST_FILLED` of the places of a full update.
+    its own by more than `filled` of the places of a full update.
 
     Args:
         rows_up_to: (K,) number of rows of each bucket and of those before it.
         longest: (K,) length of the longest row of each bucket, ascending.
     """
-    ends, start, before, places = list[int](), 0, 0, 0  # of the open update: its start, and its places if it ended here
-    for end, width, wider in zip(rows_up_to.tolist(), longest.tolist(), [*longest[1:].tolist(), 0], strict=True):
-        ends += range(start + batch_size, end + 1, batch_size)
-        if ends and ends[-1] > start:
-            start, places = ends[-1], 0
+    ends, start, before, places = [np.zeros(0, dtype=np.int64)], 0, 0, 0  # `start` and `places` of the open update
+    for end, width, wider in zip(
+        rows_up_to.tolist(), longest.tolist(), np.append(longest, 0)[1:].tolist(), strict=True
+    ):
+        full = (end - start) // batch_size
+        if full:
+            ends.append(start + batch_size * np.arange(1, full + 1))
+            start, places = start + batch_size * full, 0
         places += (end - max(start, before)) * width
         before = end
-        if (end - start) * wider - places > _MOST_FILLED * batch_size * wider:
-            ends.append(end)
+        if (end - start) * wider - places > filled * batch_size * wider:
+            ends.append(np.array([end]))
             start, places = end, 0
-    return np.array(ends if start == before else [*ends, before], dtype=np.int64)
-
-
-def fewest_buckets(plan: Plan, lengths: IntArray) -> int:
-    """Return the fewest buckets (1, 2, 4, ...) with which a plan pads at most `MOST_PADDING`.
-
-    Fewer buckets mix rows better. The padding is that of a trial with these `lengths` (B,), or a sample of them. If no
-    number suffices, each length has a bucket.
-    """
-    return _fewest_buckets(plan, np.bincount(lengths).tobytes())  # type: ignore[arg-type]  # plans are hashable
-
-
-@lru_cache(maxsize=64)
-def _fewest_buckets(plan: Plan, histogram: bytes) -> int:
-    ends = np.cumsum(np.frombuffer(histogram, dtype=np.int64))
-    n_rows = int(ends[-1]) if len(ends) else 0
-    lengths = np.searchsorted(ends, np.arange(0, n_rows, 1 + n_rows // _SAMPLE), side="right")
-    distinct, buckets = len(np.unique(lengths)), 1
-    while buckets < min(distinct, _MOST_TRIED):
-        tried = replace(plan, buckets=buckets)  # type: ignore[type-var]  # plans are dataclasses
-        updates = Updates.of(tried(lengths, np.random.default_rng(0)))
-        places = int((updates.sizes * np.maximum(1, longest_of(lengths, updates))).sum())
-        if places - int(lengths.sum()) <= MOST_PADDING * places:
-            return buckets
-        buckets *= 2
-    return max(1, distinct)
+    return np.concatenate([*ends, [before] if start < before else []]).astype(np.int64)
 
 
 def buckets_of(lengths: IntArray, longest: IntArray) -> RowNumbers:
@@ -91,10 +132,10 @@ def buckets_of(lengths: IntArray, longest: IntArray) -> RowNumbers:
     return bucket.astype(np.min_scalar_type(len(longest)))[lengths]
 
 
-def boundaries(lengths: IntArray, buckets: int) -> IntArray:
+def boundaries(histogram: IntArray, buckets: int) -> IntArray:
     """Return the boundaries, (at most `buckets`,) ascending, that minimise the sum of (boundary - length) over rows.
 
-    A boundary is the longest length of its bucket.
+    A boundary is the longest length of its bucket. `histogram` is the number of rows of each length from 0.
 
     The solution is exact, by dynamic programming: the least area of the rows up to v_j in k buckets is
 
@@ -103,7 +144,6 @@ def boundaries(lengths: IntArray, buckets: int) -> IntArray:
     This area is the padded size if every update contained a row as long as its boundary. It approximates the padding of
     real updates, whose widths depend on which rows are drawn together.
     """
-    histogram = np.bincount(lengths)
     distinct = np.flatnonzero(histogram)
     if len(distinct) <= buckets:
         return distinct

@@ -13,6 +13,8 @@ from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
 from runner.ragged.updates import RowNumbers, Updates
 
+_PADDING = 0.025  # share of padding within buckets; updates with rows of two buckets pad more
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBudget:
@@ -24,7 +26,7 @@ class TokenBudget:
 
     max_tokens: PositiveInt | None  # maximum number of positions of an update, with padding
     batch_size: PositiveInt | None  # without `max_tokens` the budget is so many rows of mean length
-    buckets: PositiveInt | None  # maximum number of buckets; None: `fewest_buckets`
+    buckets: PositiveInt | None  # maximum number of buckets; None: as many as pad little
 
     def __post_init__(self) -> None:
         if self.max_tokens is None and self.batch_size is None:
@@ -38,7 +40,7 @@ class TokenBudget:
         return math.ceil(self.batch_size * float(np.maximum(1, lengths).mean())) if len(lengths) else 1
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> Updates:
-        longest = boundaries(lengths, self.buckets or fewest_buckets(self, lengths))
+        longest = boundaries(np.bincount(lengths), self.buckets) if self.buckets else fewest_buckets(lengths, _PADDING)
         order = shuffle_within(buckets_of(lengths, longest), rng)
         widths = np.maximum(1, lengths.astype(np.int32)[order])
         return shuffle_updates(cut_at(order, starts_within(self.budget(lengths), widths)), rng)

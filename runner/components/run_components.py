@@ -90,10 +90,16 @@ def check_fit(task: Task, batching: BatchingStrategy | StrategyChooser, max_leng
 
 
 def check_limits(config: RunConfig) -> None:
-    """Raise HydromelError if both a number of rows and a number of tokens are given as the limit of updates."""
+    """Raise HydromelError if two options limit updates, or if an experiment sets one that the strategy decides."""
     rows, tokens = "batching.batch_size", "batching.plan.max_tokens"
     if {rows, tokens} <= {*config.given}:
         raise HydromelError(f"{tokens} limits updates, so {rows} has no effect; give one of them")
+    chosen, at_once = config.choices.get("batching"), config.batching.get("micro_batch")
+    if chosen == "size1" and at_once != 1:
+        raise HydromelError(
+            f"batching=size1 computes one row at a time, but batching.micro_batch={at_once}; give "
+            "batching.micro_batch=1, or batching=packed"
+        )
 
 
 def build_strategy(

@@ -19,6 +19,6 @@ def test_every_group_and_file_is_on_the_page() -> None:
 
 def test_nested_options_have_their_whole_path() -> None:
     actual = {option.path: option for option in options(CONFIGS / "batching" / "bucketed.yaml", "batching")}
-    assert actual["batching.plan.buckets"].default == "10"
+    assert actual["batching.plan.buckets"].default == "null"
     assert actual["batching.batch_size"].meaning == "Maximum number of examples per update"
     assert "train.epochs" in {option.path for option in options(CONFIGS / "train.yaml", "")}

@@ -156,7 +156,9 @@ def test_places_and_padding_are_those_in_memory(batching: str, tmp_path: Path) -
         assert sum(strategy.padding(train.lengths, updates).values()) == padding > 0
     if batching == "token_budget":
         places = 2 * train.lengths.max(axis=1) if train.lengths.ndim == 2 else train.lengths
-        assert shapes.cells.max() <= max(places.max(), np.ceil(composed.batching["batch_size"] * places.mean()))
+        assert shapes.cells.max() <= max(
+            places.max(), np.ceil(composed.batching["batch_size"] * np.maximum(1, places).mean())
+        )
     evaluation = list(strategy.evaluation_batches(train, 16))
     assert sorted(np.concatenate([batch.index for batch in evaluation])) == list(range(len(train.index)))
 

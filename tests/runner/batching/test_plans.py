@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.batching import plan as plan_module
-from runner.batching.bucketed import Bucketed, boundaries, fewest_buckets, row_minima, update_ends
+from runner.batching.bucketed import Bucketed, boundaries, chosen_buckets, fewest_buckets, row_minima, update_ends
 from runner.batching.plan import batches_by_length, cut_groups, digest, fill_rate, shuffle_updates, stable_order
 from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
@@ -72,7 +72,7 @@ def test_same_length_holds_one_length_an_update_and_is_as_full_as_can_be():
 
 
 def test_bucketed_mixes_only_neighbours_and_shuffles_within_and_across():
-    bounds = boundaries(MANY, 3)
+    bounds = boundaries(np.bincount(MANY), 3)
     updates = Bucketed(batch_size=16, buckets=3)(MANY[:390], np.random.default_rng(0))
     buckets = [np.unique(np.searchsorted(bounds, MANY[update])).tolist() for update in updates]
     assert all(bucket in ([0], [1], [2], [0, 1], [1, 2]) for bucket in buckets)
@@ -98,7 +98,7 @@ def least_area(lengths, buckets):
 @settings(max_examples=150, deadline=None)
 @given(lengths=st.lists(st.integers(0, 14), min_size=1, max_size=40), buckets=st.integers(1, 5))
 def test_boundaries_are_the_best_there_are(lengths, buckets):
-    bounds = boundaries(np.array(lengths), buckets)
+    bounds = boundaries(np.bincount(lengths), buckets)
     assert 1 <= len(bounds) <= buckets
     assert (np.diff(bounds) > 0).all()
     assert area(lengths, bounds.tolist()) == least_area(lengths, buckets)
@@ -118,22 +118,22 @@ def test_row_minima_equal_a_search_of_the_whole_matrix(n_distinct):
 
 
 def test_boundaries_of_few_lengths_and_of_none():
-    assert boundaries(np.array([3, 3, 9]), 5).tolist() == [3, 9]
-    assert boundaries(np.array([], dtype=np.int64), 5).tolist() == []
+    assert boundaries(np.bincount(np.array([3, 3, 9])), 5).tolist() == [3, 9]
+    assert boundaries(np.bincount(np.array([], dtype=np.int64)), 5).tolist() == []
 
 
 def test_more_buckets_never_cost_area():
-    costs = [area(MANY.tolist(), boundaries(MANY, buckets).tolist()) for buckets in range(1, 31)]
+    costs = [area(MANY.tolist(), boundaries(np.bincount(MANY), buckets).tolist()) for buckets in range(1, 31)]
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] == 0
 
 
-def ended_slowly(rows, longest, batch_size):
+def ended_slowly(rows, longest, batch_size, filled):
     """Reference implementation: add row after row, each as long as its bucket's longest."""
     ends, inside, place = [], [], 0
     widths = [width for n_rows, width in zip(rows, longest, strict=True) for _ in range(n_rows)]
     for place, width in enumerate(widths):
-        if inside and width > inside[-1] and len(inside) * width - sum(inside) > 0.015 * batch_size * width:
+        if inside and width > inside[-1] and len(inside) * width - sum(inside) > filled * batch_size * width:
             ends.append(place)
             inside = []
         inside.append(width)
@@ -148,33 +148,39 @@ def ended_slowly(rows, longest, batch_size):
     rows=st.lists(st.integers(1, 30), max_size=8),
     steps=st.lists(st.integers(1, 40), min_size=8),
     batch=st.integers(1, 12),
+    filled=st.sampled_from([0.0, 0.03, 0.2, 1.0]),
 )
-def test_a_bucket_fills_the_update_of_the_one_before_where_that_pads_little(rows, steps, batch):
+def test_a_bucket_fills_the_update_of_the_one_before_where_that_pads_little(rows, steps, batch, filled):
     longest = np.cumsum(steps)[: len(rows)]
-    assert update_ends(np.cumsum(rows, dtype=np.int64), longest, batch).tolist() == ended_slowly(
-        rows, longest.tolist(), batch
-    )
+    ends = update_ends(np.cumsum(rows, dtype=np.int64), longest, batch, filled)
+    assert ends.tolist() == ended_slowly(rows, longest.tolist(), batch, filled)
 
 
-@pytest.mark.parametrize("longest", [1, 30, 400])
-def test_a_plan_chooses_the_fewest_buckets_that_pad_little(longest):
-    lengths = np.random.default_rng(1).integers(1, longest + 1, 3000)
-    for plan in (Bucketed(batch_size=10, buckets=None), TokenBudget(max_tokens=None, batch_size=10, buckets=None)):
-        chosen = fewest_buckets(plan, lengths)
+@pytest.mark.parametrize(("longest", "small"), [(1, 0), (30, 0.05), (400, 0.2)])
+@pytest.mark.parametrize("batch_size", [10, 32])
+def test_few_buckets_pad_little_and_updates_are_full_where_they_can_be(longest, small, batch_size):
+    lengths = (np.random.default_rng(1).pareto(2, 3000) * longest / 20 + 1).astype(np.int64).clip(max=longest)
+    plan = Bucketed(batch_size=batch_size, buckets=None)
+    for seed in range(3):
+        updates = plan(lengths, np.random.default_rng(seed))
+        places = sum(len(update) * lengths[update].max() for update in updates)
+        assert 1 - lengths.sum() / places < 0.04
+        assert len(updates) <= (1 + small) * np.ceil(3000 / batch_size)
+    bounds, _ = chosen_buckets(lengths, batch_size, None)
+    fewer, ends = chosen_buckets(lengths, batch_size, max(1, len(bounds) // 2))
+    if len(fewer) < len(bounds) and len(ends) == np.ceil(3000 / batch_size):
+        widths = fewer[np.searchsorted(np.cumsum(np.bincount(lengths))[fewer], ends)]
+        assert 1 - lengths.sum() / (np.diff(ends, prepend=0) * widths).sum() > 0.04, "half of the buckets would do"
 
-        def padding(buckets, plan=plan):
-            updates = replace(plan, buckets=buckets)(lengths, np.random.default_rng(7))
-            return 1 - lengths.sum() / sum(len(update) * lengths[update].max() for update in updates)
 
-        assert padding(chosen) < 0.04
-        assert chosen == 1 or padding(chosen // 2) > 0.035
-        made = [updates.tolist() for updates in plan(lengths, np.random.default_rng(3))]
-        assert made == [rows.tolist() for rows in replace(plan, buckets=chosen)(lengths, np.random.default_rng(3))]
-
-
-def test_few_rows_have_a_bucket_for_each_length():
-    assert fewest_buckets(Bucketed(batch_size=10, buckets=None), np.array([1, 5, 9])) == 3
-    assert fewest_buckets(Bucketed(batch_size=10, buckets=None), np.zeros(0, dtype=np.int64)) == 1
+def test_where_nothing_pads_little_enough_the_least_is_chosen():
+    lengths = np.array([1, 10, 100, 1000])
+    bounds, ends = chosen_buckets(lengths, 4, None)
+    assert (len(ends), bounds.tolist()[-1]) == (1, 1000), "at most half as many updates again"
+    assert [bound.tolist() for bound in chosen_buckets(lengths[:0], 4, None)] == [[], []]
+    assert fewest_buckets(lengths, 0.02).tolist() == lengths.tolist()
+    assert fewest_buckets(lengths, 0.99).tolist() == [1000]
+    assert fewest_buckets(lengths[:0], 0.02).tolist() == []
 
 
 def test_a_budget_without_a_number_has_room_for_rows_of_mean_length():

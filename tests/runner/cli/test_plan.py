@@ -235,7 +235,9 @@ def cells_of(table: str, strategy: str) -> list[str]:
 
 
 def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (item,) = planned(*tag_files(tmp_path), "batching=token_budget", "--epochs", "1")["planned"]
+    (item,) = planned(*tag_files(tmp_path), "batching=token_budget", "batching.plan.max_tokens=90", "--epochs", "1")[
+        "planned"
+    ]
     cost, shuffle = capsys.readouterr().out.split("Shuffling")
     assert item["quality"]["repeated_pairs"] == {"value": None, "chance": None, "times_chance": None}
     assert cells_of(shuffle, "token_budget")[-2:] == ["-", "-"]
