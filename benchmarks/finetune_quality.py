@@ -62,6 +62,7 @@ class Work:
     epochs: int
     rate: float
     small: str
+    at_once: int | None = None  # rows that go through our model at once, to save memory; updates stay the same
 
 
 WORKS = {
@@ -69,7 +70,7 @@ WORKS = {
     "wnut17": Work("wnut17", "finetune_tag", 5, 1e-4, "wnut17"),
     "trec": Work("trec_dev", "finetune_classify", 3, 1e-4, "trec_conv"),
     "ud_ewt": Work("ud_ewt", "finetune_tag", 2, 1e-4, "ud_ewt_pos"),
-    "newsgroups4": Work("newsgroups4", "finetune_classify", 3, 1e-4, "newsgroups4"),
+    "newsgroups4": Work("newsgroups4", "finetune_classify", 3, 1e-4, "newsgroups4", at_once=8),
 }
 
 
@@ -82,6 +83,7 @@ def overrides(work: Work, options: argparse.Namespace) -> list[str]:
         f"embedding.path={WEIGHTS}",
         f"optimizer.lr={work.rate}",
         f"train.epochs={options.epochs or work.epochs}",
+        f"batching.micro_batch={work.at_once or 'null'}",
         *limit,
     ]
 

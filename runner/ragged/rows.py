@@ -77,7 +77,9 @@ class Rows:
     @cached_property
     def host_offsets(self) -> IntArray:
         """(B+1,) the packed index at which each row starts; the last entry is N."""
-        return np.concatenate(([0], np.cumsum(self.host_lengths)))
+        offsets = np.zeros(self.n_rows + 1, dtype=np.int64)
+        np.cumsum(self.host_lengths, out=offsets[1:])
+        return offsets
 
     @cached_property
     def offsets(self) -> Tensor:
