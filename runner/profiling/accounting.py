@@ -185,6 +185,12 @@ class CostCounters:
         self.by_length[longest] = {key: value + before.get(key, 0) for key, value in added.items()}
 
     @property
+    def work(self) -> tuple[int, int, float]:
+        """The real tokens, the real pieces of words (0 if the model reads none) and the seconds of training so far."""
+        pieces = (self.counters or {}).get("pieces", {}).get("real", 0)
+        return self.real_tokens, pieces, self.training_seconds
+
+    @property
     def padding_share(self) -> float:
         """The share of padding among all positions that were computed, 0 to 1: of pieces, if the model reads these."""
         pieces = (self.counters or {}).get("pieces")

@@ -104,18 +104,23 @@ def record_evaluation(t: Training, metrics: dict[str, object]) -> None:
 
 
 def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> None:
-    """Log one line after an evaluation, and deliver the records so far of a run that takes longer."""
+    """Log one line after an evaluation, and deliver the records so far of a run that takes longer.
+
+    Speed and seconds are those of the epoch's training, or of the part of it that this process made; then come the
+    seconds of all epochs.
+    """
     costs, progress, value = t.costs, t.progress, metrics[t.metric_name]
     assert isinstance(value, float)
     quality = shown(value, t.measures.scales[t.metric_name].unit)
-    tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
-    pieces = (costs.counters or {}).get("pieces", {}).get("real")
-    per_s = "" if pieces is None else f"  {pieces / max(costs.training_seconds, 1e-9):7,.0f} pieces/s"
+    tokens, pieces, seconds = np.subtract(costs.work, t.live.cost_before).tolist()
+    speed = f"{tokens / max(seconds, 1e-9):7,.0f} tok/s"
+    if pieces:
+        speed += f"  {pieces / max(seconds, 1e-9):7,.0f} pieces/s"
     loss = f"{mean_loss:6.4f}" if math.isfinite(mean_loss) else f"{'-':>6}"  # a resumed run with nothing left to train
     log.info(
         f"epoch {progress.last_epoch:3d}  updates {progress.updates:5,d}  loss {loss}  "
-        f"valid loss {metrics[LOSS]:6.4f}  {t.metric_name} {quality:>6}  {tokens_per_s:7,.0f} tok/s{per_s}  "
-        f"padding {100 * costs.padding_share:4.1f} %  {costs.training_seconds:6.1f} s"
+        f"valid loss {metrics[LOSS]:6.4f}  {t.metric_name} {quality:>6}  {speed}  "
+        f"padding {100 * costs.padding_share:4.1f} %  {seconds:5.1f} s, in all {costs.training_seconds:.1f} s"
     )
     if t.clock.total() > _LIVE_AFTER_S:
         deliver_or_warn(t.tracker, t.run.path)

@@ -75,10 +75,11 @@ class Progress:
 
 @dataclass
 class Live:
-    """Numbers that the thread of the progress bar reads, besides `Progress`; they are not in checkpoints."""
+    """Numbers for messages and the progress bar, which a thread draws; they are not in checkpoints."""
 
     before_epoch: int = 0  # updates before the current epoch
     epoch_updates: int = 0  # updates of the current epoch
+    cost_before: tuple[int, int, float] = (0, 0, 0.0)  # tokens, pieces and seconds before this process began the epoch
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=50))  # of the last updates, as far as known
 
 
@@ -154,6 +155,7 @@ class Training:
         """Return the updates of the current epoch: the rows of each."""
         updates = self.batching.updates(self.train.cost_lengths, self.seed, self.progress.epoch)
         self.live.before_epoch, self.live.epoch_updates = self.progress.updates - self.progress.update, len(updates)
+        self.live.cost_before = self.costs.work
         return updates
 
     def own_rows(self, update: IntArray) -> IntArray:

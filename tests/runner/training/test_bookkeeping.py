@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from runner.profiling.accounting import CostCounters
 from runner.terminal.progress import Stage
 from runner.training import watch
-from runner.training.bookkeeping import record_losses
+from runner.training.bookkeeping import record_losses, report_epoch
 from runner.training.state import Live
 
 
@@ -81,3 +83,19 @@ def test_the_bar_reads_what_the_loop_counts(monkeypatch: pytest.MonkeyPatch) -> 
     look(bar)
     assert (bar.label, bar.done) == ("epoch 2/3", 1)
     assert "tok/s" not in bar.detail, "the evaluation between the epochs is no training"
+
+
+def test_the_line_of_an_epoch_has_its_own_speed_and_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    costs = CostCounters(real_tokens=3000, training_seconds=3.0, counters={"pieces": {"real": 5000, "padded": 0}})
+    t: Any = SimpleNamespace(
+        progress=SimpleNamespace(last_epoch=2, updates=20),
+        costs=costs,
+        live=Live(cost_before=(1000, 1000, 1.0)),
+        metric_name="f1",
+        measures=SimpleNamespace(scales={"f1": SimpleNamespace(unit="%")}),
+        clock=SimpleNamespace(total=lambda: 0.0),
+    )
+    with caplog.at_level(logging.INFO):
+        report_epoch(t, {"f1": 50.0, "loss": 1.0}, 0.5)
+    (line,) = caplog.messages
+    assert "  1,000 tok/s    2,000 pieces/s  padding  0.0 %    2.0 s, in all 3.0 s" in line
