@@ -67,6 +67,7 @@ class PlanReport:
     planned: list[PlannedStrategy]  # the figures of each strategy
     left_out: dict[str, str]  # by name, the reason why a strategy does not fit
     device: str | None = None  # the device of the probe; None: speed was not probed
+    ranks: int = 1  # processes that would make each update together; the figures are those of one with all rows
 
 
 def plan_strategies(
@@ -134,6 +135,7 @@ def plan_strategies(
         planned=planned,
         left_out=unfit,
         device=None if probe_seconds is None else str(device),
+        ranks=config.ranks,
     )
 
 

@@ -16,6 +16,10 @@ MIB = 2**20
 MUCH_ALIKE = 1.5  # updates whose rows are this many times more alike in length than by chance are no random samples
 KNOWN_WRONG = "unmasked"  # the layout whose results are known to be wrong
 NOT_RUN = "not run"  # shown if this machine lacks a kernel
+_RANKS_NOTE = (
+    "speed and memory are those of one process: with ranks={ranks} each has a share of every update's rows, and with "
+    "shard=full of the parameters, gradients and state of the optimiser"
+)
 _PIECES_NOTE = "padding, widths, tokens of batches and similar lengths count pieces of words, which the model reads"
 Column = tuple[str, Callable[[PlannedStrategy], str]]
 
@@ -107,6 +111,7 @@ def _notes(report: PlanReport) -> list[str]:
         ),
         *([] if report.pieces is None else [_PIECES_NOTE]),
         *([] if memory is None else [_memory_note(memory)]),
+        *([] if report.ranks == 1 else [_RANKS_NOTE.format(ranks=report.ranks)]),
         *([] if together is None else [f"over all rows, length and target correlate with r {_number(together)}"]),
         f"epochs planned: {report.epochs}; docs/plan.md explains each figure",
         *(f"left out: {', '.join(names)}: {report.left_out[names[0]]}" for names in reasons.values()),

@@ -234,6 +234,13 @@ def cells_of(table: str, strategy: str) -> list[str]:
     return re.split(r"\s{2,}", line.strip())
 
 
+def test_a_plan_says_that_it_is_of_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for ranks in (1, 3):
+        report = planned(*tag_files(tmp_path), "batching=packed", f"ranks={ranks}", "--epochs", "1")
+        assert report["ranks"] == ranks
+        assert ("those of one process: with ranks=3 each has" in capsys.readouterr().out) == (ranks == 3)
+
+
 def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (item,) = planned(*tag_files(tmp_path), "batching=token_budget", "batching.plan.max_tokens=90", "--epochs", "1")[
         "planned"
