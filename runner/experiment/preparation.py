@@ -20,7 +20,15 @@ from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_
 from runner.data.truncation import Truncation
 from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment.init_from import Source
-from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
+from runner.experiment.resumption import (
+    changes,
+    check_data,
+    check_options,
+    check_plans,
+    check_rates,
+    limits_of,
+    origin_of,
+)
 from runner.inference.trained import read_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, HasBaseWeights, HasLayers, Schedule, StrategyChooser
 from runner.model import (
@@ -77,6 +85,7 @@ def prepare(
     checkpoint = Checkpoint.read(last) if last.exists() else None
     if checkpoint is not None:
         not_chosen = isinstance(components.batching, StrategyChooser)
+        check_plans(run.path, checkpoint.origin)
         check_options(run.path, checkpoint.origin.config, config, not_chosen)
     if ranks.world > 1 and isinstance(components.batching, StrategyChooser):
         raise HydromelError(f"ranks={ranks.world}: batching=auto times one process; name a strategy, or use ranks=1")

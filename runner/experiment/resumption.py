@@ -21,7 +21,7 @@ from runner.data.numericalize import Data
 from runner.interfaces import Schedule
 from runner.text.vocab import Vocab
 from runner.training.checkpoint import Checkpoint, checkpoint_path
-from runner.training.state import Origin
+from runner.training.state import PLANS, Origin
 
 MAY_CHANGE = {  # option, or section of options -> what it decides
     "train.epochs": "when training ends",
@@ -83,7 +83,16 @@ _NOT_COMPARED = ("resume", "plugins", *NOTES)
 
 def origin_of(config: RunConfig, data: Data) -> Origin:
     """Return what the run is trained on and with, for its checkpoints."""
-    return Origin(_plain(config), data.fingerprint, _described(data.vocabs))
+    return Origin(_plain(config), data.fingerprint, _described(data.vocabs), PLANS)
+
+
+def check_plans(folder: Path, origin: Origin) -> None:
+    """Raise HydromelError if the run was trained by a version that planned other updates."""
+    if origin.plans != PLANS:
+        raise HydromelError(
+            f"{folder}: another version of Hydromel trained this run, with other updates (plans {origin.plans}; here "
+            f"{PLANS}), so it cannot go on here; train again, or start from its parameters with init_from="
+        )
 
 
 def _plain(config: RunConfig) -> dict[str, object]:

@@ -83,6 +83,9 @@ class Live:
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=50))  # of the last updates, as far as known
 
 
+PLANS = 2  # raised if a plan changes, since a run must end with the one that it began with
+
+
 @with_config(ConfigDict(strict=True, revalidate_instances="always"))
 @dataclass(frozen=True)
 class Origin:
@@ -91,6 +94,7 @@ class Origin:
     config: dict[str, object]  # the options, with the stable names of classes
     fingerprint: str  # fingerprint of the data
     vocabs: dict[str, str]  # size and hash of each vocabulary
+    plans: int = 1  # version of the plans (`PLANS`)
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,13 @@ def test_limits_of_another_form_are_refused(
     assert "last.safetensors: its state does not fit this run (epochs: " in refusal(folder, *data, *OPTIONS)
 
 
+def test_a_run_does_not_go_on_with_other_plans(ended: Path, data: list[str], tmp_path: Path) -> None:
+    folder = copy(ended, tmp_path)
+    with_origin(folder, {"plans": 1})
+    line = refusal(folder, *data, *OPTIONS, "train.epochs=3")
+    assert "another version of Hydromel trained this run, with other updates (plans 1; here 2)" in line
+
+
 def test_a_checkpoint_of_an_earlier_version_is_refused(ended: Path, data: list[str], tmp_path: Path) -> None:
     folder = copy(ended, tmp_path)
     with_origin(folder, {})
