@@ -217,15 +217,21 @@ class Backbone(PieceModel):
 
 
 def run_windows(
-    run: Callable[[Ragged, Ragged | None], list[Ragged]], laid: Windows, ids: Ragged, segments: Ragged | None
+    run: Callable[[Ragged, Ragged | None], list[Ragged]],
+    laid: Windows,
+    ids: Ragged,
+    segments: Ragged | None,
+    training: bool,
 ) -> list[Ragged]:
     """Return what `run` returns for windows of pieces, given their `ids` and segments (packed).
 
     If a row has more than `MOST_PIECES`, windows run in parts of so many, and what is inside the model is computed
-    again in the backward pass: the memory for gradients does not grow with the length of rows.
+    again in the backward pass: the memory for gradients does not grow with the length of rows. Outside of training all
+    windows run in such parts, since a batch may have many long rows.
     """
     per_row = np.bincount(laid.row, weights=laid.lengths)
-    if per_row.max(initial=0) <= MOST_PIECES:
+    together = per_row.max(initial=0) if training else per_row.sum()
+    if together <= MOST_PIECES:
         return run(ids, segments)
     part = (np.cumsum(laid.lengths) - 1) // MOST_PIECES
     results = []

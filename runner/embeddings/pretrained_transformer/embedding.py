@@ -198,7 +198,7 @@ class TransformerEmbedding(nn.Module):
             return layers
 
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            layers = run_windows(run, laid, ids, segments)
+            layers = run_windows(run, laid, ids, segments, self.training)
         return [layers[layer] for layer in self.layers] if self.needs_all else layers, laid
 
     def _windows(self, words: Ragged) -> Windows:

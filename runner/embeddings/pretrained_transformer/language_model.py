@@ -239,7 +239,7 @@ class PretrainedLanguageModel(nn.Module):
             layers: list[Ragged] = self.backbone(read, None, False)
             return layers
 
-        layers = run_windows(run, laid, pieces, None)
+        layers = run_windows(run, laid, pieces, None, self.training)
         result = Ragged(layers[-1].tokens().index_select(0, rows.send(laid.place)), ids.rows, "packed")
         return result.pad() if ids.layout == "padded" else result
 

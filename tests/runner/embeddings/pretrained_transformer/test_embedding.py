@@ -437,6 +437,19 @@ def test_windows_of_very_long_rows_run_in_parts(
     assert max(calls) <= 12 + 9
 
 
+def test_many_rows_run_in_parts_outside_of_training(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, ids, calls = embedding(saved("bert"), window=9, overlap=3).eval(), ids_of(TEXT, "packed", 0), list[int]()
+    made.backbone.register_forward_hook(lambda module, given, output: calls.append(given[0].rows.n_tokens))
+    with torch.no_grad():
+        expected = made(ids).tokens()
+        most = calls.pop() - 1
+        monkeypatch.setattr("runner.embeddings.pretrained_transformer.backbone.MOST_PIECES", most)
+        torch.testing.assert_close(made(ids).tokens(), expected)
+        assert (len(calls), sum(calls)) == (2, most + 1)
+        made.train()(ids)
+    assert len(calls) == 3, "in training only a long row is divided"
+
+
 def test_long_words_and_rows_are_read_in_windows(saved: Saved) -> None:
     """A word of 100,000 characters, and a row of 100,000 pieces; its windows run one micro-batch in a forward pass."""
     long = "x" * 100_000
