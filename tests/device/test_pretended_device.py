@@ -50,7 +50,7 @@ BATCHING = {
     "packed": "",
     "timestep": "",
     "unmasked": "batching.plan.buckets=3",
-    "token_budget": "batching.plan.max_tokens=40",
+    "token_budget": "",
 }
 POOLINGS = ("mean", "max", "min", "sum", "sqrt", "unit_sum", "last", "first", "attention")
 OPTIMIZERS = ("adadelta", "adam", "adamw", "asgd", "nt_asgd", "rmsprop", "sgd")
@@ -79,7 +79,7 @@ def _exact() -> Iterator[tuple[str, str]]:
     for batching, options in BATCHING.items():
         task = "classify" if batching == "unmasked" else "tag"
         yield batching, f"{task} encoder=bgru encoder.hidden=4 batching={batching} {options}"
-    yield "token_budget packed", "tag batching=token_budget batching.plan.max_tokens=40 batching.layout=packed"
+    yield "token_budget packed", "tag batching=token_budget batching.layout=packed"
     for pooling in POOLINGS:
         for layout in ("packed", "padmask"):
             yield f"{pooling} {layout}", f"classify encoder=conv task.pooling={pooling} batching={layout}"

@@ -93,7 +93,7 @@ def rows(ids: Ragged) -> list[list[int]]:
 
 
 def test_whole_rows_are_classified_by_pieces_and_words_are_not_tagged_by_them(tmp_path: Path) -> None:
-    pieces = ["features=bpe", "features.words.merges=10", "encoder=none", "train.epochs=3", "baselines=false"]
+    pieces = ["features=bpe", "features.words.merges=10", "encoder=none", "train.epochs=6", "baselines=false"]
     assert run(tmp_path / "labels", *label_files(tmp_path), *pieces)["metrics"]["test"]["accuracy"] > 60
     with pytest.raises(
         HydromelError,

@@ -199,7 +199,7 @@ def test_there_are_optimizers_and_schedules() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_learns(tmp_path: Path, optimizer: str) -> None:
-    run(tmp_path / "run", *label_files(tmp_path), "encoder=bow", f"optimizer={optimizer}", "train.epochs=3")
+    run(tmp_path / "run", *label_files(tmp_path), "encoder=bow", f"optimizer={optimizer}", "train.epochs=5")
     lines = (tmp_path / "run" / run_schema.METRICS).read_text(encoding="utf-8").splitlines()
     losses = [record["train/loss"] for line in lines if "train/loss" in (record := json.loads(line)["metrics"])]
     assert losses[-1] < losses[0]
