@@ -92,7 +92,7 @@ class Ours:
 
 
 def compose(work: str, data: str, *more: str) -> Config:
-    overrides = [*WORKS[work], f"data_dir={data}", "tracker=none", "schedule=constant", *more]
+    overrides = [*WORKS[work], f"data_dir={data}", "tracker=none", "schedule=constant", "schedule.warmup=0", *more]
     return compose_config(overrides).resolved
 
 
