@@ -67,7 +67,7 @@ def main() -> None:
             for turn in range(given.turns + 1):  # the first one fills the cache
                 for way, how in WAYS.items():
                     both = [*(option.format(text=text) for option in options), f"data_dir={given.data}", *how]
-                    _, start = measure([*both, f"train.max_updates={text}"], Path(name))
+                    _, start = measure([*both, f"train.max_updates={few}"], Path(name))
                     rate, whole = measure([*both, f"train.max_updates={many}"], Path(name))
                     if turn:
                         rates[way].append(rate)
