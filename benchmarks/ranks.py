@@ -34,7 +34,11 @@ TEXT = "a short text for evaluation , which is not measured\n" * 20  # the file 
 WORKS = {  # options, and the numbers of updates of the shorter and the longer run
     "LSTM tagger with characters, WNUT-17": (["experiment=wnut17"], 50, 350),
     "convolution, SST-2": (["experiment=sst2_conv"], 50, 450),
-    "word LM, WikiText-2": (["experiment=word_lm", "dataset.valid={text}", "dataset.test={text}"], 5, 20),
+    "word LM, WikiText-2": (
+        ["experiment=word_lm", "dataset.valid={text}", "dataset.test=null", "dataset.test_fraction=0.0"],
+        5,
+        20,
+    ),
     "MiniLM, SST-2": ([*MINILM, "train.row_dropout=true"], 4, 20),
 }
 
