@@ -7,7 +7,7 @@ from the same weights, and must have the same loss on the same rows before anyth
 own, and they take turns (`contest.py`).
 
 Rates are real (non-padding) tokens/s, as medians over rounds with their range; a ratio is the median over rounds of the
-ratio to the row's reference. Bytes are the peak of a process, or on a GPU of its allocator. On one CPU thread there is
+ratio to the row's reference, which is the fastest of the peers. Bytes are the peak of a process, or on a GPU of its allocator. On one CPU thread there is
 also a ratio by CPU time, which other processes on a busy machine hardly affect.
 
 Three rows are of another kind: `overhead` compares whole runs with a bare loop over the same batches, `crf` a CRF with
@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import product
@@ -36,7 +37,7 @@ from bench_options import former, parsed
 from bench_show import draw, show
 from contest import Entrant, NotRunHere, Score, compete, ratios, stepping, summary
 from training_runs import cost_of_run
-from training_steps import hand_step, our_step
+from training_steps import grouped, hand_prediction_step, hand_step, our_prediction_step, our_step, shuffled
 from word_lm_peer import example_step
 
 from runner.common.errors import HydromelError, missing_kernel
@@ -44,13 +45,11 @@ from runner.common.files import write_text
 from runner.tracking.provenance import cpu_name, git_commit
 
 WARM_UP = 2  # rounds before the measured ones
-HAND, TRAINER, EXAMPLE = "by hand", "transformers.Trainer, grouped", "PyTorch's example"
+SHUFFLED, CAREFUL, STRONG = "by hand, shuffled", "by hand, grouped", "by hand, strong"
+TRAINER, EXAMPLE, STRONG_EXAMPLE = "transformers.Trainer, grouped", "PyTorch's example", "PyTorch's example, strong"
 PADDED, GROUPED, REBALANCED = "HF shuffled", "HF grouped", "HF rebalanced"
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
-LM = {
-    "float32": ["matmul=onednn"],
-    "bfloat16 scores": ["matmul=onednn", "task.precision=bfloat16"],
-}
+LM = {"as shipped": [], "bfloat16 scores": ["task.precision=bfloat16"]}  # options besides those of the experiment
 OURS = {*STRATEGIES, *LM}
 
 
@@ -58,12 +57,13 @@ OURS = {*STRATEGIES, *LM}
 class Row:
     """One row: a work, its entrants by name, and the ratio to the reference that an entrant should reach (`goals`).
 
-    With `second`, there are also ratios to another entrant, with goals of their own.
+    Without a `reference` (None), the fastest of the others is. With `second`, there are also ratios to another entrant,
+    with goals of their own.
     """
 
     name: str
     title: str
-    reference: str
+    reference: str | None
     entrants: dict[str, Entrant]
     goals: dict[str, float]
     updates: int  # updates per turn
@@ -76,29 +76,47 @@ def training_row(
     work: str,
     title: str,
     peer: Any,
+    strong: Any,
     batch_size: int,
     updates: int,
-    goals: dict[str, float],
 ) -> Row:
-    """Return a row with Hydromel under every strategy, a peer written by hand and the same peer in a Trainer.
+    """Return a row with Hydromel under every strategy, and a peer written by hand in several ways.
 
-    Without a peer (None), `padmask` is the reference.
+    `peer` is the careful one: with shuffled rows, with rows grouped by length, and in a Trainer. `strong` is the same
+    model with what makes it fast, in batches grouped by length with fused Adam. Without a peer (None), `padmask` is the
+    reference.
     """
     device = f"device={options.device}"
     size = f"batching.batch_size={batch_size}"
     ours = {name: stepping(our_step, work, options.data, device, f"batching={name}", size) for name in STRATEGIES}
     if peer is None:
-        return Row(work, title, "padmask", ours, goals, updates)
-    others = {HAND: stepping(hand_step, peer, work, options.data, size, device)}
+        return Row(work, title, "padmask", ours, {}, updates)
+    others = {
+        SHUFFLED: stepping(hand_step, peer, shuffled, False, work, options.data, size, device),
+        CAREFUL: stepping(hand_step, peer, grouped, False, work, options.data, size, device),
+        STRONG: stepping(hand_step, strong, grouped, True, work, options.data, size, device),
+    }
     if not work.startswith("tagger") and not missing():
         from training_trainer import trainer_work  # importing transformers takes seconds
 
         others[TRAINER] = Entrant(trainer_work, (peer, work, options.data, size, device))
     if work == "conv_sst2":
         others["by hand, padded to 100"] = stepping(
-            hand_step, peers.conv_classifier_of_100, work, options.data, size, device
+            hand_step, peers.conv_classifier_of_100, shuffled, False, work, options.data, size, device
         )
-    return Row(work, title, HAND, others | ours, goals, updates)
+    return Row(work, title, None, others | ours, {"bucketed": 2.0}, updates, CAREFUL, {"bucketed": 2.5})
+
+
+def prediction_row(options: argparse.Namespace, work: str, title: str, peer: Any, strong: Any) -> Row:
+    """Return a row that predicts the validation set, with the options of the experiment."""
+    device = f"device={options.device}"
+    entrants = {
+        CAREFUL: stepping(hand_prediction_step, peer, work, options.data, device),
+        STRONG: stepping(hand_prediction_step, strong, work, options.data, device),
+        "bucketed": stepping(our_prediction_step, work, options.data, device, "batching=bucketed"),
+        "packed": stepping(our_prediction_step, work, options.data, device, "batching=packed"),
+    }
+    return Row(f"predict_{work}", f"Prediction: {title}", None, entrants, {"bucketed": 4.0}, 2)
 
 
 def missing() -> list[str]:
@@ -130,30 +148,39 @@ def finetuning_rows(options: argparse.Namespace) -> list[Row]:
 
 def lm_row(options: argparse.Namespace, streams: int) -> Row:
     size, device = f"batching.batch_size={streams}", f"device={options.device}"
-    entrants = {EXAMPLE: stepping(example_step, options.data, options.device, streams)}
+    entrants = {
+        name: stepping(example_step, strong, options.data, options.device, streams)
+        for name, strong in ((EXAMPLE, False), (STRONG_EXAMPLE, True))
+    }
     entrants |= {name: stepping(our_step, "word_lm", options.data, size, device, *more) for name, more in LM.items()}
     title = f"Word LM of PyTorch's example, WikiText-2, {streams} streams"
-    return Row(f"word_lm_{streams}", title, EXAMPLE, entrants, {"float32": 2.5, "bfloat16 scores": 3.3}, 6)
+    return Row(f"word_lm_{streams}", title, None, entrants, {"as shipped": 2.0}, 6)
 
 
 def rows(options: argparse.Namespace) -> dict[str, Row]:
     """Return all rows that train on real data."""
-    conv, lstm, tagger = peers.conv_classifier, peers.LstmClassifier, peers.Tagger
+    conv = peers.conv_classifier, peers.conv_classifier
+    lstm = peers.LstmClassifier, peers.StrongLstmClassifier
+    tagger = peers.Tagger, peers.StrongTagger
+    none = None, None
     found = [
-        training_row(options, "tagger_wnut17", "Tagger CNN-BLSTM-CRF, WNUT-17", tagger, 20, 20, {"bucketed": 2.5}),
-        training_row(options, "tagger_ewt", "Tagger CNN-BLSTM-CRF, UD EWT", tagger, 32, 10, {"bucketed": 2.5}),
-        training_row(options, "conv_sst2", "Convolutions 3-4-5, SST-2", conv, 50, 25, {"bucketed": 1.5}),
-        training_row(options, "lstm_sst2", "LSTM, SST-2", lstm, 50, 25, {"bucketed": 3.0}),
-        training_row(options, "conv_newsgroups4", "Convolutions 3-4-5, newsgroups4", conv, 32, 12, {"bucketed": 1.5}),
-        training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", lstm, 32, 5, {"bucketed": 3.0}),
+        training_row(options, "tagger_wnut17", "Tagger CNN-BLSTM-CRF, WNUT-17", *tagger, 20, 20),
+        training_row(options, "tagger_ewt", "Tagger CNN-BLSTM-CRF, UD EWT", *tagger, 32, 10),
+        training_row(options, "conv_sst2", "Convolutions 3-4-5, SST-2", *conv, 50, 25),
+        training_row(options, "lstm_sst2", "LSTM, SST-2", *lstm, 50, 25),
+        training_row(options, "conv_newsgroups4", "Convolutions 3-4-5, newsgroups4", *conv, 32, 12),
+        training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", *lstm, 32, 5),
+        prediction_row(options, "tagger_wnut17", "tagger CNN-BLSTM-CRF, WNUT-17", *tagger),
+        prediction_row(options, "conv_sst2", "convolutions 3-4-5, SST-2", *conv),
+        prediction_row(options, "lstm_sst2", "LSTM, SST-2", *lstm),
         lm_row(options, 20),
         lm_row(options, 64),
         *([] if finetuning.missing() else finetuning_rows(options)),
-        training_row(options, "transformer_newsgroups4", "Transformer, newsgroups4 (to 1,024)", None, 32, 6, {}),
-        training_row(options, "tagger_twitter", "Tagger CNN-BLSTM-CRF, Twitter", None, 10, 20, {}),
-        training_row(options, "conv_trec", "Convolutions and characters, TREC", None, 50, 20, {}),
-        training_row(options, "conv_reviews", "Convolutions 3-4-5, movie reviews", None, 32, 8, {}),
-        training_row(options, "lm_lines", "LSTM language model, lines of WikiText-2", None, 32, 8, {}),
+        training_row(options, "transformer_newsgroups4", "Transformer, newsgroups4 (to 1,024)", *none, 32, 6),
+        training_row(options, "tagger_twitter", "Tagger CNN-BLSTM-CRF, Twitter", *none, 10, 20),
+        training_row(options, "conv_trec", "Convolutions and characters, TREC", *none, 50, 20),
+        training_row(options, "conv_reviews", "Convolutions 3-4-5, movie reviews", *none, 32, 8),
+        training_row(options, "lm_lines", "LSTM language model, lines of WikiText-2", *none, 32, 8),
     ]
     return {row.name: row for row in found}
 
@@ -164,11 +191,12 @@ def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
     scores, not_run = compete(row.entrants, options.device, options.threads, WARM_UP, options.rounds, row.updates)
     if row.reference in not_run:
         raise NotRunHere(f"{row.reference}: {not_run[row.reference]}")
-    reference, second = scores[row.reference], scores.get(row.second or "")
+    name = row.reference or fastest_peer(scores)
+    reference, second = scores[name], scores.get(row.second or "")
     return {
         "name": row.name,
         "title": row.title,
-        "reference": row.reference,
+        "reference": name,
         "second": row.second,
         "updates_a_turn": row.updates,
         "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
@@ -185,6 +213,14 @@ def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
         ],
         "not_run": not_run,
     }
+
+
+def fastest_peer(scores: Mapping[str, Score]) -> str:
+    """Return the name of the fastest entrant that is not Hydromel."""
+    peers = [name for name in scores if name not in OURS]
+    if not peers:
+        raise NotRunHere("it runs none of the others")
+    return max(peers, key=lambda name: median(scores[name].rates("seconds")))
 
 
 def figures(score: Score, reference: Score, by_cpu_time: bool) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""The models of `bench.py` as a careful user writes them: shuffled batches, `pad_sequence`, torch's own modules.
+"""The models of `bench.py` as others write them by hand, with torch's own modules.
 
 Each peer is made from Hydromel's model, with its sizes and initial weights, so that both have the same loss on the same
-rows. Columns are lists with one tensor per row, made once; each batch is padded anew, as in a collate function.
+rows. Columns are lists with one tensor per row, made once; each batch is padded anew, as in a collate function. A peer
+as a careful user writes it pads with `pad_sequence` and packs rows for an LSTM. A strong one (`Strong...`) knows that
+torch's LSTM is faster on padded rows, and that each distinct word of a batch needs to be composed only once.
 
 Shapes: B rows, T tokens in the longest, C characters in the longest word, D numbers per token.
 """
@@ -46,6 +48,12 @@ class ConvClassifier(nn.Module):
         return {"words": words, "lengths": self.lengths[rows], "labels": self.labels[rows]}
 
     def forward(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self.scores(words, lengths), labels)
+
+    def predict(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        return self.scores(words, lengths).argmax(dim=1)
+
+    def scores(self, words: Tensor, lengths: Tensor) -> Tensor:
         lengths = lengths.to(words.device)
         read = self.dropped_in(self.vectors(words)).transpose(1, 2)
         found = [F.relu(one(read)[..., -words.shape[1] :]) for one in self.convolutions]
@@ -53,7 +61,8 @@ class ConvClassifier(nn.Module):
             padding = torch.arange(words.shape[1], device=words.device) >= lengths[:, None]
             found = [one.masked_fill(padding[:, None], -torch.inf) for one in found]
         pooled = torch.cat([one.amax(dim=2) for one in found], dim=1)
-        return F.cross_entropy(self.linear(self.dropped_out(pooled)), labels)
+        scores: Tensor = self.linear(self.dropped_out(pooled))
+        return scores
 
 
 class LstmClassifier(nn.Module):
@@ -72,10 +81,28 @@ class LstmClassifier(nn.Module):
         return {"words": words, "lengths": self.lengths[rows], "labels": self.labels[rows]}
 
     def forward(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        read = self.dropped_in(self.vectors(words))
+        return F.cross_entropy(self.scores(words, lengths), labels)
+
+    def predict(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        return self.scores(words, lengths).argmax(dim=1)
+
+    def scores(self, words: Tensor, lengths: Tensor) -> Tensor:
+        pooled = self.states(self.dropped_in(self.vectors(words)), lengths).amax(dim=1)
+        scores: Tensor = self.linear(self.dropped_out(pooled))
+        return scores
+
+    def states(self, read: Tensor, lengths: Tensor) -> Tensor:
+        """Return the states of all tokens, -inf at padding."""
         states, _ = self.lstm(pack_padded_sequence(read, lengths.cpu(), batch_first=True, enforce_sorted=False))
-        pooled = pad_packed_sequence(states, batch_first=True, padding_value=-torch.inf)[0].amax(dim=1)
-        return F.cross_entropy(self.linear(self.dropped_out(pooled)), labels)
+        return pad_packed_sequence(states, batch_first=True, padding_value=-torch.inf)[0]
+
+
+class StrongLstmClassifier(LstmClassifier):
+    """The LSTM over padded rows, in one kernel; what follows a row's end does not change its states."""
+
+    def states(self, read: Tensor, lengths: Tensor) -> Tensor:
+        padding = torch.arange(read.shape[1], device=read.device) >= lengths.to(read.device)[:, None]
+        return self.lstm(read)[0].masked_fill(padding[:, :, None], -torch.inf)
 
 
 class Tagger(nn.Module):
@@ -103,22 +130,37 @@ class Tagger(nn.Module):
         padded = {
             name: pad_sequence([column[row] for row in rows], batch_first=True) for name, column in self.columns.items()
         }
+        return {**padded, **self.spelling(rows, padded["words"].shape), "lengths": self.lengths[rows]}
+
+    def spelling(self, rows: list[int], shape: torch.Size) -> Batched:
         words = [self.spelt[row] for row in rows]
-        characters = torch.zeros(*padded["words"].shape, max(one.shape[1] for one in words), dtype=torch.int64)
+        characters = torch.zeros(*shape, max(one.shape[1] for one in words), dtype=torch.int64)
         for place, one in enumerate(words):
             characters[place, : one.shape[0], : one.shape[1]] = one
-        return {**padded, "characters": characters, "lengths": self.lengths[rows]}
+        return {"characters": characters}
 
-    def forward(
-        self, words: Tensor, places: Tensor, casing: Tensor, tags: Tensor, characters: Tensor, lengths: Tensor
-    ) -> Tensor:
-        composed = self.compose(characters.flatten(0, 1)).view(*words.shape, -1)
-        read = torch.cat([self.words(words), composed, self.vectors(places), self.casing(casing)], dim=2)
-        packed = pack_padded_sequence(self.dropped_in(read), lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
-        mask = torch.arange(words.shape[1], device=words.device) < lengths.to(words.device)[:, None]
-        likelihood: Tensor = self.crf(self.linear(self.dropped_out(states)), tags, mask, reduction="token_mean")
+    def forward(self, tags: Tensor, **batch: Tensor) -> Tensor:
+        likelihood: Tensor = self.crf(self.scores(**batch), tags, self.mask(**batch), reduction="token_mean")
         return -likelihood
+
+    def predict(self, tags: Tensor, **batch: Tensor) -> Tensor:
+        return torch.tensor([tag for row in self.crf.decode(self.scores(**batch), self.mask(**batch)) for tag in row])
+
+    def scores(self, words: Tensor, places: Tensor, casing: Tensor, lengths: Tensor, **spelling: Tensor) -> Tensor:
+        composed = self.composed(**spelling).view(*words.shape, -1)
+        read = torch.cat([self.words(words), composed, self.vectors(places), self.casing(casing)], dim=2)
+        scores: Tensor = self.linear(self.dropped_out(self.states(self.dropped_in(read), lengths)))
+        return scores
+
+    def mask(self, words: Tensor, lengths: Tensor, **others: Tensor) -> Tensor:
+        return torch.arange(words.shape[1], device=words.device) < lengths.to(words.device)[:, None]
+
+    def states(self, read: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(read, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+
+    def composed(self, characters: Tensor) -> Tensor:
+        return self.compose(characters.flatten(0, 1))
 
     def compose(self, characters: Tensor) -> Tensor:
         """Map (B * T, C) to (B * T, filters): each filter's maximum over the word's own characters."""
@@ -127,15 +169,46 @@ class Tagger(nn.Module):
         return torch.cat([one.amax(dim=2) for one in found], dim=1).tanh()
 
 
-def optimizer_of(peer: Any, rate: float, rate_of_vectors: float) -> torch.optim.Optimizer:
-    """Return torch's default Adam, with a rate of their own for the vectors (times `rate`).
+class StrongTagger(Tagger):
+    """The same model, which composes each distinct word of a batch once, and runs its LSTMs over padded rows.
+
+    The LSTM from right to left reads rows that are reversed within their own length.
+    """
+
+    def __init__(self, ours: Any, train: Batch) -> None:
+        super().__init__(ours, train)
+        spelled = ours.embedding.parts["chars"].spelled
+        self.forms, self.of_rows = forms_of(spelled), rows_of(train.features[spelled.feature])
+        self.form_lengths = (self.forms > 0).sum(dim=1)
+        self.lstm = nn.ModuleList([lstm(*ours.encoder.forwards), lstm(*ours.encoder.backwards)])
+
+    def spelling(self, rows: list[int], shape: torch.Size) -> Batched:
+        forms = pad_sequence([self.of_rows[row] for row in rows], batch_first=True)
+        distinct, places = torch.unique(forms, return_inverse=True)
+        return {"characters": self.forms[distinct, : int(self.form_lengths[distinct].max())], "forms": places}
+
+    def composed(self, characters: Tensor, forms: Tensor) -> Tensor:  # type: ignore[override]
+        return self.compose(characters)[forms]
+
+    def states(self, read: Tensor, lengths: Tensor) -> Tensor:
+        places = torch.arange(read.shape[1], device=read.device)
+        lengths = lengths.to(read.device)[:, None]
+        reverse = torch.where(places < lengths, lengths - 1 - places, places)[:, :, None]
+        forwards, backwards = self.lstm
+        back = backwards(read.gather(1, reverse.expand_as(read)))[0]
+        return torch.cat([forwards(read)[0], back.gather(1, reverse.expand_as(back))], dim=2)
+
+
+def optimizer_of(peer: Any, rate: float, rate_of_vectors: float, fused: bool) -> torch.optim.Optimizer:
+    """Return torch's Adam, with a rate of their own for the vectors (times `rate`).
 
     That rate also applies to vectors of words that the file lacks, unlike in Hydromel. If the rates differ
     (`tagger_wnut17`), first losses are equal and later ones drift apart (by 6 % after 15 updates without dropout).
     """
     vectors = peer.vectors.weight
     others = [one for one in peer.parameters() if one is not vectors]
-    return torch.optim.Adam([{"params": others}, {"params": [vectors], "lr": rate * rate_of_vectors}], lr=rate)
+    groups = [{"params": others}, {"params": [vectors], "lr": rate * rate_of_vectors}]
+    return torch.optim.Adam(groups, lr=rate, fused=fused or None)
 
 
 def trained_numbers(peer: Any) -> int:
@@ -164,10 +237,19 @@ def vector_rows(ours: Any, train: Batch) -> Column:
 
 def spelt(ours: Any, train: Batch) -> Column:
     """Return the characters of each row's words, (length, longest word); 0 is padding."""
-    starts = ours.spelling.offsets
-    forms = torch.split(ours.symbols.long() + 1, (starts[1:] - starts[:-1]).tolist())
-    of_rows = rows_of(train.features[ours.feature])
+    forms, of_rows = spellings(ours), rows_of(train.features[ours.feature])
     return [pad_sequence([forms[form] for form in row], batch_first=True) for row in of_rows]
+
+
+def spellings(ours: Any) -> Column:
+    """Return the characters of each form of a word, beginning with 1."""
+    starts = ours.spelling.offsets
+    return list(torch.split(ours.symbols.long() + 1, (starts[1:] - starts[:-1]).tolist()))
+
+
+def forms_of(ours: Any) -> Tensor:
+    """Return the characters of all forms, (forms, longest); 0 is padding."""
+    return pad_sequence(spellings(ours), batch_first=True)
 
 
 def vector_table(ours: Any) -> nn.Embedding:

@@ -79,7 +79,7 @@ class Turns(TrainerCallback):  # type: ignore[misc]
 def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, work: str, data: str, *more: str) -> None:
     """Run the worker of this entrant."""
     torch.set_num_threads(threads)
-    ours, by_hand, optimizer = made_peer(make, work, data, *more)
+    ours, by_hand, optimizer = made_peer(make, False, work, data, *more)
     peer = Peer(by_hand)
     lengths = ours.train.rows.host_lengths.tolist()
     constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)

@@ -3,6 +3,7 @@
 Both train the same LSTM (200 units, 2 layers, dropout 0.2, untied, WikiText-2's vocabulary of 33,278) from the same
 initial weights, with plain SGD and clipped gradients, on the same stream in windows of 35 tokens. The peer has the
 example's model and loop: a decoder over all (T * B, V) scores, log_softmax, NLLLoss, and a Python loop over parameters.
+A strong user of it takes torch's cross entropy and SGD, and keeps freed memory as Hydromel does (`malloc`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from contest import Step
 from torch import Tensor, nn
 from training_ours import Ours, compose
@@ -38,14 +40,19 @@ class Peer(nn.Module):
         )
 
     def forward(self, words: Tensor, hidden: Any) -> tuple[Tensor, Any]:
+        decoded, hidden = self.scores(words, hidden)
+        return decoded.log_softmax(dim=1), hidden
+
+    def scores(self, words: Tensor, hidden: Any) -> tuple[Tensor, Any]:
         output, hidden = self.rnn(self.drop(self.encoder(words)), hidden)
         decoded = self.decoder(self.drop(output))
-        return decoded.view(-1, decoded.shape[-1]).log_softmax(dim=1), hidden
+        return decoded.view(-1, decoded.shape[-1]), hidden
 
 
-def example_step(data: str, device: str, batch_size: int) -> Step:
+def example_step(strong: bool, data: str, device: str, batch_size: int) -> Step:
     """Return the step of the example's loop, in which streams are columns and windows are ranges of rows."""
-    ours = Ours(compose("word_lm", data, f"batching.batch_size={batch_size}", "malloc=return", "device=cpu"))
+    malloc = "malloc=keep" if strong else "malloc=return"
+    ours = Ours(compose("word_lm", data, f"batching.batch_size={batch_size}", malloc, "device=cpu"))
     stream, window = ours.data.splits["train"].target.values, ours.config["batching"]["window"]
     columns = stream[: len(stream) // batch_size * batch_size].view(batch_size, -1).t().contiguous().to(device)
     model, criterion = Peer(ours.model), nn.NLLLoss()
@@ -53,6 +60,7 @@ def example_step(data: str, device: str, batch_size: int) -> Step:
     assert apart < SAME_LOSS, f"the models differ: their losses differ by {apart:.1e}"
     model.to(device)
     hidden: Any = None
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, fused=True)
 
     def step(number: int) -> tuple[Tensor, int, int]:
         nonlocal hidden
@@ -60,13 +68,21 @@ def example_step(data: str, device: str, batch_size: int) -> Step:
         model.train()
         model.zero_grad()
         hidden = None if hidden is None else tuple(one.detach() for one in hidden)
-        output, hidden = model(columns[start : start + window], hidden)
-        loss: Tensor = criterion(output, columns[start + 1 : start + 1 + window].reshape(-1))
+        words, answers = columns[start : start + window], columns[start + 1 : start + 1 + window].reshape(-1)
+        if strong:
+            scores, hidden = model.scores(words, hidden)
+            loss = F.cross_entropy(scores, answers)
+        else:
+            output, hidden = model(words, hidden)
+            loss = criterion(output, answers)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        for parameter in model.parameters():
-            assert parameter.grad is not None
-            parameter.data.add_(parameter.grad, alpha=-RATE)
+        if strong:
+            optimizer.step()
+        else:
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.data.add_(parameter.grad, alpha=-RATE)
         return loss.detach(), batch_size * window, 0
 
     return step
