@@ -89,11 +89,15 @@ def shuffled(lengths: Sequence[int], size: int) -> Iterator[list[list[int]]]:
 
 
 def grouped(lengths: Sequence[int], size: int) -> Iterator[list[list[int]]]:
-    """Yield the batches of a Trainer with train_sampling_strategy=group_by_length."""
+    """Yield the batches of a Trainer with train_sampling_strategy=group_by_length.
+
+    The sampler sorts 50 batches at a time, long ones first; they are shuffled here, so that each turn has both kinds.
+    """
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
     order = list(LengthGroupedSampler(size, lengths=list(lengths)))
-    yield from ([order[at : at + size]] for at in range(0, len(order), size))
+    batches = [order[at : at + size] for at in range(0, len(order), size)]
+    yield from ([batches[place]] for place in torch.randperm(len(batches)).tolist())
 
 
 def rebalanced(lengths: Sequence[int], size: int) -> Iterator[list[list[int]]]:

@@ -14,7 +14,7 @@ from runner.config.schema import RunConfig
 from runner.data.numericalize import Data, arrange, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import START
-from runner.model import build_model
+from runner.model import build_model, with_pieces
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.training.loop import backward
@@ -61,6 +61,7 @@ class Ours:
         self.train = arrange(parts, self.batching, self.data.splits["train"].to(device), typed.max_length)
         torch.manual_seed(typed.seed)
         self.model = build_model(parts, self.data.vocabs).to(device)
+        self.train = with_pieces(self.model, self.train)  # what rows cost a pretrained model
         self.optimizer = build_optimizer(optimizer_factory(typed), self.model, typed.train.decay_vectors)
         self.epochs: dict[int, list[Any]] = {}
         self.carried: Any = START
@@ -74,7 +75,7 @@ class Ours:
     def _updates(self, epoch: int) -> list[Any]:
         """Return the updates of an epoch, planned once, as in a run."""
         if epoch not in self.epochs:
-            self.epochs[epoch] = self.batching.updates(self.train.rows.host_lengths, self.config["seed"], epoch)
+            self.epochs[epoch] = self.batching.updates(self.train.cost_lengths, self.config["seed"], epoch)
         return self.epochs[epoch]
 
     def step(self, number: int) -> tuple[Tensor, int, int]:

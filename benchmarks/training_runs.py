@@ -61,7 +61,7 @@ def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
     ours = Ours(config)
     ours.model.train()
     losses, tokens = [], 0
-    updates = len(ours.batching.updates(ours.train.rows.host_lengths, config["seed"], 0))
+    updates = len(ours.batching.updates(ours.train.cost_lengths, config["seed"], 0))
     memory = Memory(device_of(ours.model))
     limit = config["train"]["max_updates"] or config["train"]["epochs"] * updates
     for number in range(limit):

@@ -55,6 +55,7 @@ class AttentionWindow:
         self.rows, self.causal, self.memory, self.places = rows, causal, memory, places
         self.keys = places + rows.width
         self.n_seen = n_seen
+        self._biases: dict[torch.dtype, Tensor] = {}
 
     @cached_property
     def past_lengths(self) -> IntArray:
@@ -96,6 +97,15 @@ class AttentionWindow:
             return visible
         first = self.rows.send(self.places - self.past_lengths)
         return visible & (key >= first[:, None, None, None])
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """Return what to add to scores in place of the mask: 0 where a query sees a key, -inf elsewhere."""
+        if dtype not in self._biases:
+            mask = self.mask
+            assert mask is not None
+            zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+            self._biases[dtype] = zeros.masked_fill_(~mask, -torch.inf)
+        return self._biases[dtype]
 
     def _both_ways(self) -> Tensor | None:
         """Return `mask` if queries also see later keys: all keys of the row, or those at most `memory` away."""
