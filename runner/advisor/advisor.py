@@ -33,6 +33,7 @@ from runner.training.setup import build_optimizer
 
 log = logging.getLogger(__name__)
 MIB = 2**20
+LEAST_TIMED = 1 / 3  # of `probe_seconds`, the share that timing takes at least
 
 
 def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) -> MemoryEstimator:
@@ -143,7 +144,9 @@ def _advise(config: RunConfig, task: Task, auto: StrategyChooser, model: Model, 
         for candidate in candidates
     ]
     probe = speed_probe(config, task, copied.to(device))
-    predictions = predict_costs(candidates, memories, probe, auto.probe_seconds, epochs=1, copied=True)
+    left = auto.probe_seconds - (time.perf_counter() - begin)  # estimating memory takes seconds with a large model
+    seconds = max(left, LEAST_TIMED * auto.probe_seconds)
+    predictions = predict_costs(candidates, memories, probe, seconds, epochs=1, copied=True)
     costs = [cost for cost in predictions if not isinstance(cost, str)]
     named = zip(candidates, predictions, strict=True)
     not_run = {candidate.name: kernel for candidate, kernel in named if isinstance(kernel, str)}

@@ -20,7 +20,8 @@ class Auto:
         batch_sizes: also choose among these batch sizes (None: each candidate keeps its own).
         among: names of the candidates to try, at least one and each once.
         candidates: strategies of independent rows, by name.
-        probe_seconds: approximate time for trying them, in seconds.
+        probe_seconds: approximate time for trying them, in seconds: timing takes what the estimate of their memory
+            leaves, and at least a third.
         max_memory_bytes: exclude strategies with a higher peak memory (None: no limit).
     """
 
