@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 SEED ?= $(shell date +%s)
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal --randomly-seed=$(SEED)
 
-.PHONY: setup demo test campaign faults check portability bench ui clean
+.PHONY: setup demo test campaign faults check portability bench gpu ui clean
 
 setup: $(READY)  ## install, nothing else
 
@@ -49,6 +49,9 @@ portability: $(READY)  ## all tests as on other processors, with other threads, 
 
 bench: $(READY)  ## measure speed beside other libraries and lower bounds, alternating; HYDROMEL_DATA=FOLDER adds what needs published data
 	$(BIN)/python benchmarks/bench.py --results benchmarks/results
+
+gpu:  ## PART=tests|layers|train|pretrained|ranks of what needs a GPU, each within nine minutes; WHEELS=FOLDER installs those first
+	$(PYTHON) benchmarks/gpu.py $(PART) $(if $(WHEELS),--wheels $(WHEELS))
 
 clean:
 	rm -rf $(VENV)

@@ -58,6 +58,7 @@ def measure(options: list[str], folder: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     given = parser.parse_args()
@@ -70,7 +71,12 @@ def main() -> None:
             text.write_text(TEXT, encoding="utf-8")
             for turn in range(given.turns + 1):  # the first one fills the cache
                 for way, how in WAYS.items():
-                    both = [*(option.format(text=text) for option in options), f"data_dir={given.data}", *how]
+                    both = [
+                        *(option.format(text=text) for option in options),
+                        f"data_dir={given.data}",
+                        f"device={given.device}",
+                        *how,
+                    ]
                     _, start = measure([*both, f"train.max_updates={few}"], Path(name))
                     rate, whole = measure([*both, f"train.max_updates={many}"], Path(name))
                     if turn:

@@ -99,6 +99,26 @@ class Ranks:
             interruption.agree()
         return sums
 
+    def within_memory(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns; if memory runs out in one rank all raise, so that all can try with less.
+
+        Raises:
+            OutOfMemoryElsewhere, and what `work` raises.
+            LostRank: another rank has ended.
+        """
+        if self.world == 1:
+            return work()
+        lack: BaseException | None = None
+        try:
+            result = work()
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            lack = error
+        if self.any(lack is not None):
+            raise lack or OutOfMemoryElsewhere
+        return result
+
     def spread(self, model: nn.Module) -> None:
         """Copy the parameters and buffers of the first rank to all."""
         if self.world > 1:

@@ -68,11 +68,16 @@ def evaluate_together(t: Training) -> dict[str, object]:
     Raises:
         HydromelError: scores are NaN.
         LostRank: another rank has ended.
+        MemoryError, RuntimeError: memory ran out in some rank. All raise, so that all can try smaller batches.
     """
     measures, has_nan = t.measures.start(t.vocabs), list[Tensor]()
     world = 1 if t.batching.carries_state else t.ranks.world
     own = islice(t.valid_batches(), t.ranks.rank % world, None, world)
-    sent = [_to_host(values) for _, values in _predicted(t.model, measures, own, t.bf16, has_nan)]
+
+    def predicted() -> list[_Sent]:
+        return [_to_host(values) for _, values in _predicted(t.model, measures, own, t.bf16, has_nan)]
+
+    sent = t.ranks.within_memory(predicted)
     has_own_nan = bool(has_nan) and bool(torch.stack(has_nan).any())
     check_scores([torch.tensor(t.ranks.any(has_own_nan))])  # all ranks raise together
     gathered = t.ranks.gathered(sent)

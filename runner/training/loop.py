@@ -257,7 +257,7 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     """
 
     def measured() -> dict[str, object]:
-        choose_on_valid(t.model, t.valid_batches, t.bf16)
+        t.ranks.within_memory(lambda: choose_on_valid(t.model, t.valid_batches, t.bf16))
         if t.ranks.world > 1:
             return evaluate_together(t)
         return evaluate(t.model, t.measures.start(t.vocabs), t.valid_batches(), t.bf16)

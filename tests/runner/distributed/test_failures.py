@@ -19,7 +19,7 @@ from runner.distributed.environment import LostRank
 from runner.distributed.ranks import ALONE, Ranks
 from runner.experiment.run import run_experiment
 from runner.terminal.interruption import interruption
-from runner.training import loop
+from runner.training import evaluation, loop
 from tests.helpers.composed import QUIET, run_config, tag_files
 from tests.helpers.ranks import in_ranks
 
@@ -80,6 +80,37 @@ def test_memory_that_one_rank_lacks(data: list[str], tmp_path: Path, monkeypatch
         torch.testing.assert_close(parameters(tmp_path / "two")[name], tensor, rtol=0, atol=1e-9, msg=name)
     memory = json.loads((tmp_path / "two" / run_schema.RESULT).read_text())["memory"]["micro_batch"]
     assert memory["halved_at"] == [3]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_one_rank_lacks_in_evaluation(
+    rank: int, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ranks evaluate again with smaller batches: with batches of different sizes, figures would be wrong."""
+    small = ("train.eval_batch_size=4",)
+    train(tmp_path / "one", ALONE, data, *small)
+    predicted = evaluation._predicted
+
+    def work(ranks: Ranks) -> None:
+        sizes: list[int] = []
+
+        def lacks(*arguments: Any) -> Any:
+            for batch, values in predicted(*arguments):
+                sizes.append(batch.rows.n_rows)
+                yield batch, values
+                if len(sizes) == 1 and rank == ranks.rank:
+                    raise MemoryError
+
+        monkeypatch.setattr(evaluation, "_predicted", lacks)
+        train(tmp_path / "two", ranks, data, *small)
+        assert sizes[0] == 4
+        assert sizes[-1] == 2
+
+    assert in_ranks(2, work, tmp_path / "said") == [0, 0]
+    results = [json.loads((tmp_path / name / run_schema.RESULT).read_text()) for name in ("one", "two")]
+    one, two = (result["metrics"]["valid"] for result in results)
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-9)
+    assert one["f1"] == two["f1"]
 
 
 def test_memory_that_one_rank_of_shards_lacks(data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
