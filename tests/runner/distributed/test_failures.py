@@ -104,7 +104,7 @@ def test_memory_that_one_rank_lacks_in_evaluation(
         monkeypatch.setattr(evaluation, "_predicted", lacks)
         train(tmp_path / "two", ranks, data, *small)
         assert sizes[0] == 4
-        assert sizes[-1] == 2
+        assert max(sizes[2:]) == 2  # each rank had at most two batches of the larger size
 
     assert in_ranks(2, work, tmp_path / "said") == [0, 0]
     results = [json.loads((tmp_path / name / run_schema.RESULT).read_text()) for name in ("one", "two")]
