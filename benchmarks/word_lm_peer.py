@@ -54,7 +54,7 @@ def example_step(strong: bool, data: str, device: str, batch_size: int) -> Step:
     malloc = "malloc=keep" if strong else "malloc=return"
     ours = Ours(compose("word_lm", data, f"batching.batch_size={batch_size}", malloc, "device=cpu"))
     stream, window = ours.data.splits["train"].target.values, ours.config["batching"]["window"]
-    columns = stream[: len(stream) // batch_size * batch_size].view(batch_size, -1).t().contiguous().to(device)
+    columns = stream.long()[: len(stream) // batch_size * batch_size].view(batch_size, -1).t().contiguous().to(device)
     model, criterion = Peer(ours.model), nn.NLLLoss()
     apart = apart_from(model, ours)
     assert apart < SAME_LOSS, f"the models differ: their losses differ by {apart:.1e}"

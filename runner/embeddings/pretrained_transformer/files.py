@@ -56,7 +56,7 @@ _LARGEST = {
     "max_position_embeddings": 2**24,
 }
 _CONFIG = TypeAdapter(dict[str, object])
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,8 @@ def find_files(path: str, revision: str | None, data_dir: str | None) -> Pretrai
         if not (folder / CONFIG).is_file():
             raise HydromelError(f"embedding.path={path}: {folder} has no {CONFIG}; give the folder of a saved model")
         return PretrainedFiles(folder, path, folder)
+    if folder.is_file():
+        raise HydromelError(f"embedding.path={path} is a file; give the folder of a saved model")
     if not _HUB_ID.fullmatch(path):
         raise HydromelError(f"embedding.path={path}: there is no such folder")
     downloaded = _download(path, revision)

@@ -17,6 +17,7 @@ from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.embeddings.pretrained_transformer.backbone import single_row
 from runner.embeddings.pretrained_transformer.embedding import TransformerEmbedding
+from runner.embeddings.pretrained_transformer.files import find_files
 from runner.embeddings.pretrained_transformer.padded import PaddedBackbone
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
@@ -463,6 +464,14 @@ def test_long_words_and_rows_are_read_in_windows(saved: Saved) -> None:
         vectors = made({"forms": Ragged(ids, rows, "packed")}).tokens()
     assert vectors.shape == (30_002, 16)
     assert bool(vectors.isfinite().all())
+
+
+def test_a_path_that_is_no_folder_is_not_asked_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text\n", encoding="utf-8")
+    with pytest.raises(HydromelError, match=r"rows\.csv is a file; give the folder of a saved model"):
+        find_files(str(tmp_path / "rows.csv"), None, None)
+    with pytest.raises(HydromelError, match="there is no such folder"):
+        find_files("../nosuch", None, None)
 
 
 def test_other_bad_input_is_one_line(saved: Saved, tmp_path: Path) -> None:
