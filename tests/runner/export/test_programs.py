@@ -148,6 +148,7 @@ def test_a_model_without_a_step_is_exported_as_lines(lines: list[str], options: 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers
 def test_a_pretrained_model_is_refused_in_one_line(labels: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs the extra `pretrained`")
     path = save_tiny(tmp_path / "bert", "bert")
     trained = untrained(
         *labels, "embedding=pretrained", f"embedding.path={path}", "embedding.overlap=4", "encoder=none"
