@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -101,7 +102,7 @@ def summary(result: ResultRecord, folder: Path) -> str:
     quality = result["quality"]["metric"]
     metrics = result["metrics"]
     split, figures = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
-    speed = result["speed"]["real_tokens_per_s"]
+    speed = result["speed"].get("real_tokens_per_s", math.nan)  # missing in a record that was read
     rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
     unit, figure = result["quality"].get("unit", ""), figures[quality]
     assert isinstance(figure, float)

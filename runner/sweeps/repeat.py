@@ -69,8 +69,9 @@ def spread(results: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     metric = results[0]["quality"]["metric"]
     split = "test" if "test" in results[0]["metrics"] else "valid"
-    quality = [result["metrics"][split][metric] for result in results]  # null: not finite
-    speed = [result["speed"]["real_tokens_per_s"] for result in results]  # null: too few updates to time
+    # A record that was read lacks what is null in the file: a figure that is not finite, the speed of too few updates.
+    quality = [result["metrics"][split].get(metric) for result in results]
+    speed = [result["speed"].get("real_tokens_per_s") for result in results]
     quality, speed = ([value for value in values if value is not None] for values in (quality, speed))
     return [f"{split} {metric}: {_mean(quality)}", f"real tokens/s: {_median(speed)}"]
 
