@@ -38,7 +38,7 @@ campaign: $(READY)  ## audits every combination of configs/ and every module of 
 faults: $(READY)  ## kills 100 runs, damages 3,000 files and 3,000 configs, and more (SEED=N draws them; REPORT=FILE: the table)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(if $(REPORT),--report $(REPORT))
 
-check: $(READY)  ## format, lint, and types beside tests
+check: $(READY)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@echo 'order of tests: SEED=$(SEED)'

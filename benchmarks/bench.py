@@ -7,8 +7,9 @@ from the same weights, and must have the same loss on the same rows before anyth
 own, and they take turns (`contest.py`).
 
 Rates are real (non-padding) tokens/s, as medians over rounds with their range; a ratio is the median over rounds of the
-ratio to the row's reference, which is the fastest of the peers. Bytes are the peak of a process, or on a GPU of its
-allocator. On one CPU thread there is also a ratio by CPU time, which other processes on a busy machine hardly affect.
+ratio to the row's reference: the fastest peer, unless the row names another entrant. Bytes are the peak of a process, or
+on a GPU of its allocator. On one CPU thread there is also a ratio by CPU time, which other processes on a busy machine
+hardly affect.
 
 Three rows are of another kind: `overhead` compares whole runs with a bare loop over the same batches, `crf` a CRF with
 that of pytorch-crf, and `growth` shows time and memory by size of the corpus.
@@ -37,7 +38,7 @@ from bench_options import former, parsed
 from bench_show import draw, show
 from contest import Entrant, NotRunHere, Score, compete, ratios, stepping, summary
 from training_runs import cost_of_run
-from training_steps import grouped, hand_prediction_step, hand_step, our_prediction_step, our_step, shuffled
+from training_steps import MakePeer, grouped, hand_prediction_step, hand_step, our_prediction_step, our_step, shuffled
 from word_lm_peer import example_step
 
 from runner.common.errors import HydromelError, missing_kernel
@@ -51,14 +52,15 @@ PADDED, GROUPED, REBALANCED = "HF shuffled", "HF grouped", "HF rebalanced"
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
 LM = {"as shipped": [], "bfloat16 scores": ["task.precision=bfloat16"]}  # options besides those of the experiment
 OURS = {*STRATEGIES, *LM}
+ByHand = tuple[MakePeer, MakePeer]  # a model as a careful user writes it, and as a strong one does
 
 
 @dataclass(frozen=True)
 class Row:
     """One row: a work, its entrants by name, and the ratio to the reference that an entrant should reach (`goals`).
 
-    Without a `reference` (None), the fastest of the others is. With `second`, there are also ratios to another entrant,
-    with goals of their own.
+    `reference` is an entrant, or None for the fastest that is not Hydromel. With `second`, there are also ratios to
+    another entrant, with goals of their own.
     """
 
     name: str
@@ -75,31 +77,30 @@ def training_row(
     options: argparse.Namespace,
     work: str,
     title: str,
-    peer: Any,
-    strong: Any,
+    by_hand: ByHand | None,
     batch_size: int,
     updates: int,
 ) -> Row:
     """Return a row with Hydromel under every strategy, and a peer written by hand in several ways.
 
-    `peer` is the careful one: with shuffled rows, with rows grouped by length, and in a Trainer. `strong` is the same
-    model with what makes it fast, in batches grouped by length with fused Adam. Without a peer (None), `padmask` is the
-    reference.
+    The careful model trains on shuffled rows, on rows grouped by length, and in a Trainer; the strong one on rows
+    grouped by length, with fused Adam. Without a peer (None), `padmask` is the reference.
     """
     device = f"device={options.device}"
     size = f"batching.batch_size={batch_size}"
     ours = {name: stepping(our_step, work, options.data, device, f"batching={name}", size) for name in STRATEGIES}
-    if peer is None:
+    if by_hand is None:
         return Row(work, title, "padmask", ours, {}, updates)
+    careful, strong = by_hand
     others = {
-        SHUFFLED: stepping(hand_step, peer, shuffled, False, work, options.data, size, device),
-        CAREFUL: stepping(hand_step, peer, grouped, False, work, options.data, size, device),
+        SHUFFLED: stepping(hand_step, careful, shuffled, False, work, options.data, size, device),
+        CAREFUL: stepping(hand_step, careful, grouped, False, work, options.data, size, device),
         STRONG: stepping(hand_step, strong, grouped, True, work, options.data, size, device),
     }
     if not work.startswith("tagger") and not missing():
         from training_trainer import trainer_work  # importing transformers takes seconds
 
-        others[TRAINER] = Entrant(trainer_work, (peer, work, options.data, size, device))
+        others[TRAINER] = Entrant(trainer_work, (careful, work, options.data, size, device))
     if work == "conv_sst2":
         others["by hand, padded to 100"] = stepping(
             hand_step, peers.conv_classifier_of_100, shuffled, False, work, options.data, size, device
@@ -107,11 +108,12 @@ def training_row(
     return Row(work, title, None, others | ours, {"bucketed": 2.0}, updates, CAREFUL, {"bucketed": 2.5})
 
 
-def prediction_row(options: argparse.Namespace, work: str, title: str, peer: Any, strong: Any) -> Row:
+def prediction_row(options: argparse.Namespace, work: str, title: str, by_hand: ByHand) -> Row:
     """Return a row that predicts the validation set, with the options of the experiment."""
+    careful, strong = by_hand
     device = f"device={options.device}"
     entrants = {
-        CAREFUL: stepping(hand_prediction_step, peer, work, options.data, device),
+        CAREFUL: stepping(hand_prediction_step, careful, work, options.data, device),
         STRONG: stepping(hand_prediction_step, strong, work, options.data, device),
         "bucketed": stepping(our_prediction_step, work, options.data, device, "batching=bucketed"),
         "packed": stepping(our_prediction_step, work, options.data, device, "batching=packed"),
@@ -162,25 +164,24 @@ def rows(options: argparse.Namespace) -> dict[str, Row]:
     conv = peers.conv_classifier, peers.conv_classifier
     lstm = peers.LstmClassifier, peers.StrongLstmClassifier
     tagger = peers.Tagger, peers.StrongTagger
-    none = None, None
     found = [
-        training_row(options, "tagger_wnut17", "Tagger CNN-BLSTM-CRF, WNUT-17", *tagger, 20, 20),
-        training_row(options, "tagger_ewt", "Tagger CNN-BLSTM-CRF, UD EWT", *tagger, 32, 10),
-        training_row(options, "conv_sst2", "Convolutions 3-4-5, SST-2", *conv, 50, 25),
-        training_row(options, "lstm_sst2", "LSTM, SST-2", *lstm, 50, 25),
-        training_row(options, "conv_newsgroups4", "Convolutions 3-4-5, newsgroups4", *conv, 32, 12),
-        training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", *lstm, 32, 5),
-        prediction_row(options, "tagger_wnut17", "tagger CNN-BLSTM-CRF, WNUT-17", *tagger),
-        prediction_row(options, "conv_sst2", "convolutions 3-4-5, SST-2", *conv),
-        prediction_row(options, "lstm_sst2", "LSTM, SST-2", *lstm),
+        training_row(options, "tagger_wnut17", "Tagger CNN-BLSTM-CRF, WNUT-17", tagger, 20, 20),
+        training_row(options, "tagger_ewt", "Tagger CNN-BLSTM-CRF, UD EWT", tagger, 32, 10),
+        training_row(options, "conv_sst2", "Convolutions 3-4-5, SST-2", conv, 50, 25),
+        training_row(options, "lstm_sst2", "LSTM, SST-2", lstm, 50, 25),
+        training_row(options, "conv_newsgroups4", "Convolutions 3-4-5, newsgroups4", conv, 32, 12),
+        training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", lstm, 32, 5),
+        prediction_row(options, "tagger_wnut17", "tagger CNN-BLSTM-CRF, WNUT-17", tagger),
+        prediction_row(options, "conv_sst2", "convolutions 3-4-5, SST-2", conv),
+        prediction_row(options, "lstm_sst2", "LSTM, SST-2", lstm),
         lm_row(options, 20),
         lm_row(options, 64),
         *([] if finetuning.missing() else finetuning_rows(options)),
-        training_row(options, "transformer_newsgroups4", "Transformer, newsgroups4 (to 1,024)", *none, 32, 6),
-        training_row(options, "tagger_twitter", "Tagger CNN-BLSTM-CRF, Twitter", *none, 10, 20),
-        training_row(options, "conv_trec", "Convolutions and characters, TREC", *none, 50, 20),
-        training_row(options, "conv_reviews", "Convolutions 3-4-5, movie reviews", *none, 32, 8),
-        training_row(options, "lm_lines", "LSTM language model, lines of WikiText-2", *none, 32, 8),
+        training_row(options, "transformer_newsgroups4", "Transformer, newsgroups4 (to 1,024)", None, 32, 6),
+        training_row(options, "tagger_twitter", "Tagger CNN-BLSTM-CRF, Twitter", None, 10, 20),
+        training_row(options, "conv_trec", "Convolutions and characters, TREC", None, 50, 20),
+        training_row(options, "conv_reviews", "Convolutions 3-4-5, movie reviews", None, 32, 8),
+        training_row(options, "lm_lines", "LSTM language model, lines of WikiText-2", None, 32, 8),
     ]
     return {row.name: row for row in found}
 
@@ -219,7 +220,7 @@ def fastest_peer(scores: Mapping[str, Score]) -> str:
     """Return the name of the fastest entrant that is not Hydromel."""
     peers = [name for name in scores if name not in OURS]
     if not peers:
-        raise NotRunHere("it runs none of the others")
+        raise NotRunHere("no peer runs")
     return max(peers, key=lambda name: median(scores[name].rates("seconds")))
 
 

@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -99,7 +100,7 @@ def run(command: Command, limit: float) -> dict[str, object]:
         try:
             output, _ = process.communicate(timeout=max(1.0, limit))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
     print(output[-TAIL:], flush=True)
     seconds = time.perf_counter() - begin

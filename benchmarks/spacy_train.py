@@ -19,13 +19,14 @@ from spacy.cli.init_config import init_config
 from spacy.cli.init_pipeline import convert_vectors
 from spacy.schemas import ConfigSchemaTraining
 from spacy.tokens import Doc, DocBin
+from spacy.training import Example
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import create_evaluation_callback, create_train_batches, train_while_improving
 from spacy.util import registry, resolve_dot_names
 from thinc.api import fix_random_seed
 
 SPLITS = ("train", "valid", "test")
-SCORES = {"ner": "ents_f", "tagger": "tag_acc", "textcat": None}
+SCORES = {"ner": "ents_f", "tagger": "tag_acc"}
 
 
 def docs(path, pipe, vocab, labels):
@@ -50,45 +51,40 @@ def accuracy(nlp, gold):
     ) / len(gold)
 
 
-def main(folder, pipe, seconds, seed):
-    random.seed(seed)
-    fix_random_seed(seed)
-    blank = spacy.blank("en")
-    rows = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    labels = sorted({json.loads(line)["gold"] for line in rows}) if pipe == "textcat" else []
-    made = {split: docs(folder / f"{split}.jsonl", pipe, blank.vocab, labels) for split in SPLITS}
-    for split in SPLITS:
-        DocBin(docs=made[split], store_user_data=True).to_disk(folder / f"{split}.spacy")
+def pipeline(folder, pipe, seed):
+    """Return an untrained pipeline for the files of the folder."""
     config = init_config(lang="en", pipeline=[pipe], optimize="efficiency", gpu=False)
     config["paths"].update({"train": str(folder / "train.spacy"), "dev": str(folder / "valid.spacy")})
-    config["training"].update({"seed": seed, "max_steps": 0, "max_epochs": 0, "patience": 0})
-    config["system"]["seed"] = seed
+    config["training"]["seed"] = config["system"]["seed"] = seed
     if (folder / "vectors.txt").exists():
         with_vectors = spacy.blank("en")
         convert_vectors(with_vectors, folder / "vectors.txt", truncate=0, prune=-1)
         with_vectors.to_disk(folder / "vectors")
         config["paths"]["vectors"] = config["initialize"]["vectors"] = str(folder / "vectors")
         config["components"]["tok2vec"]["model"]["embed"]["include_static_vectors"] = True
-    nlp = init_nlp(config)
-    settings = registry.resolve(nlp.config.interpolate()["training"], schema=ConfigSchemaTraining)
-    train_corpus, dev_corpus = resolve_dot_names(
-        nlp.config.interpolate(), [settings["train_corpus"], settings["dev_corpus"]]
-    )
-    evaluation = [0.0]
-    scored = create_evaluation_callback(nlp, dev_corpus, settings["score_weights"])
+    return init_nlp(config)
+
+
+def train(nlp, pipe, seconds, valid):
+    """Train for some seconds, with the parameters that are best on valid in the end; return the figures."""
+    config = nlp.config.interpolate()
+    settings = registry.resolve(config["training"], schema=ConfigSchemaTraining)
+    train_corpus, dev_corpus = resolve_dot_names(config, [settings["train_corpus"], settings["dev_corpus"]])
+    scored, evaluation = create_evaluation_callback(nlp, dev_corpus, settings["score_weights"]), 0.0
 
     def evaluate():
+        nonlocal evaluation
         begin = time.process_time()
         weighted, scores = scored()
         if pipe == "textcat":
-            weighted = accuracy(nlp, made["valid"])
-        evaluation[0] += time.process_time() - begin
+            weighted = accuracy(nlp, valid)
+        evaluation += time.process_time() - begin
         return weighted, scores
 
     steps = train_while_improving(
         nlp,
         settings["optimizer"],
-        create_train_batches(nlp, train_corpus, settings["batcher"], settings["max_epochs"]),
+        create_train_batches(nlp, train_corpus, settings["batcher"], max_epochs=0),
         evaluate,
         dropout=settings["dropout"],
         accumulate_gradient=settings["accumulate_gradient"],
@@ -99,9 +95,8 @@ def main(folder, pipe, seconds, seed):
         annotating_components=[],
         before_update=None,
     )
-    begin, words, best, kept = time.process_time(), 0, -1.0, None
-    for _, info, is_best in steps:
-        words = info["words"]
+    begin, best, kept = time.process_time(), -1.0, None
+    for _, info, is_best in steps:  # the first step evaluates too
         if is_best is not None and info["score"] > best:
             best = info["score"]
             with nlp.use_params(settings["optimizer"].averages):
@@ -109,28 +104,35 @@ def main(folder, pipe, seconds, seed):
         if time.process_time() - begin > seconds:
             break
     taken = time.process_time() - begin
-    score, _ = evaluate()
-    if kept is not None and best >= score:
-        nlp.from_bytes(kept)
+    rate = info["words"] / (taken - evaluation)
+    with nlp.use_params(settings["optimizer"].averages):
+        if (last := evaluate()[0]) > best:
+            best, kept = last, nlp.to_bytes()
+    nlp.from_bytes(kept)
+    steps_and_epochs = {"steps": info["step"], "epochs": info["epoch"] + 1}
+    return {"valid": 100 * best, **steps_and_epochs, "seconds": taken, "words_per_s": rate}
+
+
+def main(folder, pipe, seconds, seed):
+    random.seed(seed)
+    fix_random_seed(seed)
+    vocab = spacy.blank("en").vocab
+    rows = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    labels = sorted({json.loads(line)["gold"] for line in rows}) if pipe == "textcat" else []
+    made = {split: docs(folder / f"{split}.jsonl", pipe, vocab, labels) for split in SPLITS}
+    for split in SPLITS:
+        DocBin(docs=made[split], store_user_data=True).to_disk(folder / f"{split}.spacy")
+    nlp = pipeline(folder, pipe, seed)
+    found = train(nlp, pipe, seconds, made["valid"])
     begin = time.process_time()
     if pipe == "textcat":
         test = accuracy(nlp, made["test"])
     else:
-        examples = [
-            spacy.training.Example(Doc(nlp.vocab, words=[token.text for token in doc]), doc) for doc in made["test"]
-        ]
+        blank = [Doc(nlp.vocab, words=[token.text for token in doc]) for doc in made["test"]]
+        examples = [Example(*pair) for pair in zip(blank, made["test"], strict=True)]
         test = nlp.evaluate(examples)[SCORES[pipe]]
-    found = {
-        "test": 100 * test,
-        "valid": 100 * max(best, score),
-        "steps": info["step"],
-        "epochs": info["epoch"] + 1,
-        "seconds": taken,
-        "words_per_s": words / (taken - evaluation[0]),
-        "prediction_words_per_s": sum(map(len, made["test"])) / (time.process_time() - begin),
-        "spacy": spacy.__version__,
-    }
-    print(json.dumps(found))
+    rate = sum(map(len, made["test"])) / (time.process_time() - begin)
+    print(json.dumps({"test": 100 * test, **found, "prediction_words_per_s": rate, "spacy": spacy.__version__}))
 
 
 if __name__ == "__main__":

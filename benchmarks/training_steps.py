@@ -16,7 +16,6 @@ from runner.common.arrays import IntArray
 from runner.embeddings.pretrained import PretrainedEmbedding
 from runner.model import device_of, parameter_count, with_pieces
 from runner.ragged.batch import Batch
-from runner.training.setup import choose_device
 
 SAME_LOSS = 1e-4  # largest relative difference of the losses of two models
 SAME_PREDICTIONS = 0.995  # least share of equal predictions of two models in any batch; rounding decides a few
@@ -33,7 +32,10 @@ def our_step(work: str, data: str, *more: str) -> Step:
 
 
 def our_prediction_step(work: str, data: str, *more: str) -> Step:
-    """Return a step that predicts the validation set once, as an evaluation does."""
+    """Return a step that predicts the validation set once, as an evaluation does.
+
+    In place of a loss the step returns the mean prediction of the longest rows.
+    """
     ours = Ours(compose(work, data, *more))
     model, size = ours.model.eval(), ours.config["train"]["eval_batch_size"]
     valid = with_pieces(model, ours.data.splits["valid"].to(device_of(model)))
@@ -48,16 +50,20 @@ def our_prediction_step(work: str, data: str, *more: str) -> Step:
 
 
 def hand_prediction_step(make: MakePeer, work: str, data: str, *more: str) -> Step:
-    """Return a step that predicts the validation set once, sorted by length; it predicts what Hydromel predicts."""
+    """Return a step that predicts the validation set once, sorted by length.
+
+    Fails if it predicts something else than Hydromel.
+    """
     ours = Ours(compose(work, data, *more))
     size, valid = ours.config["train"]["eval_batch_size"], ours.data.splits["valid"]
-    peer = make(ours.model.cpu().eval(), valid).eval().to(choose_device(ours.config["device"], "float32", "float32"))
+    device = device_of(ours.model)
+    peer = make(ours.model.cpu().eval(), valid).eval().to(device)
     order = np.argsort(valid.rows.host_lengths, kind="stable").tolist()
     batches = [order[at : at + size] for at in range(0, len(order), size)]
 
     def predict(rows: list[int]) -> Tensor:
         batch = peer.collate(rows)
-        on_device = {name: one if name == "lengths" else one.to(device_of(peer)) for name, one in batch.items()}
+        on_device = {name: one if name == "lengths" else one.to(device) for name, one in batch.items()}
         predicted: Tensor = peer.predict(**on_device)
         return predicted
 

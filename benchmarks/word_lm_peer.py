@@ -60,7 +60,7 @@ def example_step(strong: bool, data: str, device: str, batch_size: int) -> Step:
     assert apart < SAME_LOSS, f"the models differ: their losses differ by {apart:.1e}"
     model.to(device)
     hidden: Any = None
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, fused=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, fused=True)  # of a strong user
 
     def step(number: int) -> tuple[Tensor, int, int]:
         nonlocal hidden

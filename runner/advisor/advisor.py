@@ -33,7 +33,7 @@ from runner.training.setup import build_optimizer
 
 log = logging.getLogger(__name__)
 MIB = 2**20
-LEAST_TIMED = 1 / 3  # of `probe_seconds`, the share that timing takes at least
+LEAST_TIMED = 1 / 3  # share of `probe_seconds` that timing gets, however long the estimate of memory takes
 
 
 def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) -> MemoryEstimator:

@@ -100,7 +100,7 @@ class Ranks:
         return sums
 
     def within_memory(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns; if memory runs out in one rank all raise, so that all can try with less.
+        """Return what `work` returns. If memory runs out in one rank, all ranks raise, so that all can try with less.
 
         Raises:
             OutOfMemoryElsewhere, and what `work` raises.
@@ -108,15 +108,14 @@ class Ranks:
         """
         if self.world == 1:
             return work()
-        lack: BaseException | None = None
         try:
             result = work()
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            lack = error
-        if self.any(lack is not None):
-            raise lack or OutOfMemoryElsewhere
+            if ran_out(error):
+                self.any(True)
+            raise
+        if self.any(False):
+            raise OutOfMemoryElsewhere
         return result
 
     def spread(self, model: nn.Module) -> None:

@@ -101,10 +101,10 @@ def dot_attention(
 
 def _weighted(scores: Tensor, values: Tensor, window: AttentionWindow, dropout: Dropout) -> Tensor:
     """Return the values weighted by a softmax of scores (B, H, T, K) in at least float32, after dropout."""
-    if window.places:  # places of the past that are not used may hold anything
-        scores = scores if window.mask is None else scores.masked_fill(~window.mask, -torch.inf)
-    elif window.mask is not None:
-        scores = scores + window.bias(scores.dtype)  # one pass, and none for the gradient
+    if window.mask is not None:
+        # A sum needs no pass for its gradient, but keeps a NaN, which unused places of the past may hold.
+        has_past = window.places > 0
+        scores = scores.masked_fill(~window.mask, -torch.inf) if has_past else scores + window.bias(scores.dtype)
     weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     if dropout.training and dropout.p > 0.0 and window.rows.seeds is None:
         weights = drop_values(weights, dropout.p)

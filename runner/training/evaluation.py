@@ -68,7 +68,7 @@ def evaluate_together(t: Training) -> dict[str, object]:
     Raises:
         HydromelError: scores are NaN.
         LostRank: another rank has ended.
-        MemoryError, RuntimeError: memory ran out in some rank. All raise, so that all can try smaller batches.
+        MemoryError, RuntimeError: memory ran out in a rank; all raise (`Ranks.within_memory`).
     """
     measures, has_nan = t.measures.start(t.vocabs), list[Tensor]()
     world = 1 if t.batching.carries_state else t.ranks.world

@@ -1,4 +1,4 @@
-"""What is said of several seeds of one config, from the files of their runs."""
+"""The lines at the end of `repeat=N`, from the results of its runs."""
 
 from __future__ import annotations
 
