@@ -7,9 +7,9 @@ from the same weights, and must have the same loss on the same rows before anyth
 own, and they take turns (`contest.py`).
 
 Rates are real (non-padding) tokens/s, as medians over rounds with their range; a ratio is the median over rounds of the
-ratio to the row's reference: the fastest peer, unless the row names another entrant. Bytes are the peak of a process, or
-on a GPU of its allocator. On one CPU thread there is also a ratio by CPU time, which other processes on a busy machine
-hardly affect.
+ratio to the row's reference: the fastest peer, unless the row names another entrant. Bytes are the peak of a process,
+or on a GPU of its allocator. On one CPU thread there is also a ratio by CPU time, which other processes on a busy
+machine hardly affect.
 
 Three rows are of another kind: `overhead` compares whole runs with a bare loop over the same batches, `crf` a CRF with
 that of pytorch-crf, and `growth` shows time and memory by size of the corpus.
