@@ -18,9 +18,17 @@ _DIGEST_BYTES = 32
 
 
 def rows_path(cache: Path, corpus: Corpus, fingerprint: str, rules: int) -> Path:
-    """Return the path in the folder `cache`, without the name of the split, for this content of a corpus."""
-    key = hashlib.sha256(json.dumps([rules, fingerprint]).encode()).hexdigest()
+    """Return the path in the folder `cache`, without the name of the split, for this content of a corpus at its place.
+
+    Rows name their file, by a path that may be relative, so those of an equal file elsewhere are kept apart.
+    """
+    place = [str(Path.cwd()), vars(corpus)]
+    key = hashlib.sha256(json.dumps([rules, fingerprint, place], default=_type_name).encode()).hexdigest()
     return cache / f"{corpus.name}-{key[:24]}"
+
+
+def _type_name(part: object) -> str:
+    return type(part).__name__
 
 
 def keep_rows(path: Path, split: str, rows: pa.Table) -> None:
