@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.cli.train_help import print_help
 from runner.common.errors import HydromelError, shortened
-from runner.common.files import check_writable, to_json, write_output
+from runner.common.files import cannot_write, check_writable, to_json, write_output
 from runner.common.imports import importing
 from runner.common.run_names import find_run
 from runner.common.run_schema import CHECKPOINTS, RUN
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             sys.exit(_tell_launched(jobs))
         if composed and not isinstance(error, _OF_CONFIGS | OSError):
             raise
-        sys.exit(failed(str(error) if isinstance(error, HydromelError) else explain(error)))
+        sys.exit(failed(_line(error)))
     if Interleave.launcher != BASIC:
         sys.exit(_tell_launched(jobs))
     if jobs.search is not None:
@@ -103,6 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if jobs.sweep is not None:
         jobs.tell()
     sys.exit(jobs.code)
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:  # Hydra makes the folder
+        return f"{cannot_write(Path(error.filename), error)}; runs_dir, or hydra.run.dir, says where runs are written"
+    return str(error) if isinstance(error, HydromelError) else explain(error)
 
 
 def _tell_launched(jobs: SweepJobs) -> int:
@@ -172,9 +178,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         check_keys_of_files(_folders(hydra_config), choices)
         given = as_written(hydra_config.overrides.task)
         asked = resolve(config, choices, given)
-        if asked.sweep.jobs != 1 and (asked.search is not None or asked.repeat == 1):
-            instead = "a search takes search.jobs" if asked.search is not None else "this is one run"
-            raise HydromelError(f"sweep.jobs={asked.sweep.jobs} is for sweeps (-m) and repeat=N; {instead}")
+        _check_sweep_options(asked, given)
         if asked.search is not None:
             jobs.search = _search(asked, hydra_config)
             return
@@ -206,6 +210,18 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
             output.rmdir()
     jobs.code = run_job(folder, process_start(), run)
     discard_unbegun(folder)
+
+
+def _check_sweep_options(asked: RunConfig, given: Sequence[str]) -> None:
+    """Raise HydromelError for an option of `sweep` that the command, which is no sweep, does not take."""
+    if asked.search is None and asked.repeat == 1:
+        of_sweep = [override for override in given if override.lstrip("+").startswith("sweep.")]
+        for override in set(of_sweep) - {"sweep.id=null"}:
+            raise HydromelError(f"{override} is for sweeps (-m), searches and repeat=N; this is one run")
+    elif asked.search is not None and asked.sweep.jobs != 1:
+        raise HydromelError(
+            f"sweep.jobs={asked.sweep.jobs} is for sweeps (-m) and repeat=N; a search takes search.jobs"
+        )
 
 
 def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
@@ -290,7 +306,8 @@ def _with_value(options: Plain, key: str, asked: Plain, override: str) -> dict[s
 def _tell_mistakes(folders: list[str]) -> None:
     """Check the config of a job for each swept value, before the first job starts, and warn of those that will fail.
 
-    A mistake that all of them have is left to the first job.
+    Raises:
+        HydromelError: all have the same mistake, which then is none of a swept value.
     """
     samples, Interleave.samples = Interleave.samples, {}
     if len(samples) < 2:
@@ -306,9 +323,10 @@ def _tell_mistakes(folders: list[str]) -> None:
             Components.before_data(asked)
         except HydromelError as error:
             mistakes[name] = str(error)
-    if len({*mistakes.values()}) > 1 or len(mistakes) < len(samples):
-        for name, why in mistakes.items():
-            log.warning("warning: a job with %s will fail: %s", shortened(name), why)
+    if len(mistakes) == len(samples) and len({*mistakes.values()}) == 1:
+        raise HydromelError(next(iter(mistakes.values())))
+    for name, why in mistakes.items():
+        log.warning("warning: a job with %s will fail: %s", shortened(name), why)
 
 
 def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> None:
@@ -322,7 +340,10 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
         jobs = SweepJobs()
         jobs.sweep = sweep
     elif hydra_config.job.config_name == _CONFIG:
-        _tell_mistakes(_folders(hydra_config))
+        try:
+            _tell_mistakes(_folders(hydra_config))
+        except HydromelError as error:
+            sys.exit(failed(str(error)))
     try:
         choices = dict(hydra_config.runtime.choices)
         check_keys_of_files(_folders(hydra_config), choices)

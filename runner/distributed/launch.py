@@ -21,6 +21,11 @@ from runner.distributed.environment import LOST
 
 INTERRUPTED = 130
 _ERROR = "error: "
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # by the agent, to all ranks
+
+
+class RankEnded(HydromelError):
+    """A rank has ended, and nothing says why."""
 
 
 def launch(module: str, arguments: Sequence[str], ranks: int) -> int:
@@ -29,6 +34,7 @@ def launch(module: str, arguments: Sequence[str], ranks: int) -> int:
     The first rank writes to this console. What the others write is only shown if they end the run.
 
     Raises:
+        RankEnded: a rank was killed, or ended without a reason; the run can be continued.
         HydromelError: a rank other than the first has ended the run, or the processes could not be started.
     """
     with tempfile.TemporaryDirectory(prefix="hydromel-ranks-") as logs, _tied_to_this_process():
@@ -42,6 +48,7 @@ def launch(module: str, arguments: Sequence[str], ranks: int) -> int:
             local_addr="localhost",
             max_restarts=0,
             monitor_interval=0.1,
+            signals_to_handle=",".join(number.name for number in _PASSED_ON),
             logs_specs=DefaultLogsSpecs(logs, redirects=dict.fromkeys(range(1, ranks), Std.ALL)),
         )
         try:
@@ -59,12 +66,13 @@ def _exit_code(failures: dict[int, ProcessFailure], logs: Path) -> int:
     """Return the exit code of the first rank if it has said why the run ended; otherwise raise what another one said.
 
     Raises:
-        HydromelError: another rank failed, or was killed.
+        RankEnded: a rank was killed, or ended without a reason.
+        HydromelError: another rank failed, and has said why.
     """
     codes = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
     for rank, code in codes.items():
         if code < 0 and code != -signal.SIGTERM:  # that signal is the agent's, to the ranks that were left
-            raise HydromelError(f"rank {rank} was killed by {signal.Signals(-code).name}; continue with resume=FOLDER")
+            raise RankEnded(f"rank {rank} was killed by {signal.Signals(-code).name}")
     if codes.get(0) in (1, INTERRUPTED):
         return codes[0]
     for file in sorted(logs.rglob("stderr.log")):
@@ -72,20 +80,18 @@ def _exit_code(failures: dict[int, ProcessFailure], logs: Path) -> int:
         if said := next((line for line in lines if line.startswith(_ERROR)), None):
             raise HydromelError(f"rank {file.parent.name}: {said.removeprefix(_ERROR)}")
     rank, code = next(((rank, code) for rank, code in codes.items() if code != LOST), (0, LOST))
-    raise HydromelError(f"rank {rank} ended with code {code}; continue with resume=FOLDER")
+    raise RankEnded(f"rank {rank} ended with code {code}")
 
 
 @contextlib.contextmanager
 def _tied_to_this_process() -> Iterator[None]:
     """Within the context, let processes that are started end with this one: their stdin closes when it dies.
 
-    The agent handles signals, and its own messages, which take many lines, are not shown.
+    The agent passes signals on, and its own messages, which take many lines, are not shown.
     """
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(number.name for number in handled))
-    before = {number: signal.getsignal(number) for number in handled}
+    before = {number: signal.getsignal(number) for number in _PASSED_ON}
     read_end, write_end = os.pipe()
     own = os.dup(0)
     os.dup2(read_end, 0)

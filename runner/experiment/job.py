@@ -114,9 +114,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
             raise
         return failed(f"{out_of_memory(error)}; {kept}")
     except KeyboardInterrupt as error:
-        begun = (folder / RUN).exists()
-        rest = f"; continue with: hydromel resume={folder}" if begun else " before the run started"
-        log.error("interrupted (%s)%s", str(error) or "Ctrl+C", rest)
+        log.error("interrupted (%s)%s", str(error) or "Ctrl+C", _how_to_continue(folder))
         return 130
     return 0
 
@@ -126,11 +124,20 @@ def _start_ranks(config: RunConfig, folder: Path) -> int:
     most = MOST_RANKS_PER_CORE * (os.cpu_count() or 1)
     if config.ranks > most:
         raise HydromelError(f"ranks={config.ranks}: this machine has {os.cpu_count()} cores; use at most {most} ranks")
-    from runner.distributed.launch import launch  # imports torch
+    from runner.distributed.launch import RankEnded, launch  # imports torch
 
     with tempfile.TemporaryDirectory(prefix="hydromel-config-") as config_folder:
         write_config(config, Path(config_folder))
-        return launch("runner.experiment.job", [str(folder), config_folder], config.ranks)
+        try:
+            return launch("runner.experiment.job", [str(folder), config_folder], config.ranks)
+        except RankEnded as error:
+            raise HydromelError(f"{error}{_how_to_continue(folder)}") from error
+
+
+def _how_to_continue(folder: Path) -> str:
+    """Return the end of the message for a run that was ended from outside."""
+    begun = (folder / RUN).exists()
+    return f"; continue with: hydromel resume={folder}" if begun else " before the run started"
 
 
 def working_directory(folder: Path) -> AbstractContextManager[None]:

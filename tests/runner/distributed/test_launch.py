@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from runner.common import run_schema
+from runner.distributed.launch import launch
 from tests.helpers.composed import tag_files
 
 OPTIONS = (
@@ -47,9 +48,26 @@ def test_a_run_and_a_killed_one(data: list[str], tmp_path: Path) -> None:
     os.kill(next(pid for pid in ranks if environment(pid, "RANK") == "1"), signal.SIGKILL)
     _, error = long.communicate(timeout=60)
     assert long.returncode == 1
-    assert error.splitlines()[-1] == "error: rank 1 was killed by SIGKILL; continue with resume=FOLDER"
+    assert (
+        error.splitlines()[-1]
+        == f"error: rank 1 was killed by SIGKILL; continue with: hydromel resume={tmp_path / 'long'}"
+    )
     assert "Traceback" not in error
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_ranks_get_the_signal_that_the_command_got(number: signal.Signals, tmp_path: Path) -> None:
+    if (child := os.fork()) == 0:
+        try:
+            os._exit(launch("tests.helpers.waiting_for_signal", [str(tmp_path)], 2))
+        finally:
+            os._exit(70)
+    until(lambda: len([*tmp_path.glob("*.waits")]) == 2)
+    os.kill(child, number)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert [file.read_text() for file in tmp_path.glob("*.got")] == [number.name] * 2
 
 
 def until(condition: object) -> None:
